@@ -1,0 +1,53 @@
+# make quickstart   pretrain an LSTM language model on the King James Bible and print what it writes
+# make test         the test suite (make contracts: the full matrix of contracts)
+# make lint         ruff: formatting and rules
+# make bench        the speed lines, BENCH=lstm by default
+#
+# Everything runs in .venv, made on the first call and installed again only when pyproject.toml or constraints.txt
+# change. PYTHON=python3.12 chooses the interpreter that makes it.
+
+PYTHON ?= python3
+BENCH ?= lstm
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: quickstart test contracts lint bench clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/.demo
+	$(PY) scripts/pretrain.py scripts/recipes/lstm-kjv.yaml
+
+test: $(VENV)/.dev
+	$(PY) -m pytest
+
+contracts: $(VENV)/.dev
+	$(PY) -m pytest tests/contracts -m "full or not full"
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+bench: $(VENV)/.dev
+	$(PY) scripts/benchmark.py $(BENCH)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	    || { echo "hfseq needs Python 3.10 or newer; choose one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
+	@echo "installing hfseq[demo] into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+# textgenrnn is read as data (its weights, never its code), so it comes without its dependencies (tensorflow). If
+# it cannot be had, the tests that need it skip and say so.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
+	@echo "installing hfseq[dev] into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[dev]'
+	-$(PIP) --no-deps textgenrnn==2.0.0
+	@touch $@

@@ -1,0 +1,51 @@
+"""hfseq: the architectures of sequence learning as Hugging Face models.
+
+`import hfseq` registers every model class with transformers' Auto classes, so that
+`AutoModelForCausalLM.from_pretrained(directory)` finds them. It costs little beyond torch and transformers:
+`hfseq.data`, `hfseq.training`, `hfseq.metrics`, `hfseq.convert` and `hfseq.hub` load when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import transformers
+
+from .models.configuration_recurrent import GRUConfig, LSTMConfig, RNNConfig
+from .models.modeling_recurrent import (
+    AUTO_CLASSES,
+    GRUForCausalLM,
+    GRUModel,
+    LSTMForCausalLM,
+    LSTMModel,
+    RNNForCausalLM,
+    RNNModel,
+)
+
+__version__ = "0.1.0"
+
+_LAZY_MODULES = ("contracts", "convert", "data", "hub", "metrics", "recipe", "training")
+
+for _config, _classes in AUTO_CLASSES.items():
+    transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    for _auto_name, _class in _classes.items():
+        getattr(transformers, _auto_name).register(_config, _class, exist_ok=True)
+
+
+def __getattr__(name: str):
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "GRUConfig",
+    "GRUForCausalLM",
+    "GRUModel",
+    "LSTMConfig",
+    "LSTMForCausalLM",
+    "LSTMModel",
+    "RNNConfig",
+    "RNNForCausalLM",
+    "RNNModel",
+]

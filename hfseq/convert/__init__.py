@@ -1,0 +1,72 @@
+"""Published weights in, other libraries' formats out: one module per format, one line per format here.
+
+`import_model(path, format)` gives one of our models filled with the published weights, so that every number it
+computes can be held against the original; `export_model(model, directory, format)` is the way back. A format's
+module states the original's layout and refuses what it cannot express, by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from . import textgenrnn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+# format -> (path, head) -> model, with `head` the name of a class where a format holds several, else None
+IMPORTERS: dict[str, Callable[..., PreTrainedModel]] = {"textgenrnn": textgenrnn.import_model}
+# format -> (path) -> tokenizer
+TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerFast]] = {
+    "textgenrnn": textgenrnn.import_tokenizer
+}
+# format -> (model, directory) -> None
+EXPORTERS: dict[str, Callable[..., None]] = {}
+
+
+def import_model(path: str | PathLike[str], format: str, head: str | None = None) -> PreTrainedModel:
+    """Builds one of hfseq's models from published weights.
+
+    Args:
+        path: the published file, or the directory of the package or unpacked sdist that holds it.
+        format: whose layout it is; one of `IMPORTERS`.
+        head: the class to fill where the format holds several, such as "ForMaskedLM"; None for its only or main one.
+
+    Returns:
+        The model in evaluation mode, in the dtype of the file.
+
+    Raises:
+        ValueError: unknown format or head, or a file that is not in this format.
+        FileNotFoundError: `path` does not hold the files of the format.
+        ImportError: the format needs a package that is not installed; the message gives the command.
+    """
+    return _choose(IMPORTERS, format, "import")(path, head)
+
+
+def import_tokenizer(path: str | PathLike[str], format: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that belongs to `import_model(path, format)`; the same errors."""
+    return _choose(TOKENIZER_IMPORTERS, format, "import a tokenizer from")(path)
+
+
+def export_model(model: PreTrainedModel, directory: str | PathLike[str], format: str) -> None:
+    """Writes `model` into `directory` in another library's format, one of `EXPORTERS`.
+
+    Raises:
+        ValueError: unknown format, or a model with options that the format cannot express (it names them).
+    """
+    _choose(EXPORTERS, format, "export to")(model, directory)
+
+
+def _choose(registry: dict[str, Callable], format: str, verb: str) -> Callable:
+    if format in registry:
+        return registry[format]
+    nearest = difflib.get_close_matches(format, registry, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    known = ", ".join(sorted(registry)) or "none yet"
+    raise ValueError(f"hfseq.convert cannot {verb} the format {format!r}.{hint} Known formats: {known}.")
+
+
+__all__ = ["EXPORTERS", "IMPORTERS", "export_model", "import_model", "import_tokenizer"]

@@ -1,0 +1,51 @@
+"""From raw text to training rows: corpora -> tokenizers -> token arrays -> streams or buckets -> collators.
+
+Each stage works alone. Names load when first used: training from token arrays imports neither `datasets` nor
+`tokenizers`.
+
+    from hfseq.data import StreamPlan, build_token_arrays, load_corpus, train_tokenizer
+
+    corpus = load_corpus("kjv")
+    tokenizer = train_tokenizer(corpus.train, "bpe", vocab_size=4096)
+    arrays = build_token_arrays(corpus, tokenizer)
+    plan = StreamPlan(arrays["train"].tokens, streams=32, segment_length=64, epochs=10)
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_MODULES = {
+    "corpora": ("Corpus", "load_corpus", "load_documents", "split_of"),
+    "tokenizers": (
+        "ALGORITHMS",
+        "cached_tokenizer",
+        "check_vocabulary",
+        "id_count",
+        "padded_vocab_size",
+        "surplus_ids",
+        "tokenizer_config_fields",
+        "train_tokenizer",
+    ),
+    "token_arrays": (
+        "TokenArray",
+        "build_token_arrays",
+        "default_cache_dir",
+        "load_token_array",
+        "load_token_arrays",
+    ),
+    "streams": ("StreamPlan", "check_ids"),
+    "buckets": ("BucketPlan",),
+    "collators": ("StreamCollator", "WholeBatchCollator"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted([*_MODULES, *_MODULE_OF])  # noqa: PLE0605 - one table instead of two lists that drift apart
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,219 @@
+"""Training tokenizers that `AutoTokenizer` reloads, and fitting a model's vocabulary to them.
+
+| algorithm | unit | `decode(encode(x)) == x` | what it does not know |
+|---|---|---|---|
+| bpe | bytes merged by frequency (as GPT-2) | always, any Unicode and white space | nothing: every byte is in it |
+| unigram | subwords of a unigram language model (as SentencePiece) | for known characters | characters: `<|unk|>` |
+| wordpiece | word pieces (as BERT) | no: white space is lost, also line breaks | words with unknown characters: `<|unk|>` |
+| word | words, punctuation, line breaks | no: other white space is lost | words beyond the vocabulary: `<|unk|>` |
+| character | characters | for known characters | characters: `<|unk|>` |
+
+With `lowercase` none is exact. Ids: `<|endoftext|>` = 0 ends every document and, being what stands before the next
+one, begins texts too (bos = eos); `<|pad|>` = 1 is never anything else; `<|unk|>` = 2 only where it is needed.
+Encoding adds no special tokens. Padding is on the left, as generation wants it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from .corpora import Corpus
+
+ALGORITHMS = ("bpe", "wordpiece", "unigram", "word", "character")
+END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
+
+# Words with inner apostrophes and hyphens; line breaks; every other visible character.
+_WORDS = r"\w+(?:['’\-]\w+)*|\n|[^\w\s]"
+
+
+def train_tokenizer(
+    documents: Iterable[str],
+    algorithm: str = "bpe",
+    vocab_size: int = 4096,
+    *,
+    lowercase: bool = False,
+    model_max_length: int | None = None,
+) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer.
+
+    Args:
+        documents: the training side only; what is held out must stay unseen. Read once, never held in memory.
+        algorithm: one of `ALGORITHMS`.
+        vocab_size: upper limit, special tokens included; small texts give fewer.
+        lowercase: lower-case text before tokenising.
+        model_max_length: for models with a limit; None: none, as recurrent models have none.
+
+    Raises:
+        ValueError: unknown algorithm, a vocabulary too small for it, no text.
+    """
+    import difflib
+
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if algorithm not in ALGORITHMS:
+        near = difflib.get_close_matches(str(algorithm), ALGORITHMS, n=1, cutoff=0.4)
+        raise ValueError(
+            f"Unknown tokenizer algorithm {algorithm!r}.{f' Did you mean {near[0]!r}?' if near else ''} Known: "
+            f"{', '.join(ALGORITHMS)}."
+        )
+    specials = [END, PAD] if algorithm == "bpe" else [END, PAD, UNKNOWN]
+    smallest = len(specials) + (256 if algorithm == "bpe" else 1)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"vocab_size {vocab_size} is too small for {algorithm}: it needs at least {smallest} ({len(specials)} "
+            f"special tokens{' and 256 bytes' if algorithm == 'bpe' else ''})."
+        )
+    options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": specials, "show_progress": False}
+    if algorithm == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
+    elif algorithm == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(cleanup=True)
+        trainer = trainers.WordPieceTrainer(**options)
+    elif algorithm == "unigram":
+        tokenizer = Tokenizer(models.Unigram())
+        # No space is put before the first word: text comes back as it was, and documents begin without one anyway.
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split("\n", "isolated"),
+                pre_tokenizers.Metaspace(prepend_scheme="never"),
+            ]
+        )
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+        trainer = trainers.UnigramTrainer(unk_token=UNKNOWN, **options)
+    elif algorithm == "word":
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True)
+        # Joined by spaces, then the spaces that no writer would put are taken out.
+        tokenizer.decoder = decoders.Sequence(
+            [
+                decoders.WordPiece(prefix="\0", cleanup=False),
+                decoders.Fuse(),
+                decoders.Replace(Regex(r" (?=[,.;:!?%)\]}\n])|(?<=[(\[{\n]) "), ""),
+            ]
+        )
+        trainer = trainers.WordLevelTrainer(**options)
+    else:
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+        trainer = trainers.WordLevelTrainer(**options)
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+
+    counted = _Counted(documents)
+    tokenizer.train_from_iterator(counted, trainer)
+    if counted.characters == 0:
+        raise ValueError("No text to train a tokenizer on: the documents are empty.")
+    limit = {} if model_max_length is None else {"model_max_length": model_max_length}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=UNKNOWN if UNKNOWN in specials else None,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+        **limit,
+    )
+
+
+class _Counted:
+    def __init__(self, documents: Iterable[str]):
+        self.documents, self.characters = documents, 0
+
+    def __iter__(self):
+        for document in self.documents:
+            self.characters += len(document)
+            yield document
+
+
+def id_count(tokenizer: PreTrainedTokenizerFast) -> int:
+    """One more than the largest id; not `len(tokenizer)` where ids have holes."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def padded_vocab_size(tokenizer: PreTrainedTokenizerFast, multiple: int = 64) -> int:
+    """Vocabulary for a new model: the tokenizer's ids, rounded up; matrix kernels like round sizes."""
+    return -(-id_count(tokenizer) // multiple) * multiple
+
+
+def surplus_ids(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> list[int]:
+    """Ids of the model that no token has: `generation_config.suppress_tokens`."""
+    return sorted(set(range(vocab_size)) - set(tokenizer.get_vocab().values()))
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerFast, config, multiple: int = 64) -> None:
+    """Refuses a tokenizer that does not fit a model.
+
+    Args:
+        config: with vocab_size and, unless None, eos_token_id, pad_token_id, bos_token_id.
+        multiple: how far the model's vocabulary may have been rounded up.
+
+    Raises:
+        ValueError: the tokenizer has ids that the model lacks, the model has more surplus ids than rounding explains,
+            or the special tokens have other ids.
+    """
+    ids, size = id_count(tokenizer), config.vocab_size
+    remedy = "Load both from the same checkpoint, or train the model anew with this tokenizer."
+    if ids > size:
+        raise ValueError(f"The tokenizer has {ids} ids, the model only {size} (config.vocab_size). {remedy}")
+    if size - ids >= multiple:
+        raise ValueError(
+            f"The model has {size} ids (config.vocab_size), the tokenizer only {ids}: more than rounding up to a "
+            f"multiple of {multiple} explains, so they were not made for each other. {remedy}"
+        )
+    for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
+        expected, actual = getattr(config, name, None), getattr(tokenizer, name, None)
+        allowed = expected if isinstance(expected, (list, tuple)) else [expected]
+        if expected is not None and actual is not None and actual not in allowed:
+            raise ValueError(f"{name} is {actual} in the tokenizer but {expected} in the model's config. {remedy}")
+
+
+def tokenizer_config_fields(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    """What a new model's config takes from its tokenizer: the rounded-up `vocab_size` and the special ids."""
+    special = ("pad_token_id", "bos_token_id", "eos_token_id")
+    return {"vocab_size": padded_vocab_size(tokenizer), **{name: getattr(tokenizer, name) for name in special}}
+
+
+def cached_tokenizer(
+    corpus: Corpus, algorithm: str, vocab_size: int, *, lowercase: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+) -> PreTrainedTokenizerFast:
+    """`train_tokenizer` on the corpus' training side, once: later calls and other processes load what it saved.
+
+    Args:
+        corpus: its fingerprint, with the other arguments, names the cache entry.
+        cache_dir: default `default_cache_dir()`.
+    """  # fmt: skip
+    from filelock import FileLock
+    from transformers import AutoTokenizer
+
+    from .corpora import fingerprint_of
+    from .token_arrays import check_writable, default_cache_dir
+
+    cache = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    name = "tokenizer-" + fingerprint_of([corpus.fingerprint, algorithm, vocab_size, lowercase])
+    target = cache / name
+    if not target.is_dir():
+        check_writable(cache)
+        with FileLock(cache / f"{name}.lock"):
+            if not target.is_dir():
+                tokenizer = train_tokenizer(corpus.train, algorithm, vocab_size, lowercase=lowercase)
+                with tempfile.TemporaryDirectory(dir=cache) as partial:
+                    tokenizer.save_pretrained(Path(partial) / name)
+                    os.replace(Path(partial) / name, target)
+    return AutoTokenizer.from_pretrained(target)

@@ -1,0 +1,582 @@
+"""RNN, GRU and LSTM language models: one stack, one cache, thin classes.
+
+Decisions, and what they buy (two CPU cores, 2 x 512 LSTM, 8k words unless said; see scripts/benchmarks/):
+
+- Parameters live in `nn.RNN/GRU/LSTM` under torch's own names, layers of equal width in one *block* that is one
+  fused call. AWD-LSTM's regularisers act functionally on those parameters: no weight is renamed, and with the
+  regularisers off nothing leaves the fused kernel.
+- Inside, tensors are time-major [time, batch, width], the kernels' own layout; the embedding looks ids up in
+  that order, so that no activation is ever transposed in memory.
+- One token at a time (generation) runs `*_cell` functions instead: the fused CPU kernel re-packs its weights at
+  every call, which for one step costs several times the arithmetic.
+- Padding: a fused call computes right outputs for right-padded rows. Any other mask is turned into right padding by
+  moving each row's tokens to the front (and the outputs back). Only where *final states* of rows of unequal lengths
+  are wanted (a prompt of `generate`) do rows run as a `PackedSequence`.
+- In training with labels the loss never materialises the logits (`losses.py`), and `logits` is None.
+- `stream_id` carries the state from one training segment to the next (`caches.CarriedStates`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import can_return_tuple
+
+from .caches import CarriedStates, RecurrentCache, State
+from .configuration_recurrent import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
+from .losses import (
+    IGNORE_INDEX,
+    activation_penalty,
+    count_labels,
+    cross_entropy,
+    linear_cross_entropy,
+    next_token_labels,
+)
+
+RNN_CLASSES = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN, "RNN_RELU": nn.RNN}
+WEIGHT_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def dropout(x: torch.Tensor, p: float, training: bool, locked: bool) -> torch.Tensor:
+    """Dropout of x [time, batch, width]; `locked` draws one mask [1, batch, width] for all time steps."""
+    if not training or p == 0:
+        return x
+    if not locked:
+        return F.dropout(x, p)
+    return x * F.dropout(x.new_ones(1, *x.shape[1:]), p)
+
+
+class RecurrentBlock(GradientCheckpointingLayer):
+    """Recurrent layers of equal width: the unit of one fused call, of checkpointing and of sharding."""
+
+    def __init__(self, config: RecurrentConfig, input_size: int, hidden_size: int, num_layers: int):
+        super().__init__()
+        self.mode = config.rnn_mode
+        self.hidden_size, self.num_layers = hidden_size, num_layers
+        self.hidden_dropout = config.hidden_dropout
+        self.weight_dropout = config.weight_dropout
+        self.variational_dropout = config.variational_dropout
+        options = {"nonlinearity": config.nonlinearity} if self.mode.startswith("RNN") else {}
+        self.rnn = RNN_CLASSES[self.mode](input_size, hidden_size, num_layers, **options)
+        self._flattened: int | None = None
+
+    @property
+    def state_tensors(self) -> int:
+        return 2 if self.mode == "LSTM" else 1
+
+    def forward(
+        self, x: torch.Tensor, *state: torch.Tensor, lengths: torch.Tensor | None = None, every_layer: bool = False
+    ) -> tuple:
+        """Runs all layers.
+
+        Args:
+            x: [time, batch, input]; rows, if unequal, padded on the right.
+            state: tensors [layers, batch, hidden], empty for zeros.
+            lengths: CPU tensor [batch]; given where final states of ragged rows are wanted.
+            every_layer: also return each layer's output.
+
+        Returns:
+            (output [time, batch, hidden], list of layer outputs or None, *final state)
+        """
+        state = state or self.zero_state(x)
+        between_layers = self.training and self.hidden_dropout > 0 and self.num_layers > 1
+        # cuDNN's dropout keeps a random state of its own, outside torch's: neither checkpointing nor a resumed run
+        # could repeat it.
+        fused_dropout = not (self.variational_dropout or x.is_cuda or self.gradient_checkpointing)
+        by_layer = every_layer or (self.training and self.weight_dropout > 0) or (between_layers and not fused_dropout)
+        if not by_layer:
+            p = self.hidden_dropout if between_layers else 0.0
+            output, final = self._call(x, state, self._weights(range(self.num_layers)), self.num_layers, p, lengths)
+            return output, None, *final
+
+        outputs, finals = [], []
+        for layer in range(self.num_layers):
+            layer_state = tuple(s[layer : layer + 1] for s in state)
+            x, final = self._call(x, layer_state, self._dropped_weights(layer), 1, 0.0, lengths)
+            outputs.append(x)
+            finals.append(final)
+            if layer < self.num_layers - 1:
+                x = dropout(x, self.hidden_dropout, self.training, self.variational_dropout)
+        final = tuple(torch.cat(tensors) for tensors in zip(*finals, strict=True))
+        return x, outputs if every_layer else None, *final
+
+    def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """One time step in evaluation mode: x [batch, input] -> ([batch, hidden], state)."""
+        cell = getattr(torch._VF, f"{self.mode.lower()}_cell")
+        layers = []
+        for layer in range(self.num_layers):
+            weights = self._weights([layer])
+            if self.mode == "LSTM":
+                new = cell(x, (state[0][layer], state[1][layer]), *weights)
+            else:
+                new = (cell(x, state[0][layer], *weights),)
+            x = new[0]
+            layers.append(new)
+        if self.num_layers == 1:
+            return x, tuple(t.unsqueeze(0) for t in layers[0])
+        return x, tuple(torch.stack(tensors) for tensors in zip(*layers, strict=True))
+
+    def zero_state(self, x: torch.Tensor) -> State:
+        shape = (self.num_layers, x.shape[-2], self.hidden_size)
+        return tuple(x.new_zeros(shape) for _ in range(self.state_tensors))
+
+    def _weights(self, layers) -> list[torch.Tensor]:
+        return [getattr(self.rnn, f"{name}_l{layer}") for layer in layers for name in WEIGHT_NAMES]
+
+    def _dropped_weights(self, layer: int) -> list[torch.Tensor]:
+        w_ih, w_hh, *biases = self._weights([layer])
+        return [w_ih, F.dropout(w_hh, self.weight_dropout, self.training), *biases]
+
+    def _call(self, x, state, weights, num_layers, p, lengths) -> tuple[torch.Tensor, State]:
+        """The fused kernel of torch, on padded rows or (with lengths) on packed ones."""
+        if x.is_cuda and self._flattened != weights[0].data_ptr():
+            self.rnn.flatten_parameters()  # loading and .to() scatter the weights; cuDNN would copy them every call
+            self._flattened = self.rnn.weight_ih_l0.data_ptr()
+        kernel = getattr(torch._VF, self.mode.lower())
+        flags = (True, num_layers, p, self.training, False)  # biases, layers, dropout, training, bidirectional
+        if lengths is None:
+            hx = state if self.mode == "LSTM" else state[0]
+            output, *final = kernel(x, hx, weights, *flags, False)
+            return output, tuple(final)
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        state = tuple(s.index_select(1, packed.sorted_indices) for s in state)
+        hx = state if self.mode == "LSTM" else state[0]
+        data, *final = kernel(packed.data, packed.batch_sizes, hx, weights, *flags)
+        packed = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+        output, _ = pad_packed_sequence(packed, total_length=x.shape[0])
+        return output, tuple(s.index_select(1, packed.unsorted_indices) for s in final)
+
+
+class RecurrentPreTrainedModel(PreTrainedModel):
+    """Initialisation and saving shared by all recurrent classes."""
+
+    config: RecurrentConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RecurrentBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.RNNBase):
+            # torch's own default, which the published recipes used
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
+        elif isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -self.config.initializer_range, self.config.initializer_range)
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As in transformers; an `auto_map` left from loading an exported checkpoint is written only with its code."""
+        auto_map = getattr(self.config, "auto_map", None)
+        if auto_map is None or self._auto_class is not None:
+            return super().save_pretrained(save_directory, **kwargs)
+        del self.config.auto_map
+        try:
+            return super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config.auto_map = auto_map
+
+
+class RecurrentModel(RecurrentPreTrainedModel):
+    """Embedding and recurrent layers, without an output layer."""
+
+    def __init__(self, config: RecurrentConfig):
+        super().__init__(config)
+        # No padding_idx: padding is masked, and its row must not be special to resizing or tying.
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        widths = [config.hidden_size] * config.num_hidden_layers
+        widths[-1] = config.output_size
+        self.blocks = nn.ModuleList()
+        width_in = config.embedding_size
+        for first in range(config.num_hidden_layers):
+            if first and widths[first] == widths[first - 1]:
+                continue
+            layers = sum(w == widths[first] for w in widths[first:])
+            self.blocks.append(RecurrentBlock(config, width_in, widths[first], layers))
+            width_in = widths[first]
+        self.carried_states = CarriedStates()
+        self.post_init()
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.blocks)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        stream_id: torch.LongTensor | None = None,
+        starts_anew: torch.BoolTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Runs the network over the tokens.
+
+        Args:
+            input_ids: [batch, time], or inputs_embeds: [batch, time, embedding_size].
+            attention_mask: [batch, past + time], 0 at padding, on either side or anywhere.
+            past_key_values: a `RecurrentCache`, updated.
+            use_cache: return a cache; by default as the config says in evaluation, and never in training.
+            output_hidden_states: also return the embeddings and every layer's output.
+            stream_id: [batch], the text stream each row continues: its state is carried from the last segment
+                (one table for training, one for evaluation). starts_anew: [batch], True where it begins again.
+            position_ids: recurrent models have no positions; accepted beside a mask or a cache (generate sends them).
+
+        Returns:
+            last_hidden_state [batch, time, output_size], zero at padding; past_key_values; hidden_states.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs)
+        if stream_id is not None and (past_key_values is not None or attention_mask is not None):
+            raise ValueError(
+                "stream_id carries the state itself and streams have no padding: pass neither past_key_values nor "
+                "attention_mask with it."
+            )
+        batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        if time == 0:
+            raise ValueError("The input has no time steps; generation needs at least the bos token.")
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        cache = self._cache(past_key_values, use_cache)
+        mask = self._mask(attention_mask, batch, time)
+
+        # Padding: every row's tokens to the front.
+        order = back = lengths = None
+        if mask is not None and time > 1 and not is_right_padded(mask):
+            order = mask.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices  # [batch, time]
+            back = torch.empty_like(order).scatter_(1, order, torch.arange(time, device=order.device).expand_as(order))
+            if input_ids is not None:
+                input_ids = input_ids.gather(1, order)
+            else:
+                inputs_embeds = inputs_embeds.gather(1, order.unsqueeze(-1).expand_as(inputs_embeds))
+        if mask is not None and time > 1 and cache is not None:
+            lengths = mask.sum(1).cpu()
+
+        x = self._embed(input_ids) if inputs_embeds is None else inputs_embeds.transpose(0, 1)  # [time, batch, width]
+        x = dropout(x, self.config.input_dropout, self.training, self.config.variational_dropout)
+        states = self._initial_states(x, cache, stream_id, starts_anew)
+
+        layer_outputs, finals = [x], []
+        for number, block in enumerate(self.blocks):
+            if number:
+                x = dropout(x, self.config.hidden_dropout, self.training, self.config.variational_dropout)
+            x, layers, final = self._run(block, x, states[number], cache, number, mask, lengths, output_hidden_states)
+            layer_outputs.extend(layers or [])
+            finals.append(final)
+        if cache is not None:
+            cache.seen_tokens += time
+        if stream_id is not None:
+            self.carried_states.write(stream_id, finals, self.training)
+
+        return BaseModelOutputWithPast(
+            last_hidden_state=restore_padding(x, back, mask),
+            past_key_values=cache if use_cache else None,
+            hidden_states=tuple(restore_padding(h, back, mask) for h in layer_outputs)
+            if output_hidden_states
+            else None,
+        )
+
+    def _run(self, block, x, state, cache, number, mask, lengths, every_layer) -> tuple:
+        """One block, by the path that fits: step by step, or all time steps in one call."""
+        recording = cache is not None and cache.is_recording
+        stepwise = not self.training and not every_layer and (recording or (len(x) == 1 and not x.is_cuda))
+        if stepwise:
+            state = state or block.zero_state(x)
+            outputs, recorded = [], []
+            for t in range(len(x)):
+                output, new = block.step(x[t], state)
+                if mask is not None:
+                    # Rows are right-padded here: past its length a row keeps its state.
+                    alive = (mask[:, t] if lengths is None else (t < lengths).to(x.device)).view(1, -1, 1)
+                    new = tuple(torch.where(alive, n, s) for n, s in zip(new, state, strict=True))
+                state = new
+                outputs.append(output)
+                recorded.append(state)
+            cache_states = recorded if recording else None
+            output = outputs[0].unsqueeze(0) if len(outputs) == 1 else torch.stack(outputs)
+            layers = None
+        else:
+            ragged = lengths is not None and bool((lengths != len(x)).any())
+            used = lengths.clamp(min=1) if ragged else None
+            output, layers, *final = block(x, *(state or ()), lengths=used, every_layer=every_layer)
+            final = tuple(final)
+            if ragged and bool((lengths == 0).any()):
+                old, empty = state or block.zero_state(x), (lengths == 0).to(x.device).view(1, -1, 1)
+                final = tuple(torch.where(empty, o, f) for o, f in zip(old, final, strict=True))
+            elif mask is not None and len(x) == 1 and cache is not None:
+                old, alive = state or block.zero_state(x), mask.view(1, -1, 1)
+                final = tuple(torch.where(alive, f, o) for o, f in zip(old, final, strict=True))
+            state, cache_states = final, None
+            if recording:
+                raise ValueError("A recording cache needs evaluation mode and no output_hidden_states.")
+        if cache is not None:
+            cache.layers[number].update(state, cache_states)
+        return output, layers, state
+
+    def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        """[batch, time] -> [time, batch, embedding_size], with whole words dropped."""
+        x = self.embed_tokens(input_ids.t())
+        if self.training and self.config.embedding_dropout:
+            words = x.new_ones(self.config.vocab_size)
+            x = x * F.dropout(words, self.config.embedding_dropout)[input_ids.t()].unsqueeze(-1)
+        return x
+
+    def _initial_states(self, x, cache, stream_id, starts_anew) -> list[State | None]:
+        if cache is not None:
+            return [layer.states for layer in cache.layers]
+        if stream_id is None:
+            return [None] * self.num_blocks
+        shapes = [[(b.num_layers, b.hidden_size)] * b.state_tensors for b in self.blocks]
+        return self.carried_states.read(stream_id, starts_anew, shapes, x, self.training)
+
+    def _cache(self, past_key_values, use_cache: bool):
+        if past_key_values is None:
+            return RecurrentCache(self.num_blocks) if use_cache else None
+        if not getattr(past_key_values, "is_recurrent_cache", False):
+            raise TypeError(
+                f"past_key_values must be a RecurrentCache, not {type(past_key_values).__name__}: "
+                "use RecurrentCache(model.num_blocks) or leave it out."
+            )
+        return past_key_values
+
+    @staticmethod
+    def _mask(attention_mask, batch: int, time: int) -> torch.Tensor | None:
+        """The mask of the current tokens as bool [batch, time]; None where, on a CPU, nothing is masked."""
+        if attention_mask is None:
+            return None
+        if attention_mask.ndim != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < time:
+            raise ValueError(
+                f"attention_mask must be [batch, past + time] with batch {batch} and time {time}, "
+                f"not {tuple(attention_mask.shape)}."
+            )
+        mask = attention_mask[:, -time:].bool()
+        return None if mask.device.type == "cpu" and bool(mask.all()) else mask
+
+
+def is_right_padded(mask: torch.Tensor) -> bool:
+    """Whether a bool mask [batch, time] is known to be padded on the right; not asked of a GPU, which would wait."""
+    return mask.device.type == "cpu" and bool((mask[:, 1:] <= mask[:, :-1]).all())
+
+
+def restore_padding(x: torch.Tensor, back: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
+    """[time, batch, width] -> [batch, time, width], tokens where they came from, zeros at padding."""
+    x = x.transpose(0, 1)
+    if back is not None:
+        x = x.gather(1, back.unsqueeze(-1).expand_as(x))
+    return x if mask is None else x * mask.unsqueeze(-1)
+
+
+def refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs) -> None:
+    """A recurrent state would run from one packed sequence into the next."""
+    packed = [name for name in ("cu_seq_lens_q", "seq_idx") if kwargs.get(name) is not None]
+    if position_ids is not None and attention_mask is None and past_key_values is None:
+        packed.append("position_ids without an attention_mask")
+    if packed:
+        raise ValueError(
+            f"Recurrent models refuse packed rows ({', '.join(packed)}): the state would leak from one sequence into "
+            "the next. Use contiguous streams (hfseq.data.StreamPlan) or padded batches with an attention_mask."
+        )
+
+
+class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
+    """A recurrent language model: `RecurrentModel`, a projection where widths differ, and the output layer."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    base_class: type[RecurrentModel]
+
+    def __init__(self, config: RecurrentConfig):
+        super().__init__(config)
+        self.model = self.base_class(config)
+        width = config.output_size
+        self.projection = None
+        if config.tie_word_embeddings and width != config.embedding_size:
+            self.projection = nn.Linear(width, config.embedding_size, bias=False)
+            width = config.embedding_size
+        self.lm_head = nn.Linear(width, config.vocab_size)
+        self.post_init()
+
+    @property
+    def carried_states(self) -> CarriedStates:
+        return self.model.carried_states
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        shift_labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        stream_id: torch.LongTensor | None = None,
+        starts_anew: torch.BoolTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Predicts the next token; see `RecurrentModel.forward` for the arguments not listed.
+
+        Args:
+            labels: [batch, time], scored one position later (position t predicts labels[t + 1]); -100 does not count.
+            shift_labels: [batch, time], already moved: position t predicts shift_labels[t]. Wins over labels.
+            logits_to_keep: compute logits only for the last so many positions (0: all), or for these positions.
+            num_items_in_batch: number of labels in the whole update; the summed loss is divided by it.
+
+        Returns:
+            loss; logits [batch, time, vocab_size], None in training with labels; past_key_values; hidden_states.
+        """
+        if shift_labels is None and labels is not None:
+            shift_labels = next_token_labels(labels)
+        if use_cache is None and shift_labels is not None:
+            use_cache = False
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+            stream_id=stream_id,
+            starts_anew=starts_anew,
+            **kwargs,
+        )
+        raw = outputs.last_hidden_state  # [batch, time, output_size]
+        dropped = dropout(
+            raw.transpose(0, 1), self.config.output_dropout, self.training, self.config.variational_dropout
+        ).transpose(0, 1)
+        hidden = dropped if self.projection is None else self.projection(dropped)
+
+        logits = loss = None
+        if shift_labels is not None and self.training:
+            loss = self._training_loss(hidden, dropped, raw, shift_labels, num_items_in_batch)
+        else:
+            if isinstance(logits_to_keep, int):
+                kept = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
+            else:
+                kept = hidden[:, logits_to_keep]
+            logits = self.lm_head(kept)
+            if shift_labels is not None:
+                loss = cross_entropy(logits, shift_labels) / count_labels(shift_labels, num_items_in_batch)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )
+
+    def _training_loss(self, hidden, dropped, raw, labels, num_items_in_batch) -> torch.Tensor:
+        # Time-major as the recurrent layers left it, so that flattening copies nothing.
+        loss = linear_cross_entropy(
+            hidden.transpose(0, 1).flatten(0, 1),
+            self.lm_head.weight,
+            self.lm_head.bias,
+            labels.t().flatten(),
+            self.config.label_smoothing,
+        )
+        alpha, beta = self.config.activation_regularization, self.config.temporal_activation_regularization
+        if alpha or beta:
+            loss = loss + activation_penalty(dropped, raw, labels, alpha, beta)
+        return loss / count_labels(labels, num_items_in_batch)
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
+            return
+        if generation_config.cache_implementation not in (None, "dynamic"):
+            raise ValueError(
+                f"cache_implementation={generation_config.cache_implementation!r} does not apply to a recurrent model: "
+                "its cache is one state of constant size. Leave the option out."
+            )
+        cache = RecurrentCache(self.model.num_blocks)
+        if generation_config.is_assistant:
+            cache.activate_past_recording()
+        model_kwargs["past_key_values"] = cache
+
+
+class RNNModel(RecurrentModel):
+    """Plain recurrent layers (Elman 1990)."""
+
+    config_class = RNNConfig
+    config: RNNConfig
+
+
+class GRUModel(RecurrentModel):
+    """Gated recurrent units (Cho et al. 2014)."""
+
+    config_class = GRUConfig
+    config: GRUConfig
+
+
+class LSTMModel(RecurrentModel):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
+
+    config_class = LSTMConfig
+    config: LSTMConfig
+
+
+class RNNForCausalLM(RecurrentForCausalLM):
+    """Language model over `RNNModel`."""
+
+    config_class, base_class = RNNConfig, RNNModel
+    config: RNNConfig
+
+
+class GRUForCausalLM(RecurrentForCausalLM):
+    """Language model over `GRUModel`."""
+
+    config_class, base_class = GRUConfig, GRUModel
+    config: GRUConfig
+
+
+class LSTMForCausalLM(RecurrentForCausalLM):
+    """Language model over `LSTMModel`."""
+
+    config_class, base_class = LSTMConfig, LSTMModel
+    config: LSTMConfig
+
+
+# What each class is registered and exported as: {config: {Auto class: class}}.
+AUTO_CLASSES = {
+    RNNConfig: {"AutoModel": RNNModel, "AutoModelForCausalLM": RNNForCausalLM},
+    GRUConfig: {"AutoModel": GRUModel, "AutoModelForCausalLM": GRUForCausalLM},
+    LSTMConfig: {"AutoModel": LSTMModel, "AutoModelForCausalLM": LSTMForCausalLM},
+}
+
+# Trainer shifts labels for its own label smoothing only where it finds the class name in this table; registering
+# with the Auto classes does not enter it there. Here, so that it travels with exported code.
+for _config, _classes in AUTO_CLASSES.items():
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[_config.model_type] = _classes["AutoModelForCausalLM"].__name__
+
+__all__ = [
+    "RecurrentPreTrainedModel",
+    "RNNModel",
+    "GRUModel",
+    "LSTMModel",
+    "RNNForCausalLM",
+    "GRUForCausalLM",
+    "LSTMForCausalLM",
+]

@@ -1,0 +1,180 @@
+"""Checkpoints that are whole, or are not there.
+
+A run may be killed in the middle of a save, and `get_last_checkpoint` would resume from the torso: it looks at
+directory names only. So the last thing written is a marker, `complete.json`, that lists the checkpoint's files with
+their sizes; `newest_complete_checkpoint` takes only directories whose marker is true. Order of a save: Trainer's own
+files, each process's carried state, a barrier, the marker (rank 0).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
+
+from .carried_state import (
+    FILE_NAME,
+    StreamWatch,
+    check_stream_arguments,
+    read_carried_state,
+    write_carried_state,
+)
+
+MARKER_NAME = "complete.json"
+
+
+def newest_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
+    """The `checkpoint-N` of the highest N in `output_dir` that was written to the end, or None."""
+    output_dir = Path(output_dir)
+    numbered = []
+    for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if output_dir.is_dir() else ():
+        if match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name):
+            numbered.append((int(match[1]), path))
+    return next((path for _, path in sorted(numbered, reverse=True) if is_complete(path)), None)
+
+
+def is_complete(checkpoint: str | os.PathLike) -> bool:
+    """Whether the directory has its marker and every file the marker lists, in the listed size."""
+    checkpoint = Path(checkpoint)
+    try:
+        marker = json.loads((checkpoint / MARKER_NAME).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in marker["files"].items())
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
+
+
+def write_marker(checkpoint: Path, global_step: int, world_size: int) -> None:
+    """Declares everything in the directory complete: {"global_step", "world_size", "files": {name: bytes}}."""
+    files = {
+        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != MARKER_NAME and path.suffix != ".partial"
+    }
+    marker = {"global_step": global_step, "world_size": world_size, "files": files}
+    partial = checkpoint / f"{MARKER_NAME}.partial"
+    partial.write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, checkpoint / MARKER_NAME)
+
+
+class CheckpointCallback(TrainerCallback):
+    """Completes each of Trainer's checkpoints: carried state of the streams, then the marker.
+
+    On a resume it gives the streams their state back, from `args.resume_from_checkpoint` if that is set, else from
+    `checkpoint-{global_step}` in `args.output_dir`; `trainer.train(resume_from_checkpoint=)` gets the same directory.
+    Add it after callbacks that decide what is saved.
+
+    Args:
+        streams: number of text streams of the plan; None where no state is carried.
+
+    Raises:
+        ValueError, FileNotFoundError: when training begins, where the streams could not be trained or resumed rightly.
+    """
+
+    def __init__(self, streams: int | None = None) -> None:
+        self.streams = streams
+        self._watch: StreamWatch | None = None
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        **kwargs,
+    ) -> None:
+        if args.save_total_limit == 1:
+            raise ValueError(
+                "save_total_limit=1 deletes the last complete checkpoint before the next one is complete: set it to 2."
+            )
+        if self.streams is None:
+            return
+        check_stream_arguments(args, self.streams)
+        carried = _carried_states(model)
+        carried.clear()
+        carried.reserve(self.streams)
+        if state.global_step > 0:
+            carried.load_state_dict(read_carried_state(_resumed_directory(args, state), self.streams))
+        if self._watch is not None:
+            self._watch.stop()
+        self._watch = StreamWatch(model, self.streams)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        # A directory that is written again is incomplete until it is done.
+        may_be_best = control.should_evaluate and args.save_strategy == SaveStrategy.BEST
+        if state.is_world_process_zero and (control.should_save or may_be_best):
+            (_directory(args, state) / MARKER_NAME).unlink(missing_ok=True)
+
+    on_epoch_end = on_step_end
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        **kwargs,
+    ) -> None:
+        directory = _directory(args, state)
+        if self.streams is not None:
+            states = _carried_states(model).state_dict()
+            write_carried_state(states, self._watch.trained(), directory, args.process_index)
+        if args.world_size > 1:
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
+        expected = {FILE_NAME.format(rank=rank) for rank in range(args.world_size if self.streams else 0)}
+        found = {path.name for path in directory.glob(FILE_NAME.format(rank="*"))}
+        for name in found - expected:  # of a save under more processes that was cut short
+            (directory / name).unlink()
+        if expected - found:
+            raise FileNotFoundError(
+                f"{directory} lacks {sorted(expected - found)}: all processes must write to one file system. Put "
+                "output_dir on a shared one."
+            )
+        write_marker(directory, state.global_step, args.world_size)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+
+
+def _directory(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def _carried_states(model: nn.Module):
+    model = getattr(
+        model, "module", model
+    )  # DDP and FSDP wrap; Trainer hands callbacks the bare model otherwise
+    if not hasattr(model, "carried_states"):
+        raise ValueError(
+            f"{type(model).__name__} carries no states between segments: use a recurrent model, or "
+            "CheckpointCallback() without streams."
+        )
+    return model.carried_states
+
+
+def _resumed_directory(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the run resumes from. Trainer does not tell callbacks, so the guess is checked against the run's log."""
+    given = args.resume_from_checkpoint
+    directory = (
+        Path(given) if isinstance(given, str) and given not in ("True", "true") else _directory(args, state)
+    )
+    saved = directory / "trainer_state.json"
+    if not saved.is_file() or TrainerState.load_from_json(str(saved)).log_history != state.log_history:
+        raise ValueError(
+            f"The run resumes at step {state.global_step}, but not from {directory}, where its carried state was "
+            "looked for. Set TrainingArguments(resume_from_checkpoint=DIRECTORY) to the one given to trainer.train()."
+        )
+    return directory

@@ -1,0 +1,78 @@
+"""Brings published weights into a checkpoint directory, or writes a checkpoint in another library's format.
+
+    python scripts/convert.py import textgenrnn path/to/textgenrnn checkpoint/
+    python scripts/convert.py export FORMAT checkpoint/ other/
+
+An imported checkpoint loads with `AutoModel.from_pretrained("checkpoint/")` after `import hfseq`, with its tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hfseq.convert import (
+    EXPORTERS,
+    IMPORTERS,
+    TOKENIZER_IMPORTERS,
+    export_model,
+    import_model,
+    import_tokenizer,
+)
+from hfseq.hub import load_checkpoint
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    directions = parser.add_subparsers(dest="direction", required=True)
+
+    importing = directions.add_parser("import", help="published weights -> a checkpoint directory")
+    importing.add_argument("format", help=f"one of: {', '.join(sorted(IMPORTERS))}")
+    importing.add_argument("source", type=Path, help="the published file, or the directory that holds it")
+    importing.add_argument("directory", type=Path, help="the checkpoint directory to write")
+    importing.add_argument("--head", help="the class to fill, where the format holds several")
+
+    exporting = directions.add_parser("export", help="a checkpoint -> another library's format")
+    exporting.add_argument("format", help=f"one of: {', '.join(sorted(EXPORTERS)) or 'none yet'}")
+    exporting.add_argument("source", type=Path, help="the checkpoint directory to read")
+    exporting.add_argument("directory", type=Path, help="the directory to write")
+
+    for direction in (importing, exporting):
+        direction.add_argument(
+            "--overwrite", action="store_true", help="write into a directory that is not empty"
+        )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    if args.directory.exists() and not args.directory.is_dir():
+        raise FileExistsError(f"{args.directory} is a file: name a directory to write.")
+    if args.directory.is_dir() and any(args.directory.iterdir()) and not args.overwrite:
+        raise FileExistsError(f"{args.directory} is not empty: name another directory or add --overwrite.")
+
+    if args.direction == "export":
+        if not (args.source / "config.json").is_file():
+            raise FileNotFoundError(f"No checkpoint in {args.source}: it has no config.json.")
+        export_model(load_checkpoint(args.source), args.directory, args.format)
+        print(f"{args.source} written to {args.directory} as {args.format}.")
+        return
+
+    model = import_model(args.source, args.format, args.head)
+    model.save_pretrained(args.directory)
+    if args.format in TOKENIZER_IMPORTERS:
+        import_tokenizer(args.source, args.format).save_pretrained(args.directory)
+    print(
+        f"{type(model).__name__} with {model.num_parameters():,} parameters written to {args.directory}.\n"
+        f"Load it with: import hfseq; transformers.AutoModel.from_pretrained({str(args.directory)!r})"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"convert.py: {error}")

@@ -1,0 +1,66 @@
+"""The README's Python blocks run, in the order they stand, on a checkpoint that its first command makes (made smaller)."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What makes the blocks run in seconds; each must still be in the README, or this test says so.
+SMALLER = {
+    'data.load_corpus("kjv")': 'data.load_corpus(None, train_file="verses.txt")',
+    "vocab_size=2048": "vocab_size=300",
+    "epochs=3": "epochs=1",
+    "hidden_size=256": "hidden_size=16",
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A folder with a small text and a checkpoint trained by the quickstart's script and recipe."""
+    folder = tmp_path_factory.mktemp("readme")
+    chapters = [
+        "\n".join(f"And in the year {year} the king of the {n}th city did that which was good." for year in range(12))
+        for n in range(60)
+    ]
+    (folder / "verses.txt").write_text("\n\n".join(chapters), encoding="utf-8")
+    recipe = ROOT / "scripts/recipes/lstm-kjv.yaml"
+    smaller = "--corpus null --train_file verses.txt --tokenizer_vocab_size 300 --hidden_size 16 --embedding_size 8"
+    run = subprocess.run(
+        [sys.executable, ROOT / "scripts/pretrain.py", recipe, *smaller.split(), "--num_train_epochs", "1",
+         "--streams", "4", "--segment_length", "16", "--cache_dir", "cache", "--output_dir", "outputs/lstm-kjv"],
+        cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+def test_readme_code_runs(workspace):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) >= 3
+    code = "\n".join(blocks)
+    for published, small in SMALLER.items():
+        assert published in code, f"the README no longer says {published}: adapt SMALLER"
+        code = code.replace(published, small)
+    (workspace / "readme.py").write_text(code, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "readme.py"], cwd=workspace, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "And God said" in run.stdout
+    assert (workspace / "exported" / "modeling_recurrent.py").is_file()
+
+
+def test_readme_names_what_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:hfseq|scripts|model_cards)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+    for script in re.findall(r"scripts/\w+\.py", text):
+        assert (ROOT / script).is_file(), script
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", text, flags=re.MULTILINE):
+        assert f"\n{target}:" in makefile
