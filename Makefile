@@ -10,7 +10,7 @@ PYTHON ?= python3
 BENCH ?= lstm
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 
 .PHONY: quickstart test contracts lint bench clean
 .DELETE_ON_ERROR:

@@ -320,9 +320,9 @@ def _results(facts: Mapping[str, Any]) -> str:
     ]
     return (
         f"{_table(rows)}\n\n"
-        "Perplexity per token depends on the tokenizer. Perplexity per word and bits per byte spread the same total over "
-        "the white-space separated words and the UTF-8 bytes of the text, so models with other tokenizers compare. "
-        f"Measured on:\n\n{_table(sizes)}"
+        "Perplexity per token depends on the tokenizer. Perplexity per word and bits per byte spread the same total "
+        "over the white-space separated words and the UTF-8 bytes of the text, so models with other tokenizers "
+        f"compare. Measured on:\n\n{_table(sizes)}"
     )
 
 

@@ -1,7 +1,7 @@
 """Uploads a trained checkpoint to the Hub, with its code, tokenizer and card.
 
-    python scripts/push_to_hub.py runs/lstm-kjv --repo_id me/lstm-kjv
-    python scripts/push_to_hub.py runs/lstm-kjv --directory lstm-kjv-export     # only write what would be uploaded
+    python scripts/push_to_hub.py outputs/lstm-kjv you/lstm-kjv
+    python scripts/push_to_hub.py outputs/lstm-kjv --directory exported    # only write what would be uploaded
 
 What is uploaded loads with `trust_remote_code=True` where hfseq is not installed. Log in once with `hf auth login`, or
 set HF_TOKEN; nothing is asked.
@@ -28,14 +28,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("model", type=Path, help="the checkpoint directory that a script wrote")
-    parser.add_argument("--repo_id", help="where to: name or organisation/name; made if missing")
+    parser.add_argument("repo_id", nargs="?", help="where to: name or organisation/name; made if missing")
     parser.add_argument(
-        "--directory", type=Path, help="write the export here; without --repo_id nothing is uploaded"
+        "--directory", type=Path, help="write the export here; without REPO_ID nothing is uploaded"
     )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     args = parser.parse_args(arguments)
     if not (args.repo_id or args.directory):
-        parser.error("give --repo_id to upload, or --directory to only write the export")
+        parser.error("name a repository to upload to, or --directory to only write the export")
     if not (args.model / "config.json").is_file():
         parser.error(f"no config.json in {args.model}: give the directory of a trained model")
     if args.directory and args.directory.resolve() == args.model.resolve():

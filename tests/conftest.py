@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 # Before transformers or datasets are imported: the suite never asks the Hub, and neither reads nor fills the user's
-# caches (of data sets, of remote code), so that a second run sees what the first saw. Subprocesses inherit this.
+# caches (data sets, token arrays, remote code), so that a second run sees what the first saw. Subprocesses inherit it.
 _CACHE = tempfile.mkdtemp(prefix="hfseq-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ.update(
     HF_HOME=_CACHE,
+    HFSEQ_CACHE=os.path.join(_CACHE, "hfseq"),
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -399,7 +400,7 @@ def trained(tmp_path) -> Path:
 
 
 def test_push_script_exports_and_uploads(trained, fake_hub, push_script, capsys):
-    push_script.main([str(trained), "--repo_id", "me/tiny"])
+    push_script.main([str(trained), "me/tiny"])
     assert "https://huggingface.co/me/tiny/commit/0" in capsys.readouterr().out
     expected = {
         "README.md",
@@ -419,11 +420,20 @@ def test_push_script_only_writes_the_directory(trained, tmp_path, fake_hub, push
     assert (tmp_path / "out/README.md").read_text() == "# card"
 
 
+def test_push_script_takes_an_export_too_and_asks_nothing(tmp_path, fake_hub, push_script, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", asked.append)
+    hub.export(make_model(), tmp_path / "export", make_tokenizer())
+    push_script.main([str(tmp_path / "export"), "--directory", str(tmp_path / "again")])
+    hub.check_export(tmp_path / "again")
+    assert (tmp_path / "again/tokenizer.json").is_file() and asked == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{trained}"], "give --repo_id to upload, or --directory"),
-        (["{trained}/nowhere", "--repo_id", "x"], "no config.json in"),
+        (["{trained}"], "name a repository to upload to, or --directory"),
+        (["{trained}/nowhere", "x"], "no config.json in"),
         (["{trained}", "--directory", "{trained}"], "must be another directory"),
     ],
 )
@@ -433,17 +443,15 @@ def test_push_script_refuses(trained, push_script, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_push_script_asks_for_nothing_without_a_token(trained, tmp_path, repository):
-    environment = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"}
-    done = subprocess.run(
-        [sys.executable, str(repository / "scripts/push_to_hub.py"), str(trained), "--repo_id", "me/tiny"],
-        env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert (
-        done.returncode != 0
-        and "push_to_hub.py: No Hub token" in done.stderr
-        and "Traceback" not in done.stderr
-    )
+def test_push_script_asks_for_nothing_without_a_token(trained, repository, monkeypatch):
+    def refuse(*prompt):
+        raise AssertionError(f"asked: {prompt}")
+
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    monkeypatch.setattr("builtins.input", refuse)
+    monkeypatch.setattr(sys, "argv", ["push_to_hub.py", str(trained), "me/tiny"])
+    with pytest.raises(SystemExit, match=r"^push_to_hub\.py: No Hub token: run `hf auth login`"):
+        runpy.run_path(str(repository / "scripts/push_to_hub.py"), run_name="__main__")
 
 
 # -------------------------------------------------------------------------------------------------------- model cards

@@ -23,8 +23,7 @@ NEW_TOKENS = 10
 
 
 def contract(case: Case) -> None:
-    run_checks(
-        case,
+    checks = [
         step_by_step,
         in_ragged_chunks,
         left_padded_step_by_step,
@@ -34,10 +33,9 @@ def contract(case: Case) -> None:
         repeated_cache,
         selected_cache,
         cropped_cache,
-    )
+    ]
     if case.kind.generates:
-        run_checks(
-            case,
+        checks += [
             greedy,
             beam_search,
             sampling,
@@ -50,7 +48,8 @@ def contract(case: Case) -> None:
             end_of_sequence,
             several_sequences_per_prompt,
             suppressed_tokens,
-        )
+        ]
+    run_checks(case, *checks)
 
 
 class Decoder:

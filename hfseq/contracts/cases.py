@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from .comparing import FLOAT64, PRECISIONS, Precision
 from .kinds import CAUSAL_BASE, CAUSAL_LM, IGNORE_INDEX, Batch, Kind, Row, random_ids
@@ -188,6 +188,42 @@ def sharpen(model: PreTrainedModel, std: float, seed: int) -> None:
     model.tie_weights()
 
 
+def _recurrent_bad_inputs() -> tuple[BadInput, ...]:
+    def config(**fields):
+        return lambda model, batch: type(model.config)(**fields)
+
+    def stream(**others):
+        def call(model, batch):
+            return model(input_ids=batch["input_ids"], stream_id=torch.arange(len(batch["input_ids"])), **others)
+
+        return call
+
+    def crop_too_much(model, batch):
+        cache = model(input_ids=batch["input_ids"], use_cache=True).past_key_values
+        cache.activate_past_recording()
+        try:
+            cache.crop(-2)
+        except RuntimeError as error:  # transformers' own caches raise the same
+            raise ValueError(str(error)) from error
+
+    return (
+        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
+        BadInput("hidden_size of -1", config(hidden_size=-1), ("hidden_size", "-1")),
+        BadInput("last_hidden_size of 0", config(last_hidden_size=0), ("last_hidden_size", "0")),
+        BadInput("a dropout of 1", config(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
+        BadInput("a negative dropout", config(weight_dropout=-0.5), ("weight_dropout", "-0.5")),
+        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("a size that is no number", config(hidden_size="wide"), ("hidden_size", "wide")),
+        BadInput(
+            "a key-value cache",
+            lambda model, batch: model(**batch, past_key_values=DynamicCache(), use_cache=True),
+            ("DynamicCache", "RecurrentCache"),
+        ),
+        BadInput("streams with a mask", stream(attention_mask=torch.ones(3, 5)), ("stream_id", "attention_mask")),
+        BadInput("cropping tokens that were not recorded", crop_too_much, ("2", "activate_past_recording")),
+    )
+
+
 def _recurrent_cases() -> Iterator[Case]:
     from ..models import configuration_recurrent as configs
     from ..models import modeling_recurrent as models
@@ -219,9 +255,10 @@ def _recurrent_cases() -> Iterator[Case]:
         # ReLU states grow with the power of the matrix' norm: at 0.7 every softmax would be one-hot.
         ("RNN-relu", configs.RNNConfig, {"nonlinearity": "relu"}, 0.3),
     ]
+    bad_inputs = _recurrent_bad_inputs()
     for cell, config, fields, sharpness in cells:
         prefix = cell.split("-")[0]
-        shared = {"family": "recurrent", "sharpness": sharpness, "streams": True}
+        shared = {"family": "recurrent", "sharpness": sharpness, "streams": True, "bad_inputs": bad_inputs}
         yield Case(
             f"{cell}Model", model_class=getattr(models, f"{prefix}Model"), kind=CAUSAL_BASE,
             make_config=tiny(config, **fields, **variants["awd"]), **shared,

@@ -40,7 +40,7 @@ _MODULES = {
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted([*_MODULES, *_MODULE_OF])  # noqa: PLE0605 - one table instead of two lists that drift apart
+__all__ = sorted([*_MODULES, *_MODULE_OF])
 
 
 def __getattr__(name: str):

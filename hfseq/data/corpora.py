@@ -32,6 +32,7 @@ import io
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,9 @@ class Corpus:
                 "they must stay below 1."
             )
         if deduplicate not in (False, True, "whitespace", "exact"):
-            raise ValueError(f"deduplicate must be false, true, 'whitespace' or 'exact', not {deduplicate!r}.")
+            raise ValueError(
+                f"deduplicate must be false, true, 'whitespace' or 'exact', not {deduplicate!r}."
+            )
         self.name = ", ".join(dict.fromkeys(source.name for _, source in sources))
         self.streaming = streaming
         self._sources = sources
@@ -163,16 +166,18 @@ class Corpus:
             name: for messages and cards.
             options: validation_share, test_share, split_seed, deduplicate.
         """
-        given = [("test", test), ("validation", validation), ("train", train), (None, documents)]
         sources = []
-        for side, texts in given:
-            if texts is not None:
-                texts = list(texts)
-                digest = hashlib.blake2b(digest_size=16)
-                for text in texts:
-                    data = text.encode("utf-8", "surrogatepass")
-                    digest.update(len(data).to_bytes(8, "little") + data)
-                sources.append((side, Source(name, digest.hexdigest(), lambda texts=texts: texts)))
+        for side, texts in (("test", test), ("validation", validation), ("train", train), (None, documents)):
+            if texts is None:
+                continue
+            texts = [texts] if isinstance(texts, str) else list(texts)
+            digest = hashlib.blake2b(digest_size=16)
+            for number, text in enumerate(texts):
+                if not isinstance(text, str):
+                    raise ValueError(f"Document {number} is {text!r:.60}, a {type(text).__name__}, not text.")
+                data = text.encode("utf-8", "surrogatepass")
+                digest.update(len(data).to_bytes(8, "little") + data)
+            sources.append((side, Source(name, digest.hexdigest(), lambda texts=texts: texts)))
         return cls(sources, **options)
 
     @property
@@ -228,7 +233,9 @@ class Corpus:
                         f"character {error.start}), which is no text. Repair the file that wrote it."
                     ) from error
                 if self._deduplicate:
-                    key = _hash(raw if self._deduplicate == "exact" else b" ".join(document.encode().split()))
+                    key = _hash(
+                        raw if self._deduplicate == "exact" else " ".join(document.split()).encode("utf-8")
+                    )
                     if key in seen:
                         dropped += 1
                         continue
@@ -241,7 +248,9 @@ class Corpus:
                 counts[side] += 1
                 yield side, document
             if number == 0:
-                raise ValueError(f"{source.name}: no documents. The corpus is empty; check the path or the data set.")
+                raise ValueError(
+                    f"{source.name}: no documents. The corpus is empty; check the path or the data set."
+                )
         if dropped:
             logger.info("%s: dropped %d repeated documents.", self.name, dropped)
         if leaked:
@@ -349,17 +358,15 @@ def load_documents(
     streaming: bool = False,
 ) -> Iterable[str]:
     """All documents of a corpus (of a Hub data set: its train side), not split; arguments as in `load_corpus`."""
-    whole = load_corpus(
-        corpus,
-        train_file=files,
-        text_column=text_column,
-        txt_document=txt_document,
-        streaming=streaming,
-        # An empty side of a data set's own would not be read.
-        validation_share=0.0,
-        test_share=0.0,
-    )
-    return whole.train
+    if (corpus is None) == (files is None):
+        raise ValueError(f"Give either a corpus or files, not {'both' if corpus else 'neither'}.")
+    if files is not None:
+        source = file_source(files, text_column, txt_document)
+    elif corpus in PACKAGES:
+        source = packaged_source(corpus)
+    else:
+        source = hub_sources(corpus, text_column, streaming)["train"]
+    return Corpus([("train", source)], streaming=streaming).train
 
 
 # ---- packaged corpora
@@ -406,9 +413,13 @@ def packaged_source(name: str) -> Source:
     try:
         path = Path(importlib.metadata.distribution(package.distribution).locate_file(package.file))
     except importlib.metadata.PackageNotFoundError as error:
-        raise ModuleNotFoundError(f"Corpus {name!r} comes from a package that is not installed: {remedy}") from error
+        raise ModuleNotFoundError(
+            f"Corpus {name!r} comes from a package that is not installed: {remedy}"
+        ) from error
     if not path.is_file():
-        raise FileNotFoundError(f"Corpus {name!r}: the installed package has no {package.file} (looked at {path}): {remedy}")
+        raise FileNotFoundError(
+            f"Corpus {name!r}: the installed package has no {package.file} (looked at {path}): {remedy}"
+        )
     return Source(name, _file_digest([path]), lambda: package.read(path))
 
 
@@ -419,7 +430,8 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
     """Files, folders (searched to the bottom) and globs, in sorted order; fingerprinted by their bytes."""
     if txt_document not in TXT_DOCUMENTS:
         raise ValueError(
-            f"txt_document must be one of {', '.join(TXT_DOCUMENTS)}, not {txt_document!r}.{_nearest(txt_document, TXT_DOCUMENTS)}"
+            f"txt_document must be one of {', '.join(TXT_DOCUMENTS)}, not {txt_document!r}."
+            f"{_nearest(txt_document, TXT_DOCUMENTS)}"
         )
     patterns = [patterns] if isinstance(patterns, (str, os.PathLike)) else list(patterns)
     if not patterns:
@@ -464,7 +476,9 @@ def find_files(pattern: str | os.PathLike) -> list[Path]:
             )
         if not found:
             near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise FileNotFoundError(f"No file or folder {pattern} (seen from {Path.cwd()}).{_nearest(path.name, near)}")
+            raise FileNotFoundError(
+                f"No file or folder {pattern} (seen from {Path.cwd()}).{_nearest(path.name, near)}"
+            )
     for p in found:
         if _format(p) not in TEXT_FORMATS:
             raise ValueError(
@@ -522,10 +536,13 @@ def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{place}: not JSON ({error.msg} at character {error.pos}). A .jsonl file holds one JSON object per line."
+                f"{place}: not JSON ({error.msg} at character {error.pos}). A .jsonl file holds one JSON object per "
+                "line."
             ) from error
         if not isinstance(row, dict):
-            raise ValueError(f"{place}: a {type(row).__name__}, not a JSON object such as {{{json.dumps(column)}: ...}}.")
+            raise ValueError(
+                f"{place}: a {type(row).__name__}, not a JSON object such as {{{json.dumps(column)}: ...}}."
+            )
         if column not in row:
             raise ValueError(_missing_column(place, column, row))
         text = _text_of(row[column], place, column)
@@ -536,7 +553,7 @@ def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
 def _csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, str | None]]]:
     # The module's limit of 131,072 characters per field is shorter than many a document; it is global to the process.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
-    reader = csv.DictReader(line for _, line in _lines(path))
+    reader = csv.DictReader((line for _, line in _lines(path)), strict=True)
     try:
         if reader.fieldnames is None:
             return
@@ -545,7 +562,10 @@ def _csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict
         for row in reader:
             yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error}). Quote fields that hold line breaks.") from error
+        raise ValueError(
+            f"{path}, line {reader.line_num}: not CSV ({error}). Is a quotation mark missing? Within quotes it is "
+            "doubled."
+        ) from error
 
 
 def _parquet_documents(path: Path, column: str) -> Iterator[str]:
@@ -553,7 +573,9 @@ def _parquet_documents(path: Path, column: str) -> Iterator[str]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"Reading {path} needs pyarrow: pip install pyarrow (or datasets)") from error
+        raise ModuleNotFoundError(
+            f"Reading {path} needs pyarrow: pip install pyarrow (or datasets)"
+        ) from error
     with _open(path) as file:
         try:
             table = pyarrow.parquet.ParquetFile(file)
@@ -612,8 +634,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     raise ValueError(_undecodable(path, raw, number, offset, error)) from error
                 offset += len(raw)
                 yield number, line
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise ValueError(f"{path}: not a whole gzip file ({error}). Copy it again, or drop the .gz of a plain file.") from error
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{path}: not a whole gzip file ({error}). Copy it again, or drop the .gz of a plain file."
+            ) from error
 
 
 def _undecodable(path: Path, raw: bytes, number: int, offset: int, error: UnicodeDecodeError) -> str:
@@ -639,7 +663,7 @@ def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str,
     a whole pass over it.
     """
     name, _, configuration = identifier.partition(":")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or os.path.exists(identifier):
         hint = " Local text goes to train_file." if os.path.exists(identifier) else ""
         raise ValueError(
             f"Unknown corpus {identifier!r}.{_nearest(identifier, PACKAGES)}{hint} Known: {', '.join(PACKAGES)}, or a "
@@ -648,13 +672,15 @@ def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str,
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"Reading the Hub data set {identifier} needs datasets: pip install datasets") from error
+        raise ModuleNotFoundError(
+            f"Reading the Hub data set {identifier} needs datasets: pip install datasets"
+        ) from error
     revision = datasets.load_dataset_builder(name, configuration or None).hash
     sides = datasets.load_dataset(name, configuration or None, streaming=streaming)
     if "train" not in sides:
         raise ValueError(
-            f"{identifier} has no train side; there are {', '.join(sides)}. Save the one you mean as .parquet or .jsonl "
-            "and give it as train_file."
+            f"{identifier} has no train side; there are {', '.join(sides)}. Save the one you mean as .parquet or "
+            ".jsonl and give it as train_file."
         )
 
     def source(side: str) -> Source:

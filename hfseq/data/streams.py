@@ -71,13 +71,16 @@ class StreamPlan(Dataset):
         tokens = getattr(tokens, "tokens", tokens)  # a TokenArray will do
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise ValueError(f"tokens must be integers [N], not {tokens.dtype} {list(tokens.shape)}.")
-        needed = streams * segment_length + 1
-        if len(tokens) < needed:
-            fitting = max(0, (len(tokens) - 1) // segment_length)
-            remedy = f"at most {fitting} streams" if fitting else f"segment_length below {max(2, len(tokens))}, fewer streams"
+        pairs = len(tokens) - 1
+        if pairs < streams * segment_length:
+            remedies = ["more text"]
+            if pairs >= streams:
+                remedies.insert(0, f"segments of at most {pairs // streams}")
+            if pairs >= segment_length:
+                remedies.insert(0, f"at most {pairs // segment_length} streams")
             raise ValueError(
-                f"The text has {len(tokens)} tokens, but {streams} streams of segments of {segment_length} need at least "
-                f"{needed}. Use {remedy}, shorter segments or more text."
+                f"The text has {len(tokens)} tokens, but one batch of {streams} streams of segments of "
+                f"{segment_length} needs {streams * segment_length + 1}. Use {', or '.join(remedies)}."
             )
         self.tokens = tokens
         self.streams = streams
@@ -215,6 +218,6 @@ def check_ids(tokens: np.ndarray, vocab_size: int) -> None:
         if part.size and (part.max() >= vocab_size or part.min() < 0):
             at = int(np.argmax((part >= vocab_size) | (part < 0)))
             raise ValueError(
-                f"Token {int(part[at])} at position {start + at} is outside the model's vocabulary of {vocab_size}. The "
-                "token array was built with another tokenizer than the model's: build it again with that one."
+                f"Token {int(part[at])} at position {start + at} is outside the model's vocabulary of {vocab_size}. "
+                "The token array was built with another tokenizer than the model's: build it again with that one."
             )

@@ -23,9 +23,8 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -101,9 +100,9 @@ def load_token_array(path: str | os.PathLike) -> TokenArray:
     offsets = np.load(path / "offsets.npy", allow_pickle=False)
     if size != meta["n_tokens"] * dtype.itemsize or len(offsets) != meta["n_documents"] + 1:
         raise ValueError(
-            f"{path}: tokens.bin has {size} bytes and offsets.npy {len(offsets)} entries, but {meta['n_tokens']} tokens of "
-            f"{dtype.itemsize} bytes and {meta['n_documents'] + 1} entries were written. Delete {path.parent}; it will be "
-            "built again."
+            f"{path}: tokens.bin has {size} bytes and offsets.npy {len(offsets)} entries, but {meta['n_tokens']} "
+            f"tokens of {dtype.itemsize} bytes and {meta['n_documents'] + 1} entries were written. Delete {path.parent}; "
+            "it will be built again."
         )
     return TokenArray(
         tokens=np.memmap(path / "tokens.bin", dtype=dtype, mode="r", shape=(meta["n_tokens"],)),
@@ -168,7 +167,9 @@ def _fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> str:
             "directory that has a tokenizer.json."
         )
     if tokenizer.eos_token_id is None:
-        raise ValueError("The tokenizer has no eos_token to end documents with. Set one: tokenizer.eos_token = '...'.")
+        raise ValueError(
+            "The tokenizer has no eos_token to end documents with. Set one: tokenizer.eos_token = '...'."
+        )
     content = json.loads(backend.to_str())
     # A call with padding or truncation leaves its traces in the tokenizer; they do not touch what is built here.
     content.pop("padding", None)
@@ -190,6 +191,7 @@ def check_writable(cache: Path) -> None:
 
 
 def _build(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, fingerprint: str, target: Path) -> None:
+    from .encoding import CorpusEncoder
     from .tokenizers import id_count
 
     # We hold the lock, so whatever lies here under that name was left by a process that died.
@@ -199,12 +201,12 @@ def _build(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, fingerprint: str,
     # A private temporary directory by default; a cache may be shared.
     partial.chmod(0o777 & ~_umask())
     try:
-        encoder, writers = _encoder(tokenizer), {}
+        encoder, writers = CorpusEncoder(tokenizer), {}
         vocab_size = id_count(tokenizer)
         for side, texts in _batches(corpus):
             if side not in writers:
                 writers[side] = _Writer(partial / side, vocab_size, tokenizer.eos_token_id)
-            writers[side].write(texts, [e.ids for e in encoder.encode_batch_fast(texts, add_special_tokens=False)])
+            writers[side].write(texts, *encoder.encode(texts))
         for writer in writers.values():
             writer.close(fingerprint)
         os.replace(partial, target)
@@ -217,17 +219,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _encoder(tokenizer: PreTrainedTokenizerFast):
-    """A copy that neither pads nor cuts, and reads "<|endoftext|>" in a text as text."""
-    from tokenizers import Tokenizer
-
-    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    copy.encode_special_tokens = True
-    return copy
 
 
 def _batches(corpus: Iterable[tuple[str, str]]):
@@ -252,39 +243,48 @@ class _Writer:
         self.dtype = np.dtype(np.uint16 if vocab_size <= 65536 else np.uint32)
         self.file = open(folder / "tokens.bin", "wb")  # noqa: SIM115 - closed by close(), or its directory is removed
         self.file.write(np.array([end_id], self.dtype).tobytes())
-        self.lengths: list[int] = []
+        self.lengths: list[np.ndarray] = []
         self.n_bytes = self.n_words = 0
 
-    def write(self, texts: list[str], ids: list[list[int]]) -> None:
-        for document in ids:
-            document.append(self.end_id)
-        lengths = [len(document) for document in ids]
-        tokens = np.fromiter(chain.from_iterable(ids), np.uint32, sum(lengths))
-        if tokens.max() >= self.vocab_size:
+    def write(self, texts: list[str], ids: np.ndarray, lengths: np.ndarray) -> None:
+        """ids [n] of all texts, one after the other; lengths [len(texts)]."""
+        if ids.size and ids.max() >= self.vocab_size:
             raise ValueError(
-                f"The tokenizer made id {tokens.max()}, but its vocabulary ends at {self.vocab_size - 1}. Its files do "
+                f"The tokenizer made id {ids.max()}, but its vocabulary ends at {self.vocab_size - 1}. Its files do "
                 "not belong together; save it again from where it came."
             )
-        self.file.write(tokens.astype(self.dtype).tobytes())
-        self.lengths += lengths
+        # Opens a place after each document for its end token.
+        tokens = np.insert(ids.astype(self.dtype), np.cumsum(lengths), self.end_id)
+        self.file.write(tokens.tobytes())
+        self.lengths.append(lengths + 1)
         self.n_bytes += sum(len(text.encode("utf-8")) for text in texts)
         self.n_words += sum(len(text.split()) for text in texts)
 
     def close(self, fingerprint: str) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        offsets = np.concatenate([[1], 1 + np.cumsum(self.lengths, dtype=np.int64)]).astype(np.int64)
-        np.save(self.folder / "offsets.npy", offsets)
+        lengths = np.concatenate(self.lengths)
+        offsets = np.concatenate([[1], 1 + np.cumsum(lengths)]).astype(np.int64)
         meta = {
             "format": FORMAT_VERSION,
             "fingerprint": fingerprint,
             "dtype": self.dtype.name,
             "n_tokens": int(offsets[-1]),
-            "n_documents": len(self.lengths),
+            "n_documents": len(lengths),
             "n_bytes": self.n_bytes,
             "n_words": self.n_words,
             "vocab_size": self.vocab_size,
             "end_id": self.end_id,
         }
-        (self.folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        self._finish(self.file)
+        with open(self.folder / "offsets.npy", "wb") as file:
+            np.save(file, offsets)
+            self._finish(file)
+        with open(self.folder / "meta.json", "wb") as file:
+            file.write(json.dumps(meta, indent=1).encode("utf-8") + b"\n")
+            self._finish(file)
+
+    @staticmethod
+    def _finish(file: BinaryIO) -> None:
+        """The content is on the disk before the directory gets its final name."""
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()

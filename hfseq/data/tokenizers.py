@@ -3,14 +3,20 @@
 | algorithm | unit | `decode(encode(x)) == x` | what it does not know |
 |---|---|---|---|
 | bpe | bytes merged by frequency (as GPT-2) | always, any Unicode and white space | nothing: every byte is in it |
-| unigram | subwords of a unigram language model (as SentencePiece) | for known characters | characters: `<|unk|>` |
-| wordpiece | word pieces (as BERT) | no: white space is lost, also line breaks | words with unknown characters: `<|unk|>` |
-| word | words, punctuation, line breaks | no: other white space is lost | words beyond the vocabulary: `<|unk|>` |
-| character | characters | for known characters | characters: `<|unk|>` |
+| unigram | subwords of a unigram language model (as SentencePiece) | for known characters | rare characters |
+| wordpiece | word pieces (as BERT) | no: white space is lost, and line breaks | words with unknown characters |
+| word | words, punctuation, line breaks | no: other white space is lost | words beyond the vocabulary |
+| character | characters | for known characters | rare characters |
 
-With `lowercase` none is exact. Ids: `<|endoftext|>` = 0 ends every document and, being what stands before the next
-one, begins texts too (bos = eos); `<|pad|>` = 1 is never anything else; `<|unk|>` = 2 only where it is needed.
-Encoding adds no special tokens. Padding is on the left, as generation wants it.
+What an algorithm does not know becomes `<|unk|>`. With `lowercase` none is exact.
+
+Ids: `<|endoftext|>` = 0 ends every document and, being what stands before the next one, begins texts too (bos = eos);
+`<|pad|>` = 1 is never anything else; `<|unk|>` = 2 only where it is needed. Encoding adds no special tokens. Padding
+is on the left, as generation wants it.
+
+bpe, word and character make the same tokenizer of the same text every time. wordpiece and unigram do not (the trainers
+of `tokenizers` go by the order of a hash table): keep what was saved, as `cached_tokenizer` does, and never train one
+again for an existing model.
 """
 
 from __future__ import annotations
@@ -29,8 +35,13 @@ if TYPE_CHECKING:
 ALGORITHMS = ("bpe", "wordpiece", "unigram", "word", "character")
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
 
+# Part of the name of every kept tokenizer: raise it when training here gives another one from the same text.
+TRAINER_VERSION = 1
+
 # Words with inner apostrophes and hyphens; line breaks; every other visible character.
-_WORDS = r"\w+(?:['’\-]\w+)*|\n|[^\w\s]"
+_WORDS = r"\w+(?:['’\-]\w+)*|\n|[^\w\s]"  # noqa: RUF001 - writers use both apostrophes
+# Words and runs of punctuation with the space before them; any other white space by itself.
+_SPACED_WORDS = r" ?\w+| ?[^\w\s]+|\s"
 
 
 def train_tokenizer(
@@ -74,28 +85,18 @@ def train_tokenizer(
     options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": specials, "show_progress": False}
     if algorithm == "bpe":
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
     elif algorithm == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(cleanup=True)
         trainer = trainers.WordPieceTrainer(**options)
     elif algorithm == "unigram":
         tokenizer = Tokenizer(models.Unigram())
-        # No space is put before the first word: text comes back as it was, and documents begin without one anyway.
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split("\n", "isolated"),
-                pre_tokenizers.Metaspace(prepend_scheme="never"),
-            ]
-        )
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
         trainer = trainers.UnigramTrainer(unk_token=UNKNOWN, **options)
     elif algorithm == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True)
         # Joined by spaces, then the spaces that no writer would put are taken out.
         tokenizer.decoder = decoders.Sequence(
             [
@@ -107,9 +108,9 @@ def train_tokenizer(
         trainer = trainers.WordLevelTrainer(**options)
     else:
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
         trainer = trainers.WordLevelTrainer(**options)
+    tokenizer.pre_tokenizer = pre_tokenizer_of(algorithm)
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
 
@@ -129,6 +130,23 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         **limit,
     )
+
+
+def pre_tokenizer_of(algorithm: str):
+    """What cuts the text into words before the algorithm sees it (a `tokenizers.pre_tokenizers.PreTokenizer`)."""
+    from tokenizers import Regex, pre_tokenizers
+
+    if algorithm == "bpe":
+        return pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if algorithm == "wordpiece":
+        return pre_tokenizers.BertPreTokenizer()
+    if algorithm == "unigram":
+        # No space is put before the first word: text comes back as it was, and documents begin without one anyway.
+        spaced = pre_tokenizers.Split(Regex(_SPACED_WORDS), "isolated")
+        return pre_tokenizers.Sequence([spaced, pre_tokenizers.Metaspace(prepend_scheme="never")])
+    if algorithm == "word":
+        return pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True)
+    return pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
 
 
 class _Counted:
@@ -152,8 +170,10 @@ def padded_vocab_size(tokenizer: PreTrainedTokenizerFast, multiple: int = 64) ->
 
 
 def surplus_ids(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> list[int]:
-    """Ids of the model that no token has: `generation_config.suppress_tokens`."""
-    return sorted(set(range(vocab_size)) - set(tokenizer.get_vocab().values()))
+    """Ids never to be generated (`generation_config.suppress_tokens`): those of the model that no token has, and
+    padding, unless it is the end token too."""
+    pad = {tokenizer.pad_token_id} - {tokenizer.eos_token_id, None}
+    return sorted(set(range(vocab_size)) - set(tokenizer.get_vocab().values()) | pad)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, config, multiple: int = 64) -> None:
@@ -180,17 +200,26 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, config, multiple: int =
         expected, actual = getattr(config, name, None), getattr(tokenizer, name, None)
         allowed = expected if isinstance(expected, (list, tuple)) else [expected]
         if expected is not None and actual is not None and actual not in allowed:
-            raise ValueError(f"{name} is {actual} in the tokenizer but {expected} in the model's config. {remedy}")
+            raise ValueError(
+                f"{name} is {actual} in the tokenizer but {expected} in the model's config. {remedy}"
+            )
 
 
 def tokenizer_config_fields(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
     """What a new model's config takes from its tokenizer: the rounded-up `vocab_size` and the special ids."""
     special = ("pad_token_id", "bos_token_id", "eos_token_id")
-    return {"vocab_size": padded_vocab_size(tokenizer), **{name: getattr(tokenizer, name) for name in special}}
+    return {
+        "vocab_size": padded_vocab_size(tokenizer),
+        **{name: getattr(tokenizer, name) for name in special},
+    }
 
 
 def cached_tokenizer(
-    corpus: Corpus, algorithm: str, vocab_size: int, *, lowercase: bool = False,
+    corpus: Corpus,
+    algorithm: str,
+    vocab_size: int,
+    *,
+    lowercase: bool = False,
     cache_dir: str | os.PathLike | None = None,
 ) -> PreTrainedTokenizerFast:
     """`train_tokenizer` on the corpus' training side, once: later calls and other processes load what it saved.
@@ -198,7 +227,7 @@ def cached_tokenizer(
     Args:
         corpus: its fingerprint, with the other arguments, names the cache entry.
         cache_dir: default `default_cache_dir()`.
-    """  # fmt: skip
+    """
     from filelock import FileLock
     from transformers import AutoTokenizer
 
@@ -206,7 +235,9 @@ def cached_tokenizer(
     from .token_arrays import check_writable, default_cache_dir
 
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-    name = "tokenizer-" + fingerprint_of([corpus.fingerprint, algorithm, vocab_size, lowercase])
+    name = "tokenizer-" + fingerprint_of(
+        [TRAINER_VERSION, corpus.fingerprint, algorithm, vocab_size, lowercase]
+    )
     target = cache / name
     if not target.is_dir():
         check_writable(cache)

@@ -141,6 +141,11 @@ class RecurrentBlock(GradientCheckpointingLayer):
         if x.is_cuda and self._flattened != weights[0].data_ptr():
             self.rnn.flatten_parameters()  # loading and .to() scatter the weights; cuDNN would copy them every call
             self._flattened = self.rnn.weight_ih_l0.data_ptr()
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # oneDNN has no bfloat16 LSTM without AVX-512, and no CPU's recurrent kernels gain by autocast.
+            with torch.autocast("cpu", enabled=False):
+                x, state = x.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in state)
+                return self._call(x, state, weights, num_layers, p, lengths)
         kernel = getattr(torch._VF, self.mode.lower())
         flags = (True, num_layers, p, self.training, False)  # biases, layers, dropout, training, bidirectional
         if lengths is None:
@@ -248,32 +253,34 @@ class RecurrentModel(RecurrentPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs)
-        if stream_id is not None and (past_key_values is not None or attention_mask is not None):
+        if stream_id is not None and (use_cache or past_key_values is not None or attention_mask is not None):
             raise ValueError(
-                "stream_id carries the state itself and streams have no padding: pass neither past_key_values nor "
-                "attention_mask with it."
+                "stream_id carries the state itself and streams have no padding: pass neither past_key_values, "
+                "use_cache nor attention_mask with it."
             )
         batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         if time == 0:
             raise ValueError("The input has no time steps; generation needs at least the bos token.")
         if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
+            use_cache = self.config.use_cache and not self.training and stream_id is None
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         cache = self._cache(past_key_values, use_cache)
         mask = self._mask(attention_mask, batch, time)
 
-        # Padding: every row's tokens to the front.
-        order = back = lengths = None
-        if mask is not None and time > 1 and not is_right_padded(mask):
-            order = mask.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices  # [batch, time]
-            back = torch.empty_like(order).scatter_(1, order, torch.arange(time, device=order.device).expand_as(order))
-            if input_ids is not None:
-                input_ids = input_ids.gather(1, order)
-            else:
-                inputs_embeds = inputs_embeds.gather(1, order.unsqueeze(-1).expand_as(inputs_embeds))
-        if mask is not None and time > 1 and cache is not None:
-            lengths = mask.sum(1).cpu()
+        # Padding: every row's tokens to the front. A recording cache must know the state after each *position*.
+        recording = cache is not None and cache.is_recording
+        back = lengths = None
+        if mask is not None and time > 1 and not recording:
+            if not is_right_padded(mask):
+                order = mask.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices  # [batch, time]
+                back = order.argsort(dim=1)
+                if input_ids is not None:
+                    input_ids = input_ids.gather(1, order)
+                else:
+                    inputs_embeds = inputs_embeds.gather(1, order.unsqueeze(-1).expand_as(inputs_embeds))
+            if cache is not None:
+                lengths = mask.sum(1).clamp(min=1).cpu()
 
         x = self._embed(input_ids) if inputs_embeds is None else inputs_embeds.transpose(0, 1)  # [time, batch, width]
         x = dropout(x, self.config.input_dropout, self.training, self.config.variational_dropout)
@@ -300,41 +307,37 @@ class RecurrentModel(RecurrentPreTrainedModel):
         )
 
     def _run(self, block, x, state, cache, number, mask, lengths, every_layer) -> tuple:
-        """One block, by the path that fits: step by step, or all time steps in one call."""
+        """One block by the path that fits: all time steps in one call, or step by step. Updates the cache.
+
+        Returns:
+            (output [time, batch, hidden], outputs of its layers or None, final state)
+        """
         recording = cache is not None and cache.is_recording
-        stepwise = not self.training and not every_layer and (recording or (len(x) == 1 and not x.is_cuda))
-        if stepwise:
-            state = state or block.zero_state(x)
-            outputs, recorded = [], []
-            for t in range(len(x)):
-                output, new = block.step(x[t], state)
-                if mask is not None:
-                    # Rows are right-padded here: past its length a row keeps its state.
-                    alive = (mask[:, t] if lengths is None else (t < lengths).to(x.device)).view(1, -1, 1)
-                    new = tuple(torch.where(alive, n, s) for n, s in zip(new, state, strict=True))
-                state = new
-                outputs.append(output)
-                recorded.append(state)
-            cache_states = recorded if recording else None
-            output = outputs[0].unsqueeze(0) if len(outputs) == 1 else torch.stack(outputs)
-            layers = None
+        if recording and (self.training or every_layer):
+            raise ValueError("A cache that records its past needs evaluation mode and no output_hidden_states.")
+        if recording or (len(x) == 1 and not (self.training or every_layer or x.is_cuda)):
+            output, layers, states = self._step_by_step(block, x, state, mask)
+            final = states[-1]
         else:
-            ragged = lengths is not None and bool((lengths != len(x)).any())
-            used = lengths.clamp(min=1) if ragged else None
-            output, layers, *final = block(x, *(state or ()), lengths=used, every_layer=every_layer)
-            final = tuple(final)
-            if ragged and bool((lengths == 0).any()):
-                old, empty = state or block.zero_state(x), (lengths == 0).to(x.device).view(1, -1, 1)
-                final = tuple(torch.where(empty, o, f) for o, f in zip(old, final, strict=True))
-            elif mask is not None and len(x) == 1 and cache is not None:
-                old, alive = state or block.zero_state(x), mask.view(1, -1, 1)
-                final = tuple(torch.where(alive, f, o) for o, f in zip(old, final, strict=True))
-            state, cache_states = final, None
-            if recording:
-                raise ValueError("A recording cache needs evaluation mode and no output_hidden_states.")
+            output, layers, *final = block(x, *(state or ()), lengths=lengths, every_layer=every_layer)
+            final, states = tuple(final), None
+            if mask is not None and cache is not None:
+                final = keep_state(mask.any(1), final, state or block.zero_state(x))
         if cache is not None:
-            cache.layers[number].update(state, cache_states)
-        return output, layers, state
+            cache.layers[number].update(final, states if recording else None)
+        return output, layers, final
+
+    @staticmethod
+    def _step_by_step(block, x, state, mask) -> tuple:
+        """x [time, batch, width] -> (output [time, batch, hidden], None, the state after each step)."""
+        state = state or block.zero_state(x)
+        outputs, states = [], []
+        for t in range(len(x)):
+            output, new = block.step(x[t], state)
+            state = new if mask is None else keep_state(mask[:, t], new, state)
+            outputs.append(output)
+            states.append(state)
+        return torch.stack(outputs), None, states
 
     def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
         """[batch, time] -> [time, batch, embedding_size], with whole words dropped."""
@@ -379,6 +382,12 @@ class RecurrentModel(RecurrentPreTrainedModel):
 def is_right_padded(mask: torch.Tensor) -> bool:
     """Whether a bool mask [batch, time] is known to be padded on the right; not asked of a GPU, which would wait."""
     return mask.device.type == "cpu" and bool((mask[:, 1:] <= mask[:, :-1]).all())
+
+
+def keep_state(alive: torch.Tensor, new: State, old: State) -> State:
+    """The new state [layers, batch, hidden] of rows that are `alive` [batch], the old one of the others."""
+    alive = alive.view(1, -1, 1)
+    return tuple(torch.where(alive, n, o) for n, o in zip(new, old, strict=True))
 
 
 def restore_padding(x: torch.Tensor, back: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
@@ -452,6 +461,9 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         """
         if shift_labels is None and labels is not None:
             shift_labels = next_token_labels(labels)
+            if attention_mask is not None:  # padding on the left must not be scored on a row's first token
+                padding = attention_mask[:, -labels.shape[1] :] == 0
+                shift_labels = shift_labels.masked_fill(padding, IGNORE_INDEX)
         if use_cache is None and shift_labels is not None:
             use_cache = False
         outputs = self.model(

@@ -45,7 +45,7 @@ def is_complete(checkpoint: str | os.PathLike) -> bool:
     try:
         marker = json.loads((checkpoint / MARKER_NAME).read_text(encoding="utf-8"))
         return all((checkpoint / name).stat().st_size == size for name, size in marker["files"].items())
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
         return False
 
 

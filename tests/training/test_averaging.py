@@ -73,8 +73,8 @@ class TestAverages:
         return model, NTASGD(model.parameters(), lr=0.01, weight_decay=0.01, nonmono=1)
 
     def trigger(self, optimizer: NTASGD) -> None:
-        optimizer.record_evaluation(1.0)
-        optimizer.record_evaluation(1.0)
+        for _ in range(3):
+            optimizer.record_evaluation(1.0)
 
     def test_before_the_trigger_it_is_plain_sgd(self):
         model, optimizer = self.start()
@@ -138,9 +138,9 @@ class TestAverages:
         resumed.load_state_dict(weights)
         other.load_state_dict(state)
         noisy_updates(resumed, other, 3, seed=1)
-        for one, two in ((optimizer, other),):
-            one.eval()
-            two.eval()
+        assert torch.equal(model.weight, resumed.weight)
+        optimizer.eval()
+        other.eval()
         assert torch.equal(model.weight, resumed.weight)
 
 

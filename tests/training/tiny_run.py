@@ -6,6 +6,8 @@ In float64 two runs that should be equal are equal to 1e-9.
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +89,7 @@ def make_trainer(
         "per_device_eval_batch_size": EVALUATION_STREAMS,
         "train_sampling_strategy": "sequential",
         "learning_rate": rate,
-        "weight_decay": 0.01,
+        "weight_decay": 1e-5 if optimizer == "ntasgd" else 0.01,
         "lr_scheduler_type": "constant" if optimizer == "ntasgd" else "linear",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -131,3 +133,58 @@ def make_trainer(
     )
     replace_progress(trainer, ReadableProgress(lambda update: plan.segment_length_at(update) * plan.streams))
     return trainer
+
+
+class SpoilOneProcess(TrainerCallback):
+    """Makes the loss (not the gradients) of one update NaN on the second process only."""
+
+    def __init__(self, update: int) -> None:
+        self.update, self.current = update, 0
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        def spoil(module, inputs, output):
+            if module.training and self.current == self.update and args.process_index == 1:
+                output.loss = output.loss + math.nan
+
+        model.register_forward_hook(spoil, prepend=True)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.current = state.global_step + 1
+
+
+def two_processes(folder: Path) -> None:
+    """What `test_exact_runs.py` compares; started by torchrun."""
+    fields = {
+        "dtype": torch.float64,
+        "dropout": 0.0,
+        "eval_steps": 1,
+        "per_device_train_batch_size": STREAMS // 2,
+        "per_device_eval_batch_size": EVALUATION_STREAMS // 2,
+        "ddp_backend": "gloo",
+    }
+    for optimizer in OPTIMIZERS:
+        trainer = make_trainer(folder / f"two-{optimizer}", optimizer=optimizer, **fields)
+        # `accelerate launch --cpu` has been seen to run one process without a word.
+        if trainer.args.world_size != 2:
+            raise RuntimeError(f"world size is {trainer.args.world_size}, not 2")
+        trainer.train()
+
+    # Twice interrupted: at the second resume, what each process only loaded is stale.
+    parts = folder / "two-in-parts"
+    make_trainer(parts, callbacks=[StopAfter(2)], **fields).train()
+    make_trainer(parts, callbacks=[StopAfter(4)], **fields).train(resume_from_checkpoint=str(parts / "checkpoint-2"))
+    make_trainer(parts, **fields).train(resume_from_checkpoint=str(parts / "checkpoint-4"))
+
+    started_alone = folder / "one-then-two"
+    make_trainer(started_alone, **fields).train(resume_from_checkpoint=str(started_alone / "checkpoint-2"))
+
+    spoiled = make_trainer(folder / "nan", callbacks=[SpoilOneProcess(3)], **fields)
+    try:
+        spoiled.train()
+    except FloatingPointError as error:
+        (folder / f"nan-{spoiled.args.process_index}.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    two_processes(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,32 @@
+"""How good a model is, in units that compare, and the baselines it is compared with.
+
+    language_model   perplexity per token and per word, bits per byte
+    ngram            interpolated Kneser-Ney of the best order, on the same tokens and the same split
+
+Names load when first used.
+
+    from hfseq.data import load_token_arrays
+    from hfseq.metrics import best_kneser_ney
+
+    print(best_kneser_ney(load_token_arrays(directory)))
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_MODULES = {
+    "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
+    "ngram": ("BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted([*_MODULES, *_MODULE_OF])
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

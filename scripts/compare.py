@@ -1,0 +1,119 @@
+"""Compares a trained language model with interpolated Kneser-Ney on the same tokens and the same split.
+
+    python scripts/compare.py outputs/lstm-kjv
+    python scripts/compare.py --arrays ~/.cache/hfseq/FINGERPRINT --orders 3 4 5 6 --output kneser-ney.json
+
+N-gram models of each order are counted on train; the order is chosen on validation. For a model directory (what
+scripts/pretrain.py wrote) the result goes into its training_summary.json and its model card; for a directory of
+token arrays it is only printed, and written to --output. Needs the metrics extra: pip install 'hfseq[metrics]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from hfseq import data, metrics
+
+
+def main() -> None:
+    arguments = parse_command_line()
+    try:
+        estimator = metrics.find_estimator(arguments.estimator)
+        model_facts = read_summary(arguments.model) if arguments.model else None
+        arrays = (
+            model_arrays(arguments.model) if arguments.model else data.load_token_arrays(arguments.arrays)
+        )
+        baseline = metrics.best_kneser_ney(arrays, arguments.orders, estimator)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(str(error))
+
+    show(baseline, model_facts)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(baseline, indent=2) + "\n", encoding="utf-8")
+    if model_facts:
+        add_to_card(arguments.model, model_facts, baseline)
+
+
+def parse_command_line() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", type=Path, help="what scripts/pretrain.py wrote")
+    parser.add_argument(
+        "--arrays", type=Path, help="instead of a model: <cache>/<fingerprint>, with train/ in it"
+    )
+    parser.add_argument("--orders", type=int, nargs="+", default=[3, 4, 5, 6], help="default: 3 4 5 6")
+    parser.add_argument(
+        "--estimator", choices=["mitlm", "kenlm"], help="default: the first that is installed"
+    )
+    parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
+    arguments = parser.parse_args()
+    if (arguments.model is None) == (arguments.arrays is None):
+        parser.error("give a model directory or --arrays DIRECTORY, one of the two")
+    return arguments
+
+
+def read_summary(directory: Path) -> dict:
+    path = directory / "training_summary.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} has no training_summary.json: scripts/pretrain.py writes it when it finishes."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def model_arrays(directory: Path) -> dict[str, data.TokenArray]:
+    """The token arrays that the model was trained on, by its own recipe and tokenizer; cached, so seldom built."""
+    from transformers import AutoTokenizer
+
+    from hfseq.recipe import load_recipe
+
+    section = load_recipe(directory / "recipe.yaml").data
+    corpus = data.load_corpus(
+        section.corpus,
+        train_file=section.train_file,
+        validation_file=section.validation_file,
+        test_file=section.test_file,
+        text_column=section.text_column,
+        validation_share=section.validation_share,
+        test_share=section.test_share,
+        split_seed=section.split_seed,
+        deduplicate=section.deduplicate,
+        streaming=section.streaming,
+    )
+    return data.build_token_arrays(corpus, AutoTokenizer.from_pretrained(directory), section.cache_dir)
+
+
+def show(baseline: dict, model_facts: dict | None) -> None:
+    splits = [split for split in ("validation", "test") if split in baseline]
+    print(f"{baseline['smoothing']}, {baseline['library']}; bits per byte:\n")
+    print(f"{'':24}" + "".join(f"{split:>12}" for split in splits) + f"{'seconds':>10}")
+    for tried in baseline["orders"]:
+        chosen = "  <- best on validation" if tried["order"] == baseline["order"] else ""
+        scores = "".join(f"{tried[split]:12.4f}" for split in splits)
+        print(f"{'order ' + str(tried['order']):24}{scores}{tried['seconds']:10.1f}{chosen}")
+    if model_facts:
+        scores = "".join(f"{model_facts['scores'][split]['bits_per_byte']:12.4f}" for split in splits)
+        print(f"{model_facts['recipe']:24}{scores}")
+
+
+def add_to_card(directory: Path, facts: dict, baseline: dict) -> None:
+    from hfseq.hub import write_model_card
+    from hfseq.training import write_json
+
+    # Same text, same tokens, or the two numbers would not compare.
+    for split, scores in facts["scores"].items():
+        if split in baseline and any(scores[unit] != baseline[split][unit] for unit in ("tokens", "bytes")):
+            sys.exit(
+                f"{directory} was scored on {scores['tokens']} tokens of {split}, the baseline on "
+                f"{baseline[split]['tokens']}: the corpus or the tokenizer has changed since. Train again."
+            )
+    others = [b for b in facts.get("baselines") or [] if not b["name"].startswith("interpolated Kneser-Ney")]
+    facts["baselines"] = [*others, baseline]
+    write_json(directory / "training_summary.json", facts)
+    print(f"\nwritten to {directory / 'training_summary.json'} and {write_model_card(directory, facts)}")
+
+
+if __name__ == "__main__":
+    main()
