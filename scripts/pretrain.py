@@ -38,11 +38,7 @@ def main() -> None:
 
     # Corpus, tokenizer, token arrays: written once, by the process that comes first, read by all.
     tokenizer, arrays = prepare_data(recipe)
-    config = model_config(recipe, **data.tokenizer_config_fields(tokenizer))
-    data.check_vocabulary(tokenizer, config)
-    for array in arrays.values():
-        data.check_ids(array.tokens, config.vocab_size)
-
+    config = make_config(recipe, tokenizer, arrays)
     plan, validation_plan, arguments = make_plans(recipe, arrays, world_size)
     set_seed(arguments.seed)
     model = AutoModelForCausalLM.from_config(config)
@@ -182,10 +178,32 @@ def prepare_data(recipe: Recipe) -> tuple[object, dict[str, data.TokenArray]]:
                 cache_dir=section.cache_dir,
             )
         else:
-            tokenizer = AutoTokenizer.from_pretrained(section.tokenizer)
+            tokenizer = load_tokenizer(section.tokenizer)
         return tokenizer, data.build_token_arrays(corpus, tokenizer, section.cache_dir)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{recipe.path}: {error}")
+
+
+def load_tokenizer(name: str):
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"data.tokenizer {name!r} is none of the algorithms {', '.join(data.ALGORITHMS)}, and no tokenizer "
+            f"could be loaded from there: {error}"
+        ) from error
+
+
+def make_config(recipe: Recipe, tokenizer, arrays: dict[str, data.TokenArray]):
+    """The model's config, its vocabulary fitted to the tokenizer and checked against both."""
+    try:
+        config = model_config(recipe, **data.tokenizer_config_fields(tokenizer))
+        data.check_vocabulary(tokenizer, config)
+        for array in arrays.values():
+            data.check_ids(array.tokens, config.vocab_size)
+    except ValueError as error:
+        sys.exit(str(error))
+    return config
 
 
 def make_plans(

@@ -10,8 +10,11 @@ broken cache passes. `sharpen` draws weights large enough that everything matter
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -277,3 +280,24 @@ def _recurrent_cases() -> Iterator[Case]:
 
 RECURRENT = tuple(_recurrent_cases())
 CASES = RECURRENT
+
+
+def find_cases(source: str, names: Iterable[str]) -> list[Case]:
+    """The cases of the given names, in a subprocess.
+
+    Args:
+        source: "module:ATTRIBUTE" or "/path/file.py:ATTRIBUTE", a sequence of cases.
+    """
+    place, _, attribute = source.rpartition(":")
+    if place.endswith(".py"):
+        spec = importlib.util.spec_from_file_location("given_cases", place)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["given_cases"] = module
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(place)
+    found = {case.name: case for case in getattr(module, attribute)}
+    return [found[name] for name in names]
+
+
+SOURCE = f"{__name__}:CASES"

@@ -563,7 +563,7 @@ def _csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict
             yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
         raise ValueError(
-            f"{path}, line {reader.line_num}: not CSV ({error}). Is a quotation mark missing? Within quotes it is "
+            f"{path}, after line {reader.line_num}: not CSV ({error}). Is a quotation mark missing? Within quotes it is "
             "doubled."
         ) from error
 

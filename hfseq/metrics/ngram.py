@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 import math
 import os
 import platform
@@ -301,7 +302,7 @@ def _documents(array: TokenArray) -> Iterator[list[str]]:
     names = [str(i) for i in range(array.vocab_size)]
     # tokens = end document end document end
     ends = np.flatnonzero(array.tokens == array.end_id)
-    for before, end in zip(ends[:-1], ends[1:], strict=True):
+    for before, end in itertools.pairwise(ends):
         yield [BEGIN, *(names[i] for i in array.tokens[before + 1 : end].tolist()), END]
 
 

@@ -1,8 +1,7 @@
 """Configurations of the recurrent language models: RNN (Elman 1990), GRU (Cho et al. 2014), LSTM
 (Hochreiter and Schmidhuber 1997), with the regularisers of AWD-LSTM (Merity, Keskar and Socher 2017)."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: @strict checks types, and cannot read annotations that are strings.
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -41,16 +40,16 @@ class RecurrentConfig(PreTrainedConfig):
     num_hidden_layers: int = 2
     last_hidden_size: int | None = None
     tie_word_embeddings: bool = True
-    input_dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    output_dropout: float = 0.0
+    input_dropout: float | int = 0.0
+    hidden_dropout: float | int = 0.0
+    output_dropout: float | int = 0.0
     variational_dropout: bool = False
-    embedding_dropout: float = 0.0
-    weight_dropout: float = 0.0
-    activation_regularization: float = 0.0
-    temporal_activation_regularization: float = 0.0
-    label_smoothing: float = 0.0
-    initializer_range: float = 0.1
+    embedding_dropout: float | int = 0.0
+    weight_dropout: float | int = 0.0
+    activation_regularization: float | int = 0.0
+    temporal_activation_regularization: float | int = 0.0
+    label_smoothing: float | int = 0.0
+    initializer_range: float | int = 0.1
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None

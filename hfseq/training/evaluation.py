@@ -14,6 +14,7 @@ import torch
 from ..data.collators import StreamCollator
 from ..data.streams import StreamPlan
 from ..data.token_arrays import TokenArray
+from ..metrics.language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
 
 
 @dataclass
@@ -26,27 +27,14 @@ class LanguageModelScore:
     words: int
     bytes: int
 
-    @property
-    def perplexity_per_token(self) -> float:
-        return math.exp(self.nll / self.tokens)
-
-    @property
-    def perplexity_per_word(self) -> float:
-        """Per white-space word: the cost of word pieces and of document ends is spread over the words."""
-        return math.exp(self.nll / self.words)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Per UTF-8 byte of the text (document ends cost bits but are not bytes)."""
-        return self.nll / math.log(2) / self.bytes
-
     def as_dict(self) -> dict[str, float]:
+        """The totals, the mean loss per token, and the three units of `hfseq.metrics.language_model`."""
         return {
             **asdict(self),
             "loss": self.nll / self.tokens,
-            "perplexity_per_token": self.perplexity_per_token,
-            "perplexity_per_word": self.perplexity_per_word,
-            "bits_per_byte": self.bits_per_byte,
+            "perplexity_per_token": perplexity_per_token(self.nll, self.tokens),
+            "perplexity_per_word": perplexity_per_word(self.nll, self.words),
+            "bits_per_byte": bits_per_byte(self.nll, self.bytes),
         }
 
 
@@ -58,11 +46,12 @@ def score_language_model(
 
     Args:
         model: a recurrent `*ForCausalLM`, on any device; its mode and its training states are left as found.
-        array: the text's tokens; the first token of each stream is context only where a stream begins: of N tokens
-            N - 1 are targets, and the very first one is scored from an end-of-document token.
+        array: the text's tokens. They begin with an end-of-document token, which is context only, so every token of
+            the text is a target.
         streams: contiguous parts read side by side; each begins with an empty state.
     """
-    streams = max(1, min(streams, (len(array.tokens) - 1) // 16))
+    streams = max(1, min(streams, (len(array.tokens) - 1) // segment_length))
+    segment_length = min(segment_length, len(array.tokens) - 1)
     plan = StreamPlan(array.tokens, streams=streams, segment_length=segment_length)
     collate = StreamCollator()
     device = next(model.parameters()).device
