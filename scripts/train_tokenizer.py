@@ -24,16 +24,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("directory", type=Path, help="where the tokenizer is saved")
     parser.add_argument("--corpus", help="kjv, wiki, imdb, or a Hub data set id org/name[:configuration]")
-    parser.add_argument("--train_file", nargs="+", help=".txt, .jsonl, .csv, .parquet: files, folders or globs")
+    parser.add_argument(
+        "--train_file", nargs="+", help=".txt, .jsonl, .csv, .parquet: files, folders or globs"
+    )
     parser.add_argument("--validation_file", nargs="+", help="text to measure on; else split off the corpus")
     parser.add_argument("--text_column", default="text", help="column that holds the text")
-    parser.add_argument("--txt_document", default="paragraph", help="document in .txt: paragraph, line or file")
+    parser.add_argument(
+        "--txt_document", default="paragraph", help="document in .txt: paragraph, line or file"
+    )
     parser.add_argument("--validation_share", type=float, default=0.05, help="share of documents set aside")
     parser.add_argument("--test_share", type=float, default=0.05, help="share of documents never looked at")
     parser.add_argument("--split_seed", type=int, default=0, help="another number is another split")
     parser.add_argument("--streaming", action="store_true", help="hold nothing in memory")
     parser.add_argument("--algorithm", default="bpe", help=f"one of: {', '.join(ALGORITHMS)}")
-    parser.add_argument("--vocab_size", type=int, default=4096, help="largest vocabulary, special tokens included")
+    parser.add_argument(
+        "--vocab_size", type=int, default=4096, help="largest vocabulary, special tokens included"
+    )
     parser.add_argument("--lowercase", action="store_true", help="lower-case the text first")
     parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
     return parser.parse_args(arguments)
@@ -42,7 +48,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     if (args.directory / "tokenizer.json").exists() and not args.overwrite:
-        raise FileExistsError(f"{args.directory} holds a tokenizer: name another directory or add --overwrite.")
+        raise FileExistsError(
+            f"{args.directory} holds a tokenizer: name another directory or add --overwrite."
+        )
     args.directory.mkdir(parents=True, exist_ok=True)
 
     corpus = load_corpus(

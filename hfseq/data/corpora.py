@@ -563,8 +563,8 @@ def _csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict
             yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
         raise ValueError(
-            f"{path}, after line {reader.line_num}: not CSV ({error}). Is a quotation mark missing? Within quotes it is "
-            "doubled."
+            f"{path}, after line {reader.line_num}: not CSV ({error}). Is a quotation mark missing? "
+            "Within quotes it is doubled."
         ) from error
 
 

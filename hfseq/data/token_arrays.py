@@ -101,8 +101,8 @@ def load_token_array(path: str | os.PathLike) -> TokenArray:
     if size != meta["n_tokens"] * dtype.itemsize or len(offsets) != meta["n_documents"] + 1:
         raise ValueError(
             f"{path}: tokens.bin has {size} bytes and offsets.npy {len(offsets)} entries, but {meta['n_tokens']} "
-            f"tokens of {dtype.itemsize} bytes and {meta['n_documents'] + 1} entries were written. Delete {path.parent}; "
-            "it will be built again."
+            f"tokens of {dtype.itemsize} bytes and {meta['n_documents'] + 1} entries were written. "
+            f"Delete {path.parent}; it will be built again."
         )
     return TokenArray(
         tokens=np.memmap(path / "tokens.bin", dtype=dtype, mode="r", shape=(meta["n_tokens"],)),

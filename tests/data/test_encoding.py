@@ -1,4 +1,4 @@
-"""Encoding each distinct word once must be encoding: compared with the tokenizer itself, on text that tries to differ."""
+"""Encoding each distinct word once must be encoding: the tokenizer itself says so, on text that tries to differ."""
 
 from __future__ import annotations
 

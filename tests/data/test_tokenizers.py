@@ -19,13 +19,13 @@ from hfseq.data import (
     train_tokenizer,
 )
 
-WORDS = "in the beginning God created heaven and earth Moses' don't well-known (so) light: day; night? yes! no".split()
+TEXT = "in the beginning God created heaven and earth Moses' don't well-known (so) light: day; night? yes! no"
 SENTENCE = "The well-known God (he) said: don't go!\nAnd the light, 5%."
 
 
 def sentences(n: int = 300) -> list[str]:
     choose = random.Random(0)
-    lines = [" ".join(choose.choices(WORDS, k=12)) + ".\nAnd more." for _ in range(n)]
+    lines = [" ".join(choose.choices(TEXT.split(), k=12)) + ".\nAnd more." for _ in range(n)]
     return [SENTENCE, *lines]
 
 
@@ -57,7 +57,16 @@ def test_reloads_with_its_special_tokens(trained, algorithm):
 
 def random_text(choose: random.Random) -> str:
     alphabet = " \t\n\r\u00a0\u2003\x00\x1c\x85\ufeff\u200d\u0301aAé中😀'’.,<|>Ġ▁#\U0010ffff"  # noqa: RUF001
-    parts = [*alphabet, "  ", " the", "\r\n", " 's", "<|endoftext|>", "<|pad|>", chr(choose.randrange(0x20, 0xD800))]
+    parts = [
+        *alphabet,
+        "  ",
+        " the",
+        "\r\n",
+        " 's",
+        "<|endoftext|>",
+        "<|pad|>",
+        chr(choose.randrange(0x20, 0xD800)),
+    ]
     return "".join(choose.choices(parts, k=choose.randrange(40)))
 
 
@@ -86,7 +95,7 @@ def test_word_level_decodes_as_one_writes(trained):
 
 def test_wordpiece_decodes_with_spaces_between_words(trained):
     tokenizer = trained["wordpiece"]
-    assert tokenizer.decode(tokenizer("In the\n beginning, God.")["input_ids"]) == "In the beginning, God."
+    assert tokenizer.decode(tokenizer("And the\n beginning, God.")["input_ids"]) == "And the beginning, God."
 
 
 @pytest.mark.parametrize("algorithm", ["wordpiece", "unigram", "word", "character"])
@@ -115,7 +124,9 @@ def test_model_max_length_can_be_set(tmp_path):
 
 
 def test_training_errors():
-    with pytest.raises(ValueError, match="Unknown tokenizer algorithm 'wordpeice'. Did you mean 'wordpiece'?"):
+    with pytest.raises(
+        ValueError, match="Unknown tokenizer algorithm 'wordpeice'. Did you mean 'wordpiece'?"
+    ):
         train_tokenizer(["a"], "wordpeice", 400)
     with pytest.raises(ValueError, match="vocab_size 257 is too small for bpe: it needs at least 258"):
         train_tokenizer(["a"], "bpe", 257)
@@ -150,7 +161,9 @@ def test_tokenizer_and_model_must_have_the_same_vocabulary(trained):
     check_vocabulary(tokenizer, config(size))
     check_vocabulary(tokenizer, config(n))
     check_vocabulary(tokenizer, config(size, eos_token_id=[0, 5], pad_token_id=None))
-    with pytest.raises(ValueError, match=f"The tokenizer has {n} ids, the model only {n - 1}.*same checkpoint"):
+    with pytest.raises(
+        ValueError, match=f"The tokenizer has {n} ids, the model only {n - 1}.*same checkpoint"
+    ):
         check_vocabulary(tokenizer, config(n - 1))
     with pytest.raises(ValueError, match=f"The model has {n + 64} ids .*, the tokenizer only {n}"):
         check_vocabulary(tokenizer, config(n + 64))
