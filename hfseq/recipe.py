@@ -117,7 +117,9 @@ def load_recipe(path: str | os.PathLike, command_line: list[str] | None = None) 
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold the sections data, model and training, not a {type(content).__name__}.")
+        raise ValueError(
+            f"{path} must hold the sections data, model and training, not a {type(content).__name__}."
+        )
     sections = {"data": {}, "model": {}, "training": {}}
     for name, values in content.items():
         if name not in sections:
@@ -139,7 +141,9 @@ def load_recipe(path: str | os.PathLike, command_line: list[str] | None = None) 
     for section, values in sections.items():
         for key in values:
             if key not in known[section]:
-                raise ValueError(f"{path}: section {section} has no field {key!r}.{_nearest(key, known[section])}")
+                raise ValueError(
+                    f"{path}: section {section} has no field {key!r}.{_nearest(key, known[section])}"
+                )
 
     own = {f.name for f in dataclasses.fields(TrainingSection)}
     arguments = {k: v for k, v in sections["training"].items() if k not in own}
@@ -212,14 +216,17 @@ def _place(option: str, known: dict[str, set[str]]) -> tuple[str, str]:
         if section not in known:
             raise ValueError(f"--{option}: no section {section!r}.{_nearest(section, known)}")
         if key not in known[section]:
-            raise ValueError(f"--{option}: section {section} has no field {key!r}.{_nearest(key, known[section])}")
+            raise ValueError(
+                f"--{option}: section {section} has no field {key!r}.{_nearest(key, known[section])}"
+            )
         return section, key
     places = [section for section, keys in known.items() if option in keys]
     if not places:
         raise ValueError(f"Unknown option --{option}.{_nearest(option, set().union(*known.values()))}")
     if len(places) > 1:
         raise ValueError(
-            f"--{option} is a field of several sections; write " + " or ".join(f"--{p}.{option}" for p in places)
+            f"--{option} is a field of several sections; write "
+            + " or ".join(f"--{p}.{option}" for p in places)
         )
     return places[0], option
 

@@ -8,8 +8,8 @@
 
 The peer is what people write, at its best: a batch-first `nn.LSTM` under a linear layer and `F.cross_entropy`, fused
 AdamW, the same batches, dtype and threads; `datasets.map(batched=True)`; transformers' collators. Before anything is
-timed, both sides must give the same losses, gradients, logits or ids: otherwise the script stops, for a line measured
-against something unequal is void.
+timed, both sides must give the same losses, gradients, logits or ids: otherwise the line is void
+and the script fails.
 
 Both sides run in this process and take turns (A B A B ...). A line's ratio is the median over the turns of theirs /
 ours. On a CPU it counts processor time, which other work on the machine disturbs less than it does the clock; the
@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,10 @@ from hfseq import data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IGNORE_INDEX = -100
+LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_BPE = 258
+"""256 bytes, end of text, padding."""
+HEAVY_MODULES = ("datasets", "evaluate", "sklearn", "matplotlib")
 
 
 # ---- what is measured, and how
@@ -66,6 +71,11 @@ class Settings:
     @property
     def turns(self) -> int:
         return 2 if self.quick else 5
+
+    @property
+    def repeats(self) -> int:
+        """Updates per turn: on a GPU one is too short to time."""
+        return 10 if self.device == "cuda" else 1
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,12 @@ class Times:
     def on(self, clock: str) -> list[float]:
         return self.wall if clock == "wall" else self.cpu
 
+    def median(self, clock: str) -> float:
+        return statistics.median(self.on(clock))
+
+    def scaled(self, factor: float) -> Times:
+        return Times([t * factor for t in self.wall], [t * factor for t in self.cpu])
+
 
 @dataclass
 class Line:
@@ -127,9 +143,10 @@ class Line:
     theirs: float
     unit: str
     ratio: float
-    """How many times better ours is; for memory and seconds added: the share or the number itself."""
+    """How many times better ours is; of memory our share; of added seconds the seconds."""
     goal: float | None = None
     at_least: bool = True
+    note: str = ""
     details: dict = field(default_factory=dict)
 
     @property
@@ -138,98 +155,120 @@ class Line:
             return None
         return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
 
+    def cells(self) -> tuple[str, ...]:
+        goal = "" if self.goal is None else f"{'>=' if self.at_least else '<='} {self.goal:g}"
+        verdict = {None: "", True: "met", False: "NOT MET"}[self.met]
+        ours, theirs = (f"{side:,.4g} {self.unit}" for side in (self.ours, self.theirs))
+        return self.name, self.peer, ours, theirs, f"{self.ratio:.2f}", goal, verdict, self.note
+
+
+class VoidComparisonError(Exception):
+    """The two sides do not compute the same: nothing to compare."""
+
 
 class Report:
-    """Lines and checks of one run."""
+    """Lines and checks of one run, written to the output file as they come."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, output: Path | None = None):
         self.settings = settings
+        self.output = output
+        self.clock = "wall" if settings.device == "cuda" else "cpu"
         self.lines: list[Line] = []
         self.checks: dict[str, dict[str, float]] = {}
         self.facts: dict[str, object] = {}
-        self.load_before = os.getloadavg()
+        self.failures: list[str] = []
+        self.header = {
+            "machine": machine(settings),
+            "versions": versions(),
+            "settings": asdict(settings),
+            "clock": self.clock,
+            "load average before": os.getloadavg(),
+        }
 
-    @property
-    def clock(self) -> str:
-        return "wall" if self.settings.device == "cuda" else "cpu"
+    def section(self, measure: Callable[..., None], *arguments, **options) -> None:
+        """Runs one part; if it is void or fails, the others still run and the script ends with an error."""
+        try:
+            measure(self, *arguments, **options)
+        except (VoidComparisonError, RuntimeError) as error:
+            self.failures.append(f"{measure.__name__}: {type(error).__name__}: {error}")
+            print(f"  FAILED {self.failures[-1]}", flush=True)
+        self.save()
 
     def check(self, name: str, error: float, limit: float) -> None:
-        """Notes a difference and refuses to go on where it is too large (or not a number)."""
+        """Notes a difference.
+
+        Raises:
+            VoidComparisonError: it is too large, or not a number.
+        """
         self.checks[name] = {"error": error, "limit": limit}
         if not error <= limit:
-            raise SystemExit(
-                f"VOID: {name} differ by {error:.3g}, more than {limit:.3g}: nothing was compared."
-            )
+            raise VoidComparisonError(f"{name}: a difference of {error:.3g}, more than {limit:.3g}")
 
     def compare(
         self,
         name: str,
         peer: str,
+        unit: str,
+        amount: float,
         ours: Times,
         theirs: Times,
-        amount: float,
-        unit: str,
         goal: float | None = None,
-        **details,
+        note: str = "",
     ) -> None:
-        """A line of throughputs: `amount` of `unit` per turn."""
-        ratios = {
-            clock: statistics.median(t / o for t, o in zip(theirs.on(clock), ours.on(clock), strict=True))
-            for clock in ("cpu", "wall")
-        }
-        rates = {
-            f"{side}_{clock}": amount / statistics.median(times.on(clock))
-            for side, times in (("ours", ours), ("theirs", theirs))
-            for clock in ("cpu", "wall")
-        }
-        spread = sorted(t / o for t, o in zip(theirs.on(self.clock), ours.on(self.clock), strict=True))
-        details = {
-            **details,
-            **rates,
-            "ratio_cpu": ratios["cpu"],
-            "ratio_wall": ratios["wall"],
-            "turns": spread,
-        }
-        ours_rate, theirs_rate = rates[f"ours_{self.clock}"], rates[f"theirs_{self.clock}"]
-        self.add(Line(name, peer, ours_rate, theirs_rate, unit, ratios[self.clock], goal, details=details))
+        """Adds a line of throughputs: `amount` units per turn on either side."""
+        details = {}
+        for clock in ("cpu", "wall"):
+            ratios = [t / o for t, o in zip(theirs.on(clock), ours.on(clock), strict=True)]
+            details[clock] = {
+                "ours": amount / ours.median(clock),
+                "theirs": amount / theirs.median(clock),
+                "ratio": statistics.median(ratios),
+                "ratios": sorted(ratios),
+            }
+        used = details[self.clock]
+        self.add(
+            Line(
+                name,
+                peer,
+                used["ours"],
+                used["theirs"],
+                unit,
+                used["ratio"],
+                goal,
+                note=note,
+                details=details,
+            )
+        )
 
     def add(self, line: Line) -> None:
+        if self.settings.quick:
+            line.goal = None
         self.lines.append(line)
         print(f"  {line.name} | {line.peer}: {line.ratio:.2f}", flush=True)
 
-    def as_dict(self) -> dict:
-        return {
-            "machine": machine(self.settings),
-            "versions": versions(),
-            "settings": asdict(self.settings),
-            "clock": self.clock,
-            "load_average": {"before": self.load_before, "after": os.getloadavg()},
+    def save(self) -> None:
+        if self.output is None:
+            return
+        result = {
+            **self.header,
+            "load average after": os.getloadavg(),
+            "failures": self.failures,
             "facts": self.facts,
             "checks": self.checks,
             "lines": [{**asdict(line), "met": line.met} for line in self.lines],
         }
+        self.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
-    def table(self) -> str:
-        rows = [("what", "against", "ours", "theirs", "ratio", "goal", "")]
-        for line in self.lines:
-            goal = "" if line.goal is None else f"{'>=' if line.at_least else '<='} {line.goal:g}"
-            verdict = "" if line.met is None else "met" if line.met else "NOT MET"
-            rows.append(
-                (
-                    line.name,
-                    line.peer,
-                    f"{line.ours:,.4g} {line.unit}",
-                    f"{line.theirs:,.4g} {line.unit}",
-                    f"{line.ratio:.2f}",
-                    goal,
-                    verdict,
-                )
-            )
+    def show(self) -> None:
+        print(f"\n{json.dumps(self.header)}")
+        for name, fact in self.facts.items():
+            print(f"{name}: {fact:.4g}" if isinstance(fact, float) else f"{name}: {fact}")
+        print(f"{len(self.checks)} checks of equality. Ratios of {self.clock} time.\n")
+        rows = [("what", "against", "ours", "theirs", "ratio", "goal", "", "")]
+        rows += [line.cells() for line in self.lines]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def take_turns(
@@ -268,10 +307,10 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 class NaiveLanguageModel(nn.Module):
     """A language model as most people write it."""
 
-    def __init__(self, size: Size, dropout: float = 0.0):
+    def __init__(self, size: Size):
         super().__init__()
         self.embedding = nn.Embedding(size.vocabulary, size.width)
-        self.rnn = nn.LSTM(size.width, size.width, size.layers, batch_first=True, dropout=dropout)
+        self.rnn = nn.LSTM(size.width, size.width, size.layers, batch_first=True)
         self.output = nn.Linear(size.width, size.vocabulary)
         if size.tied:
             self.output.weight = self.embedding.weight
@@ -354,13 +393,12 @@ class CellLoopLanguageModel(nn.Module):
         }
 
 
-def our_model(size: Size, device: str, dropout: float = 0.0) -> hfseq.LSTMForCausalLM:
+def our_model(size: Size, device: str) -> hfseq.LSTMForCausalLM:
     config = hfseq.LSTMConfig(
         vocab_size=size.vocabulary,
         embedding_size=size.width,
         hidden_size=size.width,
         num_hidden_layers=size.layers,
-        hidden_dropout=dropout,
         tie_word_embeddings=size.tied,
     )
     torch.manual_seed(0)
@@ -386,20 +424,15 @@ def with_our_weights(peer, ours):
     return peer.train(ours.training)
 
 
-def stream_batches(size: Size, number: int, device: str) -> list[dict[str, torch.Tensor]]:
-    """Contiguous segments of random tokens, as hfseq's streams give them."""
-    tokens = np.random.default_rng(0).integers(size.vocabulary, size=size.tokens * number + 1, dtype=np.int64)
+def stream_batches(size: Size, number: int, device: str, tokens: np.ndarray | None = None) -> list[dict]:
+    """The first segments of contiguous streams, of random tokens if none are given."""
+    if tokens is None:
+        random = np.random.default_rng(0)
+        tokens = random.integers(size.vocabulary, size=size.tokens * number + 1, dtype=np.int64)
     plan = data.StreamPlan(tokens, streams=size.rows, segment_length=size.time)
     collate = data.StreamCollator()
-    batches = []
-    for update in range(number):
-        batch = collate(plan.__getitems__(list(range(update * size.rows, (update + 1) * size.rows))))
-        batches.append({name: value.to(device) for name, value in batch.items()})
-    return batches
-
-
-def our_loss(model) -> Callable[..., torch.Tensor]:
-    return lambda **batch: model(**batch).loss
+    rows = [plan.__getitems__(list(range(u * size.rows, (u + 1) * size.rows))) for u in range(number)]
+    return [{name: value.to(device) for name, value in collate(update).items()} for update in rows]
 
 
 def trainer_of(model, loss: Callable[..., torch.Tensor], batches, autocast=contextlib.nullcontext):
@@ -417,24 +450,25 @@ def trainer_of(model, loss: Callable[..., torch.Tensor], batches, autocast=conte
     return train
 
 
-def check_equal_training(report: Report, name: str, ours, peer, batches, limit: float = 1e-4) -> None:
+def our_loss(model) -> Callable[..., torch.Tensor]:
+    return lambda **batch: model(**batch).loss
+
+
+def check_equal_training(report: Report, name: str, ours, peer, batches) -> None:
     """Two segments with carried state: the same losses, and the same gradients of the second."""
-    gradients, losses = [], []
+    losses, gradients = [], []
     for model, loss in ((ours, our_loss(ours)), (peer, peer.loss)):
-        model.zero_grad()
         with torch.no_grad():
             first = loss(**batches[0])
         second = loss(**batches[1])
         second.backward()
         losses.append(torch.stack([first, second]))
         parts = parts_of(model) if model is ours else model.parts()
-        gradients.append({part: p.grad.clone() for part, p in parts.items()})
+        gradients.append({part: p.grad for part, p in parts.items()})
         model.zero_grad()
-    ours.carried_states.clear()
-    peer.state = None
-    report.check(f"{name}: losses", difference(losses[0], losses[1]), 1e-5)
-    worst = max(difference(gradients[0][part], g) for part, g in gradients[1].items())
-    report.check(f"{name}: gradients", worst, limit)
+    report.check(f"{name}: losses", difference(*losses), 1e-5)
+    worst = max(difference(gradients[0][part], gradients[1][part]) for part in gradients[1])
+    report.check(f"{name}: gradients", worst, 1e-4)
 
 
 # ---- LSTM: training
@@ -443,63 +477,55 @@ def check_equal_training(report: Report, name: str, ours, peer, batches, limit: 
 def lstm(report: Report) -> None:
     settings = report.settings
     for vocabulary in (8192, 16384, 32768):
-        train_line(report, training_size(settings, vocabulary), goal=1.3 if vocabulary == 16384 else None)
-    train_line(report, training_size(settings, tied=False))
-    memory_line(report, training_size(settings), goal=0.5)
-    streams_lines(report)
-    decoding_lines(report)
+        report.section(train_lines, training_size(settings, vocabulary), vocabulary == 16384)
+    report.section(train_lines, training_size(settings, tied=False))
+    report.section(memory_line, training_size(settings))
+    report.section(streams_lines, training_size(settings))
+    for vocabulary in (8192, 16384):
+        report.section(decoding_line, training_size(settings, vocabulary), vocabulary == 16384)
     if settings.device == "cuda":
-        precision_lines(report, training_size(settings))
-        decoding_paths(report, training_size(settings))
-        device_checks(report)
+        report.section(device_checks)
+        for name in ("fp32", "tf32", "bf16", "fp16"):
+            report.section(precision_lines, training_size(settings), name)
+        report.section(decoding_paths, training_size(settings))
 
 
-def train_line(report: Report, size: Size, goal: float | None = None) -> None:
+def train_lines(report: Report, size: Size, is_claim: bool = False) -> None:
     """The same batches of contiguous streams, carried state on both sides."""
     settings = report.settings
     ours = our_model(size, settings.device)
-    batches = stream_batches(size, 2, settings.device)
     peers = {"nn.LSTM, full logits": with_our_weights(NaiveLanguageModel(size), ours)}
-    if goal is not None:
+    if is_claim:
         peers["nn.LSTMCell loop, full logits"] = with_our_weights(CellLoopLanguageModel(size), ours)
+    batches = stream_batches(size, 2, settings.device)
     for name, peer in peers.items():
-        check_equal_training(report, f"training {size} and {name}", ours, peer, batches)
-    runs = {"hfseq": trainer_of(ours, our_loss(ours), batches[:1])}
-    runs |= {name: trainer_of(peer, peer.loss, batches[:1]) for name, peer in peers.items()}
-    times = take_turns(runs, settings, repeats=1 if settings.device == "cpu" else 10)
+        check_equal_training(report, f"training, {size}, {name}", ours, peer, batches)
+    runs = {"hfseq": trainer_of(ours, our_loss(ours), batches[1:])}
+    runs |= {name: trainer_of(peer, peer.loss, batches[1:]) for name, peer in peers.items()}
+    times = take_turns(runs, settings, settings.repeats)
+    note = f"{size.flops() / times['hfseq'].median(report.clock) / 1e9:,.0f} GFLOP/s"
     for name in peers:
-        line_goal = goal if name.startswith("nn.LSTM,") else None
-        report.compare(
-            f"LSTM training {size}",
-            name,
-            times["hfseq"],
-            times[name],
-            size.tokens,
-            "tokens/s",
-            line_goal,
-            gflops=size.flops() / statistics.median(times["hfseq"].on(report.clock)) / 1e9,
-        )
+        goal = 1.3 if is_claim and "loop" not in name else None
+        line = f"LSTM training, {size}"
+        report.compare(line, name, "tokens/s", size.tokens, times["hfseq"], times[name], goal, note)
 
 
-def memory_line(report: Report, size: Size, goal: float) -> None:
-    """Parameters, gradients, optimiser and activations of training, all that a process has beyond its imports."""
-    settings = report.settings
+def memory_line(report: Report, size: Size) -> None:
+    """Parameters, gradients, optimiser, activations: all that a process has beyond its imports."""
     grown = {}
     for side in ("hfseq", "naive"):
-        if settings.device == "cuda":
-            grown[side] = training_memory(side, size, settings)
+        if report.settings.device == "cuda":
+            grown[side] = training_memory(side, size, report.settings)
         else:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh_process:
-                grown[side] = fresh_process.submit(training_memory, side, size, settings).result()
-    ours, theirs = (grown[side] / 2**20 for side in ("hfseq", "naive"))
-    peer = "nn.LSTM, full logits"
-    report.add(
-        Line(f"LSTM training memory {size}", peer, ours, theirs, "MiB", ours / theirs, goal, at_least=False)
-    )
+                grown[side] = fresh_process.submit(training_memory, side, size, report.settings).result()
+    ours, theirs = grown["hfseq"] / 2**20, grown["naive"] / 2**20
+    name, peer = f"LSTM training memory, {size}", "nn.LSTM, full logits"
+    report.add(Line(name, peer, ours, theirs, "MiB", ours / theirs, 0.5, at_least=False))
 
 
 def training_memory(side: str, size: Size, settings: Settings) -> int:
-    """Bytes by which training a new model grows the peak."""
+    """Bytes by which three updates of a new model raise the peak."""
     torch.set_num_threads(settings.threads)
     batches = stream_batches(size, 3, settings.device)
     before = peak_memory(settings.device, reset=True)
@@ -525,97 +551,70 @@ def peak_memory(device: str, reset: bool = False) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if reset:
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     # Not ru_maxrss, which a process inherits from the (larger) one that started it.
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(lines["VmHWM"].split()[0]) * 1024
+    lines = status.read_text(encoding="utf-8").splitlines()
+    peak = next(line for line in lines if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
 
 
 # ---- LSTM: contiguous streams against padded random batches
 
 
-def streams_lines(report: Report) -> None:
-    """Bible verses as a stream with carried state, against shuffled verses padded to the longest of the batch."""
+def streams_lines(report: Report, size: Size) -> None:
+    """Bible verses as streams with carried state, against shuffled verses padded to the longest of their batch."""
     settings = report.settings
-    size = training_size(settings)
+    updates = 2
     verses, source = verse_tokens(settings, size.vocabulary)
     end = verses[0][0]
+    streams = stream_batches(size, updates, settings.device, np.concatenate([*verses, [end]]))
+    rows = max(2, round(size.tokens / np.mean([len(verse) for verse in verses])))
+    order = np.random.default_rng(0).permutation(len(verses))[: updates * rows].reshape(updates, rows)
+    padded = [pad_verses([verses[i] for i in batch], end, settings.device) for batch in order]
+    real = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in padded)
+    report.facts["padded batches"] = {
+        "source": source,
+        "rows": rows,
+        "share of positions that are tokens": real / sum(batch["labels"].numel() for batch in padded),
+    }
+
     ours = our_model(size, settings.device)
     naive = with_our_weights(NaiveLanguageModel(size), ours)
 
-    updates = 2
-    stream = np.concatenate([*verses, [end]])
-    plan = data.StreamPlan(stream, streams=size.rows, segment_length=size.time)
-    collate = data.StreamCollator()
-    streams = [
-        move(collate(plan.__getitems__(list(range(u * size.rows, (u + 1) * size.rows)))), settings.device)
-        for u in range(updates)
-    ]
-
-    rows = max(2, round(size.tokens / np.mean([len(v) for v in verses])))
-    order = np.random.default_rng(0).permutation(len(verses))
-    padded = [
-        pad_verses([verses[i] for i in order[u * rows : (u + 1) * rows]], end, settings.device)
-        for u in range(updates)
-    ]
-    real = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in padded)
-    share = real / sum(batch["labels"].numel() for batch in padded)
-    report.facts["padded batches"] = {"source": source, "rows": rows, "real share of positions": share}
-
-    def ours_padded(input_ids, labels, lengths):
+    def ours_padded(input_ids, labels, lengths) -> torch.Tensor:
         mask = torch.arange(labels.shape[1]).lt(lengths.unsqueeze(1)).to(labels.device)
         return ours(input_ids, attention_mask=mask, shift_labels=labels).loss
 
     peers = {
-        "nn.LSTM, padded": lambda **b: naive.padded_loss(**b, packed=False, selected=False),
-        "nn.LSTM, packed": lambda **b: naive.padded_loss(**b, packed=True, selected=False),
-        "nn.LSTM, padded, logits only at tokens": lambda **b: naive.padded_loss(
-            **b, packed=False, selected=True
-        ),
-        "nn.LSTM, packed, logits only at tokens": lambda **b: naive.padded_loss(
-            **b, packed=True, selected=True
-        ),
+        "nn.LSTM, padded": partial(naive.padded_loss, packed=False, selected=False),
+        "nn.LSTM, packed": partial(naive.padded_loss, packed=True, selected=False),
+        "nn.LSTM, padded, logits of tokens only": partial(naive.padded_loss, packed=False, selected=True),
+        "nn.LSTM, packed, logits of tokens only": partial(naive.padded_loss, packed=True, selected=True),
         "hfseq, padded": ours_padded,
     }
     reference = ours_padded(**padded[0])
     for name, loss in peers.items():
-        report.check(f"padded batches, hfseq and {name}", difference(loss(**padded[0]), reference), 1e-5)
-
+        report.check(f"padded batches, {name}: loss", difference(loss(**padded[0]), reference), 1e-5)
     runs = {"streams": trainer_of(ours, our_loss(ours), streams)}
-    runs |= {
-        name: trainer_of(ours if name.startswith("hfseq") else naive, loss, padded)
-        for name, loss in peers.items()
-    }
+    for name, loss in peers.items():
+        runs[name] = trainer_of(ours if name.startswith("hfseq") else naive, loss, padded)
     times = take_turns(runs, settings)
-    # Throughput in real tokens: theirs is brought to the number of tokens that ours had.
-    scale = updates * size.tokens / real
-    scaled = {
-        name: Times([t * scale for t in times[name].wall], [t * scale for t in times[name].cpu])
-        for name in peers
-    }
-    usual = min(
-        ("nn.LSTM, padded", "nn.LSTM, packed"), key=lambda n: statistics.median(scaled[n].on(report.clock))
-    )
+
+    # The padded batches hold about as many tokens as the streams: seconds for just as many.
+    amount = updates * size.tokens
     for name in peers:
-        report.compare(
-            "LSTM training, streams of verses",
-            f"{name} random verses",
-            times["streams"],
-            scaled[name],
-            updates * size.tokens,
-            "real tokens/s",
-            3.0 if name == usual else None,
-            source=source,
-        )
-
-
-def move(batch: dict[str, torch.Tensor], device: str) -> dict[str, torch.Tensor]:
-    return {name: value.to(device) for name, value in batch.items()}
+        times[name] = times[name].scaled(amount / real)
+    usual = min(("nn.LSTM, padded", "nn.LSTM, packed"), key=lambda n: times[n].median(report.clock))
+    for name in peers:
+        goal = 3.0 if name == usual else None
+        line = f"LSTM training on streams, {size}"
+        peer = f"random verses, {name}"
+        report.compare(line, peer, "real tokens/s", amount, times["streams"], times[name], goal, source)
 
 
 def pad_verses(verses: list[np.ndarray], end: int, device: str) -> dict[str, torch.Tensor]:
-    """Input: end, words. Labels: words, end. Padded on the right to the longest."""
-    lengths = torch.tensor([len(v) for v in verses])
+    """Input: end, words. Labels: words, end. Padded on the right to the longest; lengths stay on the CPU."""
+    lengths = torch.tensor([len(verse) for verse in verses])
     input_ids = torch.full((len(verses), int(lengths.max())), int(end))
     labels = torch.full_like(input_ids, IGNORE_INDEX)
     for row, verse in enumerate(verses):
@@ -627,16 +626,13 @@ def pad_verses(verses: list[np.ndarray], end: int, device: str) -> dict[str, tor
 def verse_tokens(settings: Settings, vocabulary: int) -> tuple[list[np.ndarray], str]:
     """Verses as ids, each beginning with the end-of-text token, and where they come from."""
     corpus, source = bible(settings)
-    vocabulary = max(vocabulary, 512)  # byte-level BPE needs 258
-    tokenizer = data.train_tokenizer(corpus.train, "bpe", vocabulary)
+    tokenizer = data.train_tokenizer(corpus.train, "bpe", max(vocabulary, SMALLEST_BPE))
     verses = [verse for chapter in corpus.train for verse in chapter.split("\n")]
-    if settings.quick:
-        verses = verses[:200]
-    ids = tokenizer(verses)["input_ids"]
-    if settings.quick:
-        # The tiny model has fewer words than a tokenizer must have.
-        ids = [[i % training_size(settings).vocabulary for i in verse] for verse in ids]
-    return [np.array([tokenizer.eos_token_id, *verse], dtype=np.int64) for verse in ids], source
+    # --quick has models of fewer words than a tokenizer must have.
+    ids = [
+        np.array([tokenizer.eos_token_id, *verse]) % vocabulary for verse in tokenizer(verses)["input_ids"]
+    ]
+    return ids, source
 
 
 def bible(settings: Settings) -> tuple[data.Corpus, str]:
@@ -644,69 +640,69 @@ def bible(settings: Settings) -> tuple[data.Corpus, str]:
     if not settings.quick:
         with contextlib.suppress(ModuleNotFoundError):
             return data.load_corpus("kjv"), "King James Bible"
-    # 25.5 words per verse, lognormal (3.14, 0.45), of 12,000 words after Zipf: as there.
+    # As there: 25.5 words to a verse, lognormal (3.14, 0.45), of many thousand words that follow Zipf's law.
     random = np.random.default_rng(0)
-    number = 400 if settings.quick else 28000
+    number = 300 if settings.quick else 28000
     letters = np.array(list("aeiounstrlhdm"))
     words = ["".join(random.choice(letters, size=random.integers(2, 9))) for _ in range(12000)]
     share = 1 / np.arange(1, len(words) + 1)
     lengths = np.clip(random.lognormal(3.14, 0.45, size=number), 2, 90).astype(int)
-    drawn = random.choice(len(words), size=lengths.sum(), p=share / share.sum())
-    verses = [
-        " ".join(words[i] for i in part) for part in np.split(drawn, np.cumsum(lengths)[:-1]) if len(part)
-    ]
+    drawn = np.split(
+        random.choice(len(words), size=lengths.sum(), p=share / share.sum()), np.cumsum(lengths)[:-1]
+    )
+    verses = [" ".join(words[i] for i in verse) for verse in drawn]
     chapters = ["\n".join(verses[i : i + 26]) for i in range(0, number, 26)]
-    corpus = data.Corpus.from_documents(chapters, validation_share=0.0, test_share=0.0, name="synthetic")
-    return corpus, "synthetic verses (random words, lengths as in the King James Bible)"
+    corpus = data.Corpus.from_documents(chapters, validation_share=0.0, test_share=0.0, name="random words")
+    return corpus, "random words, verses as long as in the King James Bible"
 
 
 # ---- LSTM: decoding
 
 
-def decoding_lines(report: Report) -> None:
-    """One token at a time, batch 1, from model to logits."""
+def decoding_line(report: Report, size: Size, is_claim: bool) -> None:
+    """One token at a time, batch 1, from token to logits; `generate()` for information."""
     settings = report.settings
-    for vocabulary in (8192, 16384):
-        size = training_size(settings, vocabulary)
-        ours = our_model(size, settings.device).eval()
-        naive = with_our_weights(NaiveLanguageModel(size), ours)
-        steps = 8 if settings.quick else 64
-        ids = stream_batches(size, 1, settings.device)[0]["input_ids"].flatten()[:steps].view(-1, 1, 1)
+    ours = our_model(size, settings.device).eval()
+    naive = with_our_weights(NaiveLanguageModel(size), ours)
+    tokens = stream_batches(size, 1, settings.device)[0]["input_ids"].flatten()
+    tokens = tokens[: 8 if settings.quick else 64].view(-1, 1, 1)
 
-        @torch.no_grad()
-        def decode_naive(model=naive, ids=ids) -> torch.Tensor:
-            state, outputs = None, []
-            for token in ids:
-                logits, state = model(token, state)
-                outputs.append(logits)
-            return torch.cat(outputs)
+    @torch.no_grad()
+    def decode_naive() -> torch.Tensor:
+        state, outputs = None, []
+        for token in tokens:
+            logits, state = naive(token, state)
+            outputs.append(logits)
+        return torch.cat(outputs)
 
-        @torch.no_grad()
-        def decode_ours(model=ours, ids=ids) -> torch.Tensor:
-            cache, outputs = None, []
-            for token in ids:
-                output = model(token, past_key_values=cache, use_cache=True)
-                cache = output.past_key_values
-                outputs.append(output.logits)
-            return torch.cat(outputs)
+    @torch.no_grad()
+    def decode_ours() -> torch.Tensor:
+        cache, outputs = None, []
+        for token in tokens:
+            output = ours(token, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            outputs.append(output.logits)
+        return torch.cat(outputs)
 
-        error = float((decode_ours() - decode_naive()).abs().max())
-        report.check(f"decoding {size}: logits", error, 1e-6 if settings.device == "cpu" else 1e-4)
-        times = take_turns({"hfseq": decode_ours, "naive": decode_naive}, settings)
-        goal = 2.5 if vocabulary == 16384 else None
-        name = f"LSTM decoding, batch 1, {size.layers} x {size.width}, {size.vocabulary} words"
-        report.compare(name, "nn.LSTM per step", times["hfseq"], times["naive"], len(ids), "tokens/s", goal)
-        report.facts[f"generate() tokens/s, {size.vocabulary} words"] = generate_speed(
-            ours, steps, settings, report.clock
+    def generate() -> torch.Tensor:
+        new = len(tokens)
+        return ours.generate(
+            tokens[0], do_sample=False, min_new_tokens=new, max_new_tokens=new, pad_token_id=0
         )
 
-
-def generate_speed(model, steps: int, settings: Settings, clock: str) -> float:
-    """Greedy `generate()`, batch 1, end to end."""
-    prompt = torch.ones(1, 4, dtype=torch.long, device=settings.device)
-    options = {"do_sample": False, "min_new_tokens": steps, "max_new_tokens": steps, "pad_token_id": 0}
-    times = take_turns({"generate": lambda: model.generate(prompt, **options)}, settings)
-    return steps / statistics.median(times["generate"].on(clock))
+    error = float((decode_ours() - decode_naive()).abs().max())
+    report.check(f"decoding, {size}: logits", error, 1e-6 if settings.device == "cpu" else 1e-4)
+    times = take_turns({"hfseq": decode_ours, "naive": decode_naive, "generate": generate}, settings)
+    report.compare(
+        f"LSTM decoding, batch 1, {size.layers} x {size.width}, {size.vocabulary} words",
+        "nn.LSTM per step",
+        "tokens/s",
+        len(tokens),
+        times["hfseq"],
+        times["naive"],
+        2.5 if is_claim else None,
+        f"generate(): {len(tokens) / times['generate'].median(report.clock):,.0f} tokens/s",
+    )
 
 
 # ---- LSTM on a GPU: precisions, cuDNN as the ceiling
@@ -714,211 +710,181 @@ def generate_speed(model, steps: int, settings: Settings, clock: str) -> float:
 
 @contextlib.contextmanager
 def precision(name: str, device: str) -> Iterator[Callable]:
-    """Sets float32 ("fp32": exact, "tf32": TensorFloat-32) or gives an autocast context ("bf16", "fp16")."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    allow = name != "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+    """Sets how float32 is multiplied ("fp32": exactly), and gives a context: autocast for "bf16" and "fp16"."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = name != "fp32"
     try:
-        yield (lambda: torch.autocast(device, dtype=low)) if low else contextlib.nullcontext
+        yield partial(torch.autocast, device, dtype=LOW[name]) if name in LOW else contextlib.nullcontext
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
 
 
-def precision_lines(
-    report: Report, size: Size, precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16")
-) -> None:
-    """Training in each precision; the recurrent layers against the bare kernel; shares of the matmul peak."""
+def precision_lines(report: Report, size: Size, name: str) -> None:
+    """Training in one precision; the recurrent layers against the bare kernel; shares of the matmul peak (MFU)."""
     settings = report.settings
-    device = settings.device
-    repeats = 10 if device == "cuda" else 1
-    batches = stream_batches(size, 2, device)
-    for name in precisions:
-        with precision(name, device) as autocast:
-            peak = matmul_peak(name, settings, autocast)
-            report.facts[f"matmul peak {name}, TFLOP/s"] = peak / 1e12
-
-            ours = our_model(size, device)
-            naive = with_our_weights(NaiveLanguageModel(size), ours)
-            with autocast():
-                # bf16: every matrix product rounds to 8 bits, on both sides in its own order.
-                limit = {"fp32": 1e-4, "tf32": 1e-2}.get(name, 5e-2)
-                losses = []
-                for loss in (our_loss(ours), naive.loss):
-                    losses.append(loss(**batches[0]))
-                report.check(f"training {name}: losses", difference(*losses), limit)
-            del losses
-            ours.carried_states.clear()
-            naive.state = None
-            runs = {
-                "hfseq": trainer_of(ours, our_loss(ours), batches[:1], autocast),
-                "naive": trainer_of(naive, naive.loss, batches[:1], autocast),
-            }
-            times = take_turns(runs, settings, repeats)
-            seconds = statistics.median(times["hfseq"].wall)
-            report.compare(
-                f"LSTM training {name}, {size}",
-                "nn.LSTM, full logits",
-                times["hfseq"],
-                times["naive"],
-                size.tokens,
-                "tokens/s",
-                mfu=size.flops() / seconds / peak,
-            )
-            kernel_lines(report, name, size, ours, peak, autocast)
-    if device == "cuda":
-        memory_line(report, size, goal=0.5)
-
-
-def kernel_lines(report: Report, name: str, size: Size, ours, peak: float, autocast) -> None:
-    """Our recurrent layers, forward and backward, against a bare nn.LSTM, with and without dropout between them."""
-    settings = report.settings
-    repeats = 10 if settings.device == "cuda" else 1
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
-    block = ours.model.blocks[0]
-    for dropout in (0.0, 0.2):
-        x = torch.randn(size.time, size.rows, size.width, device=settings.device, requires_grad=True)
-        bare = nn.LSTM(size.width, size.width, size.layers, dropout=dropout).to(settings.device)
-        bare.load_state_dict(block.rnn.state_dict())
-        # The ceiling: weights and inputs in the low precision already, nothing to cast.
-        ceiling = nn.LSTM(size.width, size.width, size.layers, dropout=dropout).to(settings.device, low)
-        ceiling.load_state_dict(block.rnn.state_dict())
-        x_low = x.detach().to(low).requires_grad_()
-        block.hidden_dropout = dropout
-
-        def run(module, x, context, gradient):
-            def forward_backward():
-                with context():
-                    output = module(x)[0]
-                output.backward(gradient.to(output.dtype))
-                module.zero_grad()
-
-            return forward_backward
-
-        gradient = torch.randn(size.time, size.rows, size.width, device=settings.device)
+    batches = stream_batches(size, 2, settings.device)
+    with precision(name, settings.device) as autocast:
+        peak = matmul_peak(settings, LOW.get(name, torch.float32))
+        report.facts[f"matmul peak, {name}, TFLOP/s"] = peak / 1e12
+        ours = our_model(size, settings.device)
+        naive = with_our_weights(NaiveLanguageModel(size), ours)
+        with torch.no_grad(), autocast():
+            error = difference(our_loss(ours)(**batches[0]), naive.loss(**batches[0]))
+        report.check(f"training, {name}: loss", error, 1e-5 if name == "fp32" else 1e-3)
         runs = {
-            "hfseq": run(block, x, autocast, gradient),
-            "bare": run(bare, x, autocast, gradient),
-            "ceiling": run(ceiling, x_low, contextlib.nullcontext, gradient),
+            "hfseq": trainer_of(ours, our_loss(ours), batches[1:], autocast),
+            "naive": trainer_of(naive, naive.loss, batches[1:], autocast),
         }
-        if not dropout:
-            with autocast(), torch.no_grad():
-                report.check(f"layers {name}", difference(block(x)[0], bare(x)[0]), 1e-2)
-        times = take_turns(runs, settings, repeats)
-        for peer, label in (("bare", "nn.LSTM"), ("ceiling", f"nn.LSTM in {low}")):
-            report.compare(
-                f"LSTM layers forward + backward, {name}, dropout {dropout:g}",
-                f"bare {label}",
-                times["hfseq"],
-                times[peer],
-                size.tokens,
-                "tokens/s",
-                0.95 if peer == "bare" and not dropout else None,
-                mfu=size.lstm_flops() / statistics.median(times[peer].wall) / peak,
-            )
-        if settings.device == "cuda" and not dropout:
-            report.facts[f"kernels of the layers, {name}"] = busiest_kernels(runs["hfseq"])
+        times = take_turns(runs, settings, settings.repeats)
+        mfu = size.flops() / times["hfseq"].median("wall") / peak
+        line, peer = f"LSTM training, {name}, {size}", "nn.LSTM, full logits"
+        note = f"MFU {mfu:.1%}"
+        report.compare(line, peer, "tokens/s", size.tokens, times["hfseq"], times["naive"], None, note)
+        for dropout in (0.0, 0.2):
+            layer_lines(report, size, name, ours.model.blocks[0], dropout, peak, autocast)
+
+
+def layer_lines(report: Report, size: Size, name: str, block, dropout: float, peak: float, autocast) -> None:
+    """Our recurrent layers, forward and backward, against a bare nn.LSTM that has the weights in float32 (as ours,
+    cast at every call) or in the low precision already (the ceiling)."""
+    settings = report.settings
+    shape = size.time, size.rows, size.width
+    low = LOW.get(name, torch.float32)
+    block.hidden_dropout = dropout
+    layers = {"hfseq": (block, torch.float32, autocast)}
+    for label, dtype, context in (
+        ("bare nn.LSTM", torch.float32, autocast),
+        (f"bare nn.LSTM in {str(low).removeprefix('torch.')}", low, contextlib.nullcontext),
+    ):
+        bare = nn.LSTM(size.width, size.width, size.layers, dropout=dropout).to(settings.device, dtype)
+        bare.load_state_dict(block.rnn.state_dict())
+        layers[label] = bare, dtype, context
+
+    def forward_backward(module, x, gradient, context) -> torch.Tensor:
+        with context():
+            output = module(x)[0]
+        output.backward(gradient.to(output.dtype))
+        module.zero_grad()
+        return output
+
+    torch.manual_seed(0)
+    x, gradient = torch.randn(2, *shape, device=settings.device)
+    runs = {
+        label: partial(forward_backward, module, x.to(dtype).requires_grad_(), gradient, context)
+        for label, (module, dtype, context) in layers.items()
+    }
+    if not dropout:
+        for label in list(runs)[1:]:
+            error = difference(runs[label](), runs["hfseq"]())
+            report.check(f"layers, {name}, {label}", error, 1e-5 if name == "fp32" else 2e-2)
+    times = take_turns(runs, settings, settings.repeats)
+    for label in list(runs)[1:]:
+        report.compare(
+            f"LSTM layers, {name}, dropout {dropout:g}",
+            label,
+            "tokens/s",
+            size.tokens,
+            times["hfseq"],
+            times[label],
+            0.95 if label == "bare nn.LSTM" and not dropout else None,
+            f"MFU {size.lstm_flops() / times['hfseq'].median('wall') / peak:.1%}",
+        )
+    if settings.device == "cuda" and not dropout:
+        report.facts[f"kernels, {name}, ms"] = busiest_kernels(runs["hfseq"])
     block.hidden_dropout = 0.0
 
 
-def matmul_peak(name: str, settings: Settings, autocast) -> float:
-    """FLOP/s of a large matrix product in this precision: what MFU is a share of."""
+def matmul_peak(settings: Settings, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product: what MFU is a share of."""
     n = 8192 if settings.device == "cuda" else 256
-    a, b = torch.randn(n, n, device=settings.device), torch.randn(n, n, device=settings.device)
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
-    if low is not None:
-        a, b = a.to(low), b.to(low)
+    a, b = torch.randn(2, n, n, device=settings.device, dtype=dtype)
     times = take_turns({"matmul": lambda: a @ b}, settings, repeats=10)
-    return 2 * n**3 / statistics.median(times["matmul"].wall)
+    return 2 * n**3 / times["matmul"].median("wall")
 
 
-def busiest_kernels(run: Callable[[], None], number: int = 8) -> dict[str, float]:
-    """Names of the GPU kernels in which most time is spent (do they compute in bf16?), in milliseconds."""
+def busiest_kernels(run: Callable[[], object], number: int = 8) -> dict[str, float]:
+    """The GPU kernels in which most time is spent (their names tell the precision), in milliseconds."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         run()
-        torch.cuda.synchronize()
-    events = [e for e in profiler.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
-    events.sort(key=lambda e: e.self_device_time_total, reverse=True)
-    return {e.key[:120]: e.self_device_time_total / 1000 for e in events[:number]}
+        synchronize("cuda")
+    kernels = [e for e in profiler.key_averages() if str(e.device_type).endswith("CUDA")]
+    kernels.sort(key=lambda e: e.self_device_time_total, reverse=True)
+    return {e.key[:120]: e.self_device_time_total / 1000 for e in kernels[:number]}
 
 
 def decoding_paths(report: Report, size: Size) -> None:
     """One token by `*_cell` functions (what the model does on a CPU) against a fused call of length 1 (on a GPU)."""
     settings = report.settings
     block = our_model(size, settings.device).eval().model.blocks[0]
+    steps = 2 if settings.quick else 32
     for batch in (1, 16, 128):
         x = torch.randn(batch, size.width, device=settings.device)
-        state = block.zero_state(x.unsqueeze(0))
 
         @torch.no_grad()
-        def cells(x=x, state=state):
-            for _ in range(16):
+        def cells(x=x) -> torch.Tensor:
+            state = block.zero_state(x.unsqueeze(0))
+            for _ in range(steps):
                 output, state = block.step(x, state)
             return output
 
         @torch.no_grad()
-        def fused(x=x, state=state):
-            for _ in range(16):
+        def fused(x=x) -> torch.Tensor:
+            state = block.zero_state(x.unsqueeze(0))
+            for _ in range(steps):
                 output, _, *state = block(x.unsqueeze(0), *state)
             return output[0]
 
-        report.check(f"one step, batch {batch}", difference(cells(), fused()), 1e-3)
+        report.check(f"one step by cells, batch {batch}", difference(cells(), fused()), 1e-3)
         times = take_turns({"cells": cells, "fused": fused}, settings)
-        report.compare(
-            f"LSTM layers, one step by cells, batch {batch}",
-            "one fused call per step",
-            times["cells"],
-            times["fused"],
-            16 * batch,
-            "tokens/s",
-        )
+        name, peer = f"LSTM layers, one step by cells, batch {batch}", "a fused call per step"
+        report.compare(name, peer, "tokens/s", steps * batch, times["cells"], times["fused"])
 
 
 def device_checks(report: Report) -> None:
-    """Is everything right on this device? Tiny, in float64 where the kernels have it."""
+    """Is everything right on this device? Tiny and in float64."""
     device = report.settings.device
     size = Size(vocabulary=97, width=24, layers=2, rows=3, time=11)
     model = our_model(size, device).double()
     batch = stream_batches(size, 1, device)[0]
     ids, labels = batch["input_ids"], batch["shift_labels"]
 
-    # Fused loss and its gradients against full logits.
+    # The loss without logits, and its gradients, against full logits.
+    weight = model.lm_head.weight
     loss = model(ids, shift_labels=labels).loss
-    loss.backward()
-    gradient = model.lm_head.weight.grad.clone()
-    model.zero_grad()
     reference = F.cross_entropy(model(ids).logits.flatten(0, 1), labels.flatten())
-    reference.backward()
-    report.check("fused loss", difference(loss, reference), 1e-9)
-    report.check("fused loss: gradient", difference(gradient, model.lm_head.weight.grad), 1e-9)
+    report.check("output loss", difference(loss, reference), 1e-9)
+    gradients = [torch.autograd.grad(value, weight)[0] for value in (loss, reference)]
+    report.check("output loss: gradient", difference(*gradients), 1e-9)
 
-    # Carried state: two halves are the whole.
-    stream = {"stream_id": batch["stream_id"]}
+    # Carried state: two segments give what one of both gives.
     half = size.time // 2
-    first = model(ids[:, :half], shift_labels=labels[:, :half], **stream).loss
-    second = model(ids[:, half:], shift_labels=labels[:, half:], **stream).loss
-    halves = (first * half + second * (size.time - half)) / size.time
-    report.check("carried state", difference(halves, loss), 1e-9)
+    parts = slice(0, half), slice(half, None)
+    losses = [
+        model(ids[:, p], shift_labels=labels[:, p], stream_id=batch["stream_id"]).loss * ids[:, p].shape[1]
+        for p in parts
+    ]
+    report.check("carried state", difference(sum(losses) / size.time, loss), 1e-9)
 
-    # Padding on either side changes nothing; neither does it in the state that generation goes on from.
+    # A padded row gives what it gives alone.
     model.eval()
     with torch.no_grad():
-        alone = model(ids[:1, :5]).logits
-        for side in ("left", "right"):
-            mask = torch.ones_like(ids)
-            mask[0, 5:] = 0
-            row = ids.clone()
-            if side == "left":
-                mask[0] = mask[0].flip(0)
-                row[0, -5:] = ids[0, :5]
-            logits = model(row, attention_mask=mask).logits[:1][:, mask[0].bool()]
+        alone = model(ids[:1, :5]).logits[0]
+        for side, kept in (("right", slice(0, 5)), ("left", slice(-5, None))):
+            padded, mask = ids.clone(), torch.ones_like(ids)
+            mask[0] = 0
+            mask[0, kept] = 1
+            padded[0, kept] = ids[0, :5]
+            logits = model(padded, attention_mask=mask).logits[0, kept]
             report.check(f"padding on the {side}", difference(logits, alone), 1e-9)
-        options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
-        cached = model.generate(ids, use_cache=True, **options)
-        recomputed = model.generate(ids, use_cache=False, **options)
-        report.check("generate with and without cache", float((cached != recomputed).sum()), 0)
+
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    cached, recomputed = (model.generate(ids, use_cache=use, **options) for use in (True, False))
+    report.check("generate() with and without cache", float((cached != recomputed).sum()), 0)
 
 
 # ---- import
@@ -926,36 +892,28 @@ def device_checks(report: Report) -> None:
 
 def import_cost(report: Report) -> None:
     """Seconds that `import hfseq` adds, in fresh processes."""
+    report.section(import_line)
+
+
+def import_line(report: Report) -> None:
     code = (
         "import json, sys, time, torch, transformers.modeling_utils\n"
-        "a = time.perf_counter(), time.process_time()\n"
+        "wall, cpu = time.perf_counter(), time.process_time()\n"
         "import hfseq\n"
-        "b = time.perf_counter(), time.process_time()\n"
-        "heavy = [m for m in ('datasets', 'evaluate', 'sklearn', 'matplotlib') if m in sys.modules]\n"
-        "print(json.dumps({'wall': b[0] - a[0], 'cpu': b[1] - a[1], 'before': a[1], 'heavy': heavy}))\n"
+        "added = {'wall': time.perf_counter() - wall, 'cpu': time.process_time() - cpu, 'before': cpu}\n"
+        f"print(json.dumps({{**added, 'heavy': [name for name in {HEAVY_MODULES} if name in sys.modules]}}))\n"
     )
+    command = [sys.executable, "-c", code]
     results = []
     for _ in range(2 if report.settings.quick else 7):
-        done = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=REPOSITORY
-        )
-        results.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    report.check("heavy modules imported", len(results[0]["heavy"]), 0)
-    added, wall, before = (
-        statistics.median(r[clock] for r in results) for clock in ("cpu", "wall", "before")
-    )
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    report.check(f"modules of {HEAVY_MODULES} that were imported", len(results[0]["heavy"]), 0)
+    medians = {key: statistics.median(r[key] for r in results) for key in ("wall", "cpu", "before")}
+    name, peer = "import hfseq: seconds more", "torch, transformers.modeling_utils"
+    details = {"medians": medians, "processes": results}
     report.add(
-        Line(
-            "import hfseq, seconds more",
-            "torch + transformers.modeling_utils",
-            added,
-            before,
-            "s",
-            added,
-            0.2,
-            at_least=False,
-            details={"wall": wall, "all": results},
-        )
+        Line(name, peer, medians["cpu"], medians["before"], "s", medians["cpu"], 0.2, False, details=details)
     )
 
 
@@ -968,115 +926,97 @@ def data_lines(report: Report) -> None:
 
     datasets.disable_progress_bars()
     corpus, source = bible(report.settings)
-    tokenizer = data.train_tokenizer(corpus.train, "bpe", 512 if report.settings.quick else 4096)
-    with tempfile.TemporaryDirectory() as directory:
-        tokens = tokenising_line(report, corpus, source, tokenizer, Path(directory))
-        batching_line(report, tokens, tokenizer)
+    tokenizer = data.train_tokenizer(corpus.train, "bpe", SMALLEST_BPE if report.settings.quick else 4096)
+    report.section(tokenising_lines, corpus, source, tokenizer)
+    report.section(batching_lines, corpus, tokenizer)
 
 
-def tokenising_line(report: Report, corpus, source: str, tokenizer, directory: Path) -> np.ndarray:
-    """`build_token_arrays` of all documents against `datasets.map`, both written to disk."""
+def tokenising_lines(report: Report, corpus: data.Corpus, source: str, tokenizer) -> None:
+    """All documents to files of ids: `build_token_arrays` against `datasets.map`."""
     import datasets
 
-    documents = [document for _, document in corpus]
-    table = datasets.Dataset.from_dict({"text": documents})
-    number = iter(range(1000))
+    table = datasets.Dataset.from_dict({"text": [document for _, document in corpus]})
+    with tempfile.TemporaryDirectory() as directory:
+        number = itertools.count()
 
-    def ours() -> dict[str, data.TokenArray]:
-        return data.build_token_arrays(corpus, tokenizer, directory / f"ours-{next(number)}")
+        def ours() -> dict[str, data.TokenArray]:
+            return data.build_token_arrays(corpus, tokenizer, Path(directory, f"ours-{next(number)}"))
 
-    def theirs(**options) -> datasets.Dataset:
-        return table.map(
-            lambda rows: tokenizer(rows["text"], **options),
-            batched=True,
-            remove_columns=["text"],
-            cache_file_name=str(directory / f"theirs-{next(number)}.arrow"),
-            load_from_cache_file=False,
-        )
+        def theirs(**options) -> datasets.Dataset:
+            return table.map(
+                lambda rows: tokenizer(rows["text"], **options),
+                batched=True,
+                remove_columns=["text"],
+                cache_file_name=str(Path(directory, f"theirs-{next(number)}.arrow")),
+                load_from_cache_file=False,
+            )
 
-    arrays = ours()
-    ids = theirs()["input_ids"]
-    position = {"train": 0, "validation": 0, "test": 0}
-    wrong = 0
-    for (side, _), row in zip(corpus, ids, strict=True):
-        wrong += arrays[side].document(position[side]).tolist() != list(row)
-        position[side] += 1
-    report.check("tokenising: documents with other ids", wrong, 0)
+        arrays = ours()
+        documents = {
+            side: (a.document(i).tolist() for i in range(a.n_documents)) for side, a in arrays.items()
+        }
+        ids = theirs()["input_ids"]
+        different = sum(next(documents[side]) != row for (side, _), row in zip(corpus, ids, strict=True))
+        report.check("tokenising: documents with other ids", different, 0)
 
-    peers = {
-        "datasets.map(batched=True)": theirs,
-        "datasets.map(batched=True), without masks": lambda: theirs(return_attention_mask=False),
-    }
-    times = take_turns({"hfseq": ours, **peers}, report.settings)
-    fastest = min(peers, key=lambda name: statistics.median(times[name].cpu))
-    total = sum(len(a.tokens) for a in arrays.values())
+        peers = {
+            "datasets.map(batched=True)": theirs,
+            "datasets.map(batched=True), ids only": partial(
+                theirs, return_attention_mask=False, return_token_type_ids=False
+            ),
+        }
+        times = take_turns({"hfseq": ours, **peers}, report.settings)
+    tokens = sum(len(array) for array in arrays.values())
     for name in peers:
-        report.compare(
-            "tokenising to disk",
-            name,
-            times["hfseq"],
-            times[name],
-            total,
-            "tokens/s",
-            1.5 if name == fastest else None,
-            source=source,
-        )
-    return np.array(arrays["train"].tokens)
+        goal = 1.5 if name.endswith("(batched=True)") else None
+        report.compare("tokenising", name, "tokens/s", tokens, times["hfseq"], times[name], goal, source)
 
 
-def batching_line(report: Report, tokens: np.ndarray, tokenizer) -> None:
-    """Batches of streams against transformers' collators over `group_texts` blocks, through the same DataLoader."""
+def batching_lines(report: Report, corpus: data.Corpus, tokenizer) -> None:
+    """Streams against transformers' collators over `group_texts` blocks, through the same DataLoader."""
     import datasets
     from torch.utils.data import DataLoader
     from transformers import DataCollatorForLanguageModeling, default_data_collator
 
-    rows, length = (4, 16) if report.settings.quick else (32, 128)
-    number = min(50, (len(tokens) - 1) // (rows * length))
-    tokens = tokens[: number * rows * length + 1]
+    rows, length, number = (4, 16, 4) if report.settings.quick else (32, 128, 50)
+    ids = tokenizer(list(itertools.islice(corpus.train, 2000)))["input_ids"]
+    tokens = np.concatenate([np.array(i, dtype=np.uint16) for i in ids])[: number * rows * length + 1]
     plan = data.StreamPlan(tokens, streams=rows, segment_length=length)
     blocks = tokens[:-1].reshape(-1, length).tolist()
-    table = datasets.Dataset.from_dict({"input_ids": blocks, "labels": blocks})
-    masked = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    both = datasets.Dataset.from_dict({"input_ids": blocks, "labels": blocks})
+    only_ids = datasets.Dataset.from_dict({"input_ids": blocks})
 
-    def drain(dataset, collate) -> torch.Tensor:
-        for batch in DataLoader(dataset, batch_size=rows, collate_fn=collate):
-            pass
-        return batch["input_ids"]
+    def batches(dataset, collate) -> list[torch.Tensor]:
+        loader = DataLoader(dataset, batch_size=rows, collate_fn=collate)
+        return [batch["input_ids"] for batch in loader]
 
-    peers = {
-        "default_data_collator": lambda: drain(table, default_data_collator),
-        "default_data_collator, torch format": lambda: drain(
-            table.with_format("torch"), default_data_collator
+    runs = {
+        "hfseq": partial(batches, plan, data.StreamCollator()),
+        "default_data_collator": partial(batches, both, default_data_collator),
+        "default_data_collator, torch format": partial(
+            batches, both.with_format("torch"), default_data_collator
         ),
-        "DataCollatorForLanguageModeling": lambda: drain(table.remove_columns("labels"), masked),
+        "DataCollatorForLanguageModeling": partial(
+            batches, only_ids, DataCollatorForLanguageModeling(tokenizer, mlm=False)
+        ),
     }
-    last_of_streams = plan.__getitems__([len(plan) - 1])[0]["input_ids"]
-    for name, run in peers.items():
-        unequal = int((run()[-1] != last_of_streams).sum())
-        report.check(f"batching: last row of {name}", unequal, 0)
-    runs = {"hfseq": lambda: drain(plan, data.StreamCollator()), **peers}
+    text = torch.from_numpy(tokens[:-1].astype(np.int64))
+    for name, run in runs.items():
+        read = torch.cat(run(), dim=1 if name == "hfseq" else 0).flatten()
+        report.check(f"batching, {name}: tokens out of place", int((read != text).sum()), 0)
     times = take_turns(runs, report.settings)
-    fastest = min(peers, key=lambda name: statistics.median(times[name].cpu))
+    peers = list(runs)[1:]
+    fastest = min(peers, key=lambda name: times[name].median(report.clock))
     for name in peers:
-        report.compare(
-            f"batching [{rows} x {length}]",
-            name,
-            times["hfseq"],
-            times[name],
-            number,
-            "batches/s",
-            10.0 if name == fastest else None,
-        )
+        goal = 10.0 if name == fastest else None
+        line = f"batching [{rows} x {length}]"
+        report.compare(line, name, "batches/s", number, times["hfseq"], times[name], goal)
 
 
 # ---- the run
 
 
-BENCHMARKS: dict[str, Callable[[Report], None]] = {
-    "lstm": lstm,
-    "import": import_cost,
-    "data": data_lines,
-}
+BENCHMARKS: dict[str, Callable[[Report], None]] = {"lstm": lstm, "import": import_cost, "data": data_lines}
 
 
 def main() -> None:
@@ -1084,7 +1024,9 @@ def main() -> None:
     parser.add_argument("what", choices=[*BENCHMARKS, "all"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
+    )
     parser.add_argument("--output", type=Path, help="also write everything to this JSON file")
     arguments = parser.parse_args()
     if arguments.threads < 1:
@@ -1094,24 +1036,16 @@ def main() -> None:
     if arguments.output and not arguments.output.parent.is_dir():
         parser.error(f"--output {arguments.output}: there is no directory {arguments.output.parent}")
 
-    # Threads of the tokenizers library; read when it first uses them.
-    os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
+    os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read when `tokenizers` first uses its threads
     torch.set_num_threads(arguments.threads)
     settings = Settings(device=arguments.device, threads=arguments.threads, quick=arguments.quick)
-    report = Report(settings)
+    report = Report(settings, arguments.output)
     for name in BENCHMARKS if arguments.what == "all" else [arguments.what]:
         print(f"{name} ...", flush=True)
         BENCHMARKS[name](report)
-
-    result = {"benchmark": arguments.what, **report.as_dict()}
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{json.dumps(result['machine'])}\n{json.dumps(result['versions'])}")
-    for name, fact in report.facts.items():
-        print(f"{name}: {fact:.4g}" if isinstance(fact, float) else f"{name}: {fact}")
-    worst = max(report.checks.items(), key=lambda c: c[1]["error"] / (c[1]["limit"] or math.inf))
-    print(f"{len(report.checks)} checks of equality passed; closest to its limit: {worst[0]} {worst[1]}")
-    print(f"ratios of {'the clock' if report.clock == 'wall' else 'processor time'}\n\n{report.table()}")
+    report.show()
+    if report.failures:
+        sys.exit("\n".join(["", "FAILED:", *report.failures]))
 
 
 def machine(settings: Settings) -> dict[str, object]:
@@ -1119,35 +1053,35 @@ def machine(settings: Settings) -> dict[str, object]:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        name = models[0] if models else name
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     facts: dict[str, object] = {"cpu": name, "cores": os.cpu_count(), "system": platform.platform()}
     if settings.device == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name()
-        facts["cuda"], facts["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
+        facts |= {
+            "gpu": torch.cuda.get_device_name(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
     return facts
 
 
 def versions() -> dict[str, str]:
-    """Of what was measured; hfseq by its commit, "+" where the checkout differs from it."""
+    """Of what was measured; hfseq by its commit, with "+" where the checkout differs from it."""
 
     def git(*command: str) -> str:
         try:
             done = subprocess.run(["git", *command], cwd=REPOSITORY, capture_output=True, text=True)
-        except OSError:
+        except OSError:  # no git
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    commit = git("rev-parse", "--short=12", "HEAD")
-    changed = git("status", "--porcelain", "--", "hfseq", "scripts/benchmark.py")
+    commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    changed = "+" if git("status", "--porcelain", "--", "hfseq", "scripts/benchmark.py") else ""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "hfseq": hfseq.__version__,
-        "hfseq commit": f"{commit or 'unknown'}{'+' if changed else ''}",
+        "hfseq": f"{hfseq.__version__} ({commit}{changed})",
     }
 
 

@@ -26,15 +26,16 @@ def main() -> None:
         arrays = (
             model_arrays(arguments.model) if arguments.model else data.load_token_arrays(arguments.arrays)
         )
+        if model_facts:
+            check_same_text(arguments.model, model_facts, arrays)
         baseline = metrics.best_kneser_ney(arrays, arguments.orders, estimator)
+        show(baseline, model_facts)
+        if arguments.output:
+            arguments.output.write_text(json.dumps(baseline, indent=2) + "\n", encoding="utf-8")
+        if model_facts:
+            add_to_card(arguments.model, model_facts, baseline)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(str(error))
-
-    show(baseline, model_facts)
-    if arguments.output:
-        arguments.output.write_text(json.dumps(baseline, indent=2) + "\n", encoding="utf-8")
-    if model_facts:
-        add_to_card(arguments.model, model_facts, baseline)
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -85,6 +86,17 @@ def model_arrays(directory: Path) -> dict[str, data.TokenArray]:
     return data.build_token_arrays(corpus, AutoTokenizer.from_pretrained(directory), section.cache_dir)
 
 
+def check_same_text(directory: Path, facts: dict, arrays: dict[str, data.TokenArray]) -> None:
+    """The model was scored on these very tokens, or the two numbers would not compare."""
+    for split, score in facts["scores"].items():
+        tokens = len(arrays[split]) - 1 if split in arrays else None
+        if score["tokens"] != tokens:
+            raise ValueError(
+                f"{directory} was scored on {score['tokens']} tokens of {split}, now there are {tokens}: the corpus or "
+                "the tokenizer has changed since. Train again, or name the old token arrays with --arrays."
+            )
+
+
 def show(baseline: dict, model_facts: dict | None) -> None:
     splits = [split for split in ("validation", "test") if split in baseline]
     print(f"{baseline['smoothing']}, {baseline['library']}; bits per byte:\n")
@@ -94,21 +106,14 @@ def show(baseline: dict, model_facts: dict | None) -> None:
         scores = "".join(f"{tried[split]:12.4f}" for split in splits)
         print(f"{'order ' + str(tried['order']):24}{scores}{tried['seconds']:10.1f}{chosen}")
     if model_facts:
-        scores = "".join(f"{model_facts['scores'][split]['bits_per_byte']:12.4f}" for split in splits)
-        print(f"{model_facts['recipe']:24}{scores}")
+        scored = {split: f"{score['bits_per_byte']:.4f}" for split, score in model_facts["scores"].items()}
+        print(f"{model_facts['recipe']:24}" + "".join(f"{scored.get(split, '-'):>12}" for split in splits))
 
 
 def add_to_card(directory: Path, facts: dict, baseline: dict) -> None:
     from hfseq.hub import write_model_card
     from hfseq.training import write_json
 
-    # Same text, same tokens, or the two numbers would not compare.
-    for split, scores in facts["scores"].items():
-        if split in baseline and any(scores[unit] != baseline[split][unit] for unit in ("tokens", "bytes")):
-            sys.exit(
-                f"{directory} was scored on {scores['tokens']} tokens of {split}, the baseline on "
-                f"{baseline[split]['tokens']}: the corpus or the tokenizer has changed since. Train again."
-            )
     others = [b for b in facts.get("baselines") or [] if not b["name"].startswith("interpolated Kneser-Ney")]
     facts["baselines"] = [*others, baseline]
     write_json(directory / "training_summary.json", facts)

@@ -24,19 +24,25 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--corpus", help="kjv, wiki, imdb or a Hub data set id")
     source.add_argument("--file", nargs="+", help="local text: files, folders or globs")
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="of --corpus")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="of --corpus"
+    )
     parser.add_argument("--text_column", default="text")
     parser.add_argument("--streams", type=int, default=8, help="contiguous parts, each begun without context")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", help="also write the scores to this JSON file")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run model code from the Hub repository")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
+    )
     arguments = parser.parse_args()
 
     remote = {"trust_remote_code": arguments.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, **remote)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, **remote).to(arguments.device)
     if not hasattr(model, "carried_states"):
-        parser.error(f"{type(model).__name__} carries no state between segments; this script scores recurrent models")
+        parser.error(
+            f"{type(model).__name__} carries no state between segments; this script scores recurrent models"
+        )
     data.check_vocabulary(tokenizer, model.config)
     try:
         if arguments.corpus:
@@ -44,7 +50,11 @@ def main() -> None:
             split = arguments.split
         else:
             corpus = data.load_corpus(
-                None, train_file=arguments.file, text_column=arguments.text_column, validation_share=0.0, test_share=0.0
+                None,
+                train_file=arguments.file,
+                text_column=arguments.text_column,
+                validation_share=0.0,
+                test_share=0.0,
             )
             split = "train"
         with tempfile.TemporaryDirectory() as cache:

@@ -1,7 +1,7 @@
 """Continues text with a trained language model: one prompt, or each line of standard input, in order.
 
-    python scripts/generate.py outputs/lstm-kjv --prompt "In the beginning"
-    python scripts/generate.py outputs/lstm-kjv --num_beams 4 --do_sample false < prompts.txt
+python scripts/generate.py outputs/lstm-kjv --prompt "In the beginning"
+python scripts/generate.py outputs/lstm-kjv --num_beams 4 --do_sample false < prompts.txt
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ def main() -> None:
         epilog="Any argument of generate() may follow: --num_beams 4 --do_sample false --repetition_penalty 1.2",
     )
     parser.add_argument("model", help="a checkpoint directory or a Hub id")
-    parser.add_argument("--prompt", help="the text to continue; without it, lines are read from standard input")
+    parser.add_argument(
+        "--prompt", help="the text to continue; without it, lines are read from standard input"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="prompts decoded together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run model code from the Hub repository")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
+    )
     arguments, rest = parser.parse_known_args()
     if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
         parser.error(f"expected --option value pairs for generate(), found: {' '.join(rest)}")

@@ -84,7 +84,8 @@ def main() -> None:
 
 def parse_command_line() -> tuple[Recipe, str | None]:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Any field of the recipe: --field value, or --section.field value."
+        description=__doc__.splitlines()[0],
+        epilog="Any field of the recipe: --field value, or --section.field value.",
     )
     parser.add_argument("recipe", help="a YAML file, such as scripts/recipes/lstm-kjv.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the newest complete checkpoint")
@@ -113,7 +114,11 @@ def prepare_output(output: Path, recipe: Recipe, choice: str | None, is_main: bo
     checkpoint = training.newest_complete_checkpoint(output)
     finished = (output / "training_summary.json").exists()
     if saved.exists() and choice is None:
-        state = "a finished run" if finished else f"a run that stopped at {checkpoint.name if checkpoint else 'its start'}"
+        state = (
+            "a finished run"
+            if finished
+            else f"a run that stopped at {checkpoint.name if checkpoint else 'its start'}"
+        )
         if is_main and sys.stdin.isatty():
             answer = input(f"{output} holds {state}. [r]esume, [o]verwrite or [q]uit? ").strip().lower()
             choice = {"r": "resume", "o": "overwrite"}.get(answer[:1])
@@ -141,7 +146,9 @@ def prepare_output(output: Path, recipe: Recipe, choice: str | None, is_main: bo
     elif choice == "resume":
         sys.exit(f"Nothing to resume in {output}.")
     if is_main:
-        saved.write_text(yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        saved.write_text(
+            yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
     return checkpoint
 
 
@@ -262,7 +269,9 @@ def make_plans(
     }
     clashing = sorted(set(given) & set(fixed))
     if clashing:
-        sys.exit(f"{recipe.path}: training.{clashing[0]} is set by the script, from data.streams and the epochs.")
+        sys.exit(
+            f"{recipe.path}: training.{clashing[0]} is set by the script, from data.streams and the epochs."
+        )
     try:
         arguments = TrainingArguments(**{**defaults, **given, **fixed})
     except (TypeError, ValueError) as error:
@@ -274,14 +283,18 @@ def finish(recipe, trainer, tokenizer, arrays, output: Path, seconds: float, pro
     """Measures the model on validation and test text; writes the summary, the loss curve and the card."""
     model = trainer.model
     scores = {
-        split: training.score_language_model(model, arrays[split], streams=recipe.data.evaluation_streams).as_dict()
+        split: training.score_language_model(
+            model, arrays[split], streams=recipe.data.evaluation_streams
+        ).as_dict()
         for split in ("validation", "test")
         if split in arrays
     }
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     facts = {
         "recipe": recipe.name,
-        "command": " ".join(["python", "scripts/pretrain.py", recipe.path, *map(shlex.quote, recipe.overrides)]),
+        "command": " ".join(
+            ["python", "scripts/pretrain.py", recipe.path, *map(shlex.quote, recipe.overrides)]
+        ),
         "model_class": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),

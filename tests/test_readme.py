@@ -23,12 +23,17 @@ def workspace(tmp_path_factory):
     """A folder with a small text and a checkpoint trained by the quickstart's script and recipe."""
     folder = tmp_path_factory.mktemp("readme")
     chapters = [
-        "\n".join(f"And in the year {year} the king of the {n}th city did that which was good." for year in range(12))
+        "\n".join(
+            f"And in the year {year} the king of the {n}th city did that which was good."
+            for year in range(12)
+        )
         for n in range(60)
     ]
     (folder / "verses.txt").write_text("\n\n".join(chapters), encoding="utf-8")
     recipe = ROOT / "scripts/recipes/lstm-kjv.yaml"
-    smaller = "--corpus null --train_file verses.txt --tokenizer_vocab_size 300 --hidden_size 16 --embedding_size 8"
+    smaller = (
+        "--corpus null --train_file verses.txt --tokenizer_vocab_size 300 --hidden_size 16 --embedding_size 8"
+    )
     run = subprocess.run(
         [sys.executable, ROOT / "scripts/pretrain.py", recipe, *smaller.split(), "--num_train_epochs", "1",
          "--streams", "4", "--segment_length", "16", "--cache_dir", "cache", "--output_dir", "outputs/lstm-kjv"],

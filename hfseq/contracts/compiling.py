@@ -19,7 +19,7 @@ from .comparing import FLOAT64, gradients, require_close, require_close_gradient
 from .subprocesses import run_python
 from .violation import run_checks
 
-LENGTHS = [6, 3, 5]
+LENGTHS = [4, 2, 3]
 
 
 def contract(cases: Sequence[Case], source: str) -> None:
@@ -33,11 +33,10 @@ def compiled_equals_eager(case: Case) -> None:
     backend = os.environ.get("HFSEQ_COMPILE_BACKEND", "aot_eager")
     model = case.model(FLOAT64)
     compiled = torch.compile(model, backend=backend)
-    for lengths in (LENGTHS, LENGTHS + [4]):  # another batch size: recompiled or dynamic
-        batch = case.batch(case.rows(model.config, lengths), model.config)
-        expected = case.outputs(model, batch)
-        for name, value in case.outputs(compiled, batch).items():
-            require_close(f"{name}, compiled with {backend}", value, expected[name], FLOAT64.tolerance)
+    batch = case.batch(case.rows(model.config, LENGTHS), model.config)
+    expected = case.outputs(model, batch)
+    for name, value in case.outputs(compiled, batch).items():
+        require_close(f"{name}, compiled with {backend}", value, expected[name], FLOAT64.tolerance)
     if not case.kind.labels:
         return
     model.train()

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .collators import IGNORE_INDEX, StreamCollator
+from .collators import IGNORE_INDEX, BatchRow, StreamCollator
 
 __all__ = ["StreamCollator", "StreamPlan", "check_ids"]
 
@@ -122,44 +122,49 @@ class StreamPlan(Dataset):
     def __len__(self) -> int:
         return self.n_updates * self.streams
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int | bool]:
+    def __getitem__(self, index: int) -> BatchRow:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor | int | bool]]:
+    def __getitems__(self, indices: list[int]) -> list[BatchRow]:
         """Rows of a batch, gathered at once.
 
         Returns:
-            per index: input_ids int64 [T], shift_labels int64 [T] (the next tokens; -100 past the end of the text),
-            labels (the same: Trainer counts them), stream_id int, starts_anew bool (the first segment of an epoch).
-            Rows of the same update are equally long.
+            per index a mapping: input_ids int64 [T], shift_labels int64 [T] (the next tokens; -100 past the end of
+            the text), labels (the same: Trainer counts them), stream_id int, starts_anew bool (the first segment of
+            an epoch).
         """
         index = np.asarray(indices, dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= len(self)):
             raise IndexError(f"Index {indices} is outside this plan of {len(self)} rows.")
-        update, stream = index // self.streams, index % self.streams
-        length = int(self._lengths[update].max()) if index.size else 0
-        # [rows, length + 1] positions in the text; rows are one token longer than a segment: the last one's target.
-        positions = (stream * self.stream_length + self._begins[update])[:, None] + np.arange(length + 1)
-        window = torch.from_numpy(self.tokens[np.minimum(positions, self.n_targets)].astype(np.int64))
-        inputs, targets = window[:, :-1], window[:, 1:]
-        if positions.size and positions[:, -1].max() > self.n_targets:
-            targets = targets.masked_fill(torch.from_numpy(positions[:, 1:] > self.n_targets), IGNORE_INDEX)
-        anew = self._begins[update] == 0
-        rows = []
-        for row, (n, j, new) in enumerate(
-            zip(self._lengths[update].tolist(), stream.tolist(), anew.tolist(), strict=True)
-        ):
-            labels = targets[row, :n]
-            rows.append(
-                {
-                    "input_ids": inputs[row, :n],
-                    "labels": labels,
-                    "shift_labels": labels,
-                    "stream_id": j,
-                    "starts_anew": new,
-                }
-            )
+        updates, streams = np.divmod(index, self.streams)
+        rows: list[BatchRow] = []
+        start = 0
+        while start < len(index):
+            # As a rule all rows are of one update; where a batch goes on into the next, the collator refuses it.
+            update = updates[start]
+            end = start + int(np.argmin(updates[start:] == update)) if updates[-1] != update else len(index)
+            batch = self._segment(int(update), streams[start:end])
+            rows += [BatchRow(batch, position) for position in range(end - start)]
+            start = end
         return rows
+
+    def _segment(self, update: int, streams: np.ndarray) -> dict[str, torch.Tensor]:
+        begin, length = self._begins[update], self._lengths[update]
+        # [rows, length + 1] positions in the text; one more than a segment has: the last one's target.
+        positions = (streams * self.stream_length + begin)[:, None] + np.arange(length + 1)
+        padded = positions[:, -1].max() > self.n_targets
+        found = np.asarray(self.tokens)[np.minimum(positions, self.n_targets) if padded else positions]
+        window = torch.from_numpy(found.astype(np.int64))
+        labels = window[:, 1:].contiguous()
+        if padded:
+            labels.masked_fill_(torch.from_numpy(positions[:, 1:] > self.n_targets), IGNORE_INDEX)
+        return {
+            "input_ids": window[:, :-1].contiguous(),
+            "labels": labels,
+            "shift_labels": labels,
+            "stream_id": torch.from_numpy(streams),
+            "starts_anew": torch.full((len(streams),), bool(begin == 0)),
+        }
 
     def segment_length_at(self, update: int) -> int:
         """Tokens per stream in that update (from 0)."""

@@ -88,9 +88,9 @@ class Estimator:
         )
         if done.returncode != 0 or not arpa.is_file():
             raise RuntimeError(
-                f"{self.name} failed on order {order} (exit status {done.returncode}). A large corpus needs some "
-                f"gigabytes of disk in {arpa.parent.parent} (TMPDIR chooses another place). It said:\n"
-                + done.stdout[-2000:]
+                f"{self.name} failed on order {order} (exit status {done.returncode}). A text of a few tokens is too "
+                f"small for it; a large one needs some gigabytes of disk in {arpa.parent.parent} (TMPDIR chooses "
+                "another place). It said:\n" + done.stdout[-2000:]
             )
 
 

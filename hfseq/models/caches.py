@@ -34,7 +34,9 @@ class RecurrentCacheLayer(LinearAttentionCacheLayerMixin):
         """Replaces the state; `recorded` holds the state after each new token, needed only while recording."""
         if self.record_past:
             if recorded is None:
-                raise ValueError("This cache records its past (for `crop`): pass the state after every token.")
+                raise ValueError(
+                    "This cache records its past (for `crop`): pass the state after every token."
+                )
             if not self.history:
                 self.history = [self.states]
             self.history.extend(recorded)
@@ -164,8 +166,12 @@ class CarriedStates:
             self._written.pop(mode, None)
 
     def read(
-        self, stream_id: torch.Tensor, starts_anew: torch.Tensor | None, shapes: list[list[tuple[int, int]]],
-        like: torch.Tensor, training: bool,
+        self,
+        stream_id: torch.Tensor,
+        starts_anew: torch.Tensor | None,
+        shapes: list[list[tuple[int, int]]],
+        like: torch.Tensor,
+        training: bool,
     ) -> list[State]:
         """The states of `stream_id` [batch], zero where `starts_anew` [batch] or never written.
 

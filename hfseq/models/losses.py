@@ -25,11 +25,18 @@ GPU_CHUNK_ELEMENTS = 1 << 26
 
 
 def reference_linear_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    labels: torch.Tensor,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Summed cross-entropy of `hidden @ weight.T + bias` [rows, vocabulary] against `labels` [rows]."""  # fmt: skip
-    logits = F.linear(hidden, weight, bias).float() if hidden.dtype != torch.float64 else F.linear(hidden, weight, bias)
+    logits = (
+        F.linear(hidden, weight, bias).float()
+        if hidden.dtype != torch.float64
+        else F.linear(hidden, weight, bias)
+    )
     return F.cross_entropy(
         logits, labels, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
     )
@@ -59,7 +66,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = torch.mm(h, weight.t(), out=buffer[: len(h)])  # [chunk, vocabulary]
             if bias is not None:
                 logits += bias
-            if wide == hidden.dtype and not hidden.is_cuda:  # only the CPU kernel is known to allow it in place
+            if (
+                wide == hidden.dtype and not hidden.is_cuda
+            ):  # only the CPU kernel is known to allow it in place
                 log_probabilities = torch.log_softmax(logits, dim=1, out=logits)
             else:
                 log_probabilities = torch.log_softmax(logits, dim=1, dtype=wide)
@@ -107,7 +116,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    labels: torch.Tensor,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Summed cross-entropy of a linear output layer, without materialising its logits.

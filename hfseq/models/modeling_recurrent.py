@@ -74,7 +74,11 @@ class RecurrentBlock(GradientCheckpointingLayer):
         return 2 if self.mode == "LSTM" else 1
 
     def forward(
-        self, x: torch.Tensor, *state: torch.Tensor, lengths: torch.Tensor | None = None, every_layer: bool = False
+        self,
+        x: torch.Tensor,
+        *state: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        every_layer: bool = False,
     ) -> tuple:
         """Runs all layers.
 
@@ -92,10 +96,16 @@ class RecurrentBlock(GradientCheckpointingLayer):
         # cuDNN's dropout keeps a random state of its own, outside torch's: neither checkpointing nor a resumed run
         # could repeat it.
         fused_dropout = not (self.variational_dropout or x.is_cuda or self.gradient_checkpointing)
-        by_layer = every_layer or (self.training and self.weight_dropout > 0) or (between_layers and not fused_dropout)
+        by_layer = (
+            every_layer
+            or (self.training and self.weight_dropout > 0)
+            or (between_layers and not fused_dropout)
+        )
         if not by_layer:
             p = self.hidden_dropout if between_layers else 0.0
-            output, final = self._call(x, state, self._weights(range(self.num_layers)), self.num_layers, p, lengths)
+            output, final = self._call(
+                x, state, self._weights(range(self.num_layers)), self.num_layers, p, lengths
+            )
             return output, None, *final
 
         outputs, finals = [], []
@@ -147,7 +157,13 @@ class RecurrentBlock(GradientCheckpointingLayer):
                 x, state = x.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in state)
                 return self._call(x, state, weights, num_layers, p, lengths)
         kernel = getattr(torch._VF, self.mode.lower())
-        flags = (True, num_layers, p, self.training, False)  # biases, layers, dropout, training, bidirectional
+        flags = (
+            True,
+            num_layers,
+            p,
+            self.training,
+            False,
+        )  # biases, layers, dropout, training, bidirectional
         if lengths is None:
             hx = state if self.mode == "LSTM" else state[0]
             output, *final = kernel(x, hx, weights, *flags, False)
@@ -282,7 +298,9 @@ class RecurrentModel(RecurrentPreTrainedModel):
             if cache is not None:
                 lengths = mask.sum(1).clamp(min=1).cpu()
 
-        x = self._embed(input_ids) if inputs_embeds is None else inputs_embeds.transpose(0, 1)  # [time, batch, width]
+        x = (
+            self._embed(input_ids) if inputs_embeds is None else inputs_embeds.transpose(0, 1)
+        )  # [time, batch, width]
         x = dropout(x, self.config.input_dropout, self.training, self.config.variational_dropout)
         states = self._initial_states(x, cache, stream_id, starts_anew)
 
@@ -290,7 +308,9 @@ class RecurrentModel(RecurrentPreTrainedModel):
         for number, block in enumerate(self.blocks):
             if number:
                 x = dropout(x, self.config.hidden_dropout, self.training, self.config.variational_dropout)
-            x, layers, final = self._run(block, x, states[number], cache, number, mask, lengths, output_hidden_states)
+            x, layers, final = self._run(
+                block, x, states[number], cache, number, mask, lengths, output_hidden_states
+            )
             layer_outputs.extend(layers or [])
             finals.append(final)
         if cache is not None:
@@ -314,7 +334,9 @@ class RecurrentModel(RecurrentPreTrainedModel):
         """
         recording = cache is not None and cache.is_recording
         if recording and (self.training or every_layer):
-            raise ValueError("A cache that records its past needs evaluation mode and no output_hidden_states.")
+            raise ValueError(
+                "A cache that records its past needs evaluation mode and no output_hidden_states."
+            )
         if recording or (len(x) == 1 and not (self.training or every_layer or x.is_cuda)):
             output, layers, states = self._step_by_step(block, x, state, mask)
             final = states[-1]

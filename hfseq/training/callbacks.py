@@ -39,7 +39,8 @@ class StopOnNonFiniteLoss(TrainerCallback):
     A forward hook keeps the first non-finite training loss in a tensor on the device, so no update waits for the
     GPU; it is looked at only when something is about to be logged, evaluated or saved, or training ends. Before an
     evaluation or a save the weights are looked at too: the last update may have ruined them after a finite loss.
-    All processes stop together.
+    All processes stop together. (A loss that Trainer computes itself, as with `label_smoothing_factor`, is not seen by
+    the hook, only what it does to the weights; `config.label_smoothing` is.)
 
     Raises:
         FloatingPointError: names the update, the loss and what to try.
@@ -218,6 +219,8 @@ class ReadableProgress(TrainerCallback):
         """Tokens trained on since this process began."""
         self.total_seconds = 0.0
         """The time that took, without evaluations and saves."""
+        self._window_tokens, self._window_seconds = 0, 0.0  # since the last log
+        self._mark = time.perf_counter()
         self._bar: tqdm | None = None
         self._evaluation_bar: tqdm | None = None
         self._as_lines = False
@@ -274,16 +277,14 @@ class ReadableProgress(TrainerCallback):
                 self._bar.set_postfix(shown, refresh=True)
             else:
                 shown["learning rate"] = f"{logs['learning_rate']:.3g}"
-                self._say(
-                    f"{_where(state)}  " + "  ".join(f"{name} {value}" for name, value in shown.items())
-                )
+                self._say(f"{_where(state)}" + "  ".join(f"{name} {value}" for name, value in shown.items()))
             return
         losses = {
             name: value for name, value in logs.items() if name.endswith("_loss") and name != "train_loss"
         }
         for name, loss in losses.items():
             self._say(
-                f"{_where(state)}  {_EVALUATIONS.get(name, name.removesuffix('_loss'))}: loss {loss:.4f}  "
+                f"{_where(state)}{_EVALUATIONS.get(name, name.removesuffix('_loss'))}: loss {loss:.4f}  "
                 f"perplexity {_perplexity(loss)}"
                 + "".join(
                     f"  {other.removeprefix(name.removesuffix('loss'))} {value:.4g}"
@@ -333,7 +334,7 @@ class ReadableProgress(TrainerCallback):
             self._bar = None
         if state.is_world_process_zero and self.tokens_per_second:
             self._say(
-                f"{_where(state)}  trained {self.total_tokens:,} tokens in {self.total_seconds:,.0f} s: "
+                f"{_where(state)}trained {self.total_tokens:,} tokens in {self.total_seconds:,.0f} s: "
                 f"{self.tokens_per_second:,.0f} tokens/s"
             )
 
@@ -366,8 +367,11 @@ _NOT_SHOWN = ("_loss", "_runtime", "_per_second", "_preparation_time")
 
 
 def _where(state: TrainerState) -> str:
+    """The beginning of a line; empty where nothing is trained."""
+    if not state.max_steps:
+        return ""
     epoch = f"  epoch {state.epoch:.2f}" if state.epoch is not None else ""
-    return f"update {state.global_step}/{state.max_steps}{epoch}"
+    return f"update {state.global_step}/{state.max_steps}{epoch}  "
 
 
 def _perplexity(loss: float) -> str:

@@ -1,10 +1,10 @@
 """The state that text streams carry from segment to segment, as files of a checkpoint.
 
 Trainer's checkpoints hold parameters, optimiser and random states, but not the recurrent state in which each stream
-stands; a run resumed without it restarts every stream at zero. Each process writes the streams it trained since it
-started, `carried_state_{rank}.safetensors`: `stream_id` [n] and tensors [layers, n, hidden]. All files are read by
-every process, so a run resumes under another number of processes. A process never saves a stream that it only
-loaded: another one has trained it further.
+stands; a run resumed without it restarts every stream at zero. Each process writes the streams it trained,
+`carried_state_{rank}.safetensors`: `stream_id` [n] and tensors [layers, n, hidden]. Every process reads all files, so a
+run resumes under another number of processes. (What a process only loaded it does not write again, see
+`CarriedStates.state_dict`: another one has trained it further.)
 """
 
 from __future__ import annotations
@@ -14,36 +14,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import TrainingArguments
 
 FILE_NAME = "carried_state_{rank}.safetensors"
-
-
-class StreamWatch:
-    """Which streams this process has trained: a forward hook that never synchronises with the GPU.
-
-    Args:
-        model: gets the `stream_id` [batch] of each segment as a keyword.
-        streams: their number in all processes.
-    """
-
-    def __init__(self, model: nn.Module, streams: int) -> None:
-        self._trained = torch.zeros(streams, dtype=torch.bool)
-        self._handle = model.register_forward_pre_hook(self._look, with_kwargs=True)
-
-    def _look(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        stream_id = kwargs.get("stream_id")
-        if model.training and stream_id is not None:
-            self._trained = self._trained.to(stream_id.device)  # moves once
-            self._trained.index_fill_(0, stream_id, True)
-
-    def trained(self) -> torch.Tensor:
-        """Streams trained since the watch began, [streams] bool on the CPU."""
-        return self._trained.cpu()
-
-    def stop(self) -> None:
-        self._handle.remove()
 
 
 def check_stream_arguments(
@@ -89,26 +62,16 @@ def check_stream_arguments(
         )
 
 
-def write_carried_state(
-    states: dict[str, torch.Tensor], trained: torch.Tensor, directory: Path, rank: int
-) -> str:
-    """Writes this process's streams, whole or not at all, and returns the file's name.
-
-    Args:
-        states: `model.carried_states.state_dict()`.
-        trained: [streams] bool, the streams to keep (`StreamWatch.trained()`).
-    """
+def write_carried_state(states: dict[str, torch.Tensor], directory: Path, rank: int) -> None:
+    """Writes this process's streams, `model.carried_states.state_dict()`, whole or not at all."""
     if "stream_id" not in states:
         raise ValueError(
             "No stream was trained: the data collator must pass `stream_id` (use StreamCollator)."
         )
     name = FILE_NAME.format(rank=rank)
-    keep = trained[states["stream_id"]].nonzero().squeeze(1)
-    rows = {k: v.index_select(0 if k == "stream_id" else 1, keep).contiguous() for k, v in states.items()}
     partial = directory / f"{name}.partial"
-    save_file(rows, partial)
+    save_file(states, partial)
     os.replace(partial, directory / name)
-    return name
 
 
 def read_carried_state(directory: Path, streams: int) -> dict[str, torch.Tensor]:

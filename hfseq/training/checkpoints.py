@@ -18,13 +18,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
-from .carried_state import (
-    FILE_NAME,
-    StreamWatch,
-    check_stream_arguments,
-    read_carried_state,
-    write_carried_state,
-)
+from .carried_state import FILE_NAME, check_stream_arguments, read_carried_state, write_carried_state
 
 MARKER_NAME = "complete.json"
 
@@ -78,7 +72,6 @@ class CheckpointCallback(TrainerCallback):
 
     def __init__(self, streams: int | None = None) -> None:
         self.streams = streams
-        self._watch: StreamWatch | None = None
 
     def on_train_begin(
         self,
@@ -100,9 +93,6 @@ class CheckpointCallback(TrainerCallback):
         carried.reserve(self.streams)
         if state.global_step > 0:
             carried.load_state_dict(read_carried_state(_resumed_directory(args, state), self.streams))
-        if self._watch is not None:
-            self._watch.stop()
-        self._watch = StreamWatch(model, self.streams)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
@@ -124,8 +114,7 @@ class CheckpointCallback(TrainerCallback):
     ) -> None:
         directory = _directory(args, state)
         if self.streams is not None:
-            states = _carried_states(model).state_dict()
-            write_carried_state(states, self._watch.trained(), directory, args.process_index)
+            write_carried_state(_carried_states(model).state_dict(), directory, args.process_index)
         if args.world_size > 1:
             torch.distributed.barrier()
         if not state.is_world_process_zero:
@@ -140,13 +129,6 @@ class CheckpointCallback(TrainerCallback):
                 "output_dir on a shared one."
             )
         write_marker(directory, state.global_step, args.world_size)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
-    ) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
 
 
 def _directory(args: TrainingArguments, state: TrainerState) -> Path:

@@ -28,7 +28,9 @@ def describe_machine() -> dict[str, Any]:
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
         processor = names[0] if names else processor
     return {
         "processor": processor,
@@ -60,11 +62,15 @@ def plot_loss_curve(log_history: list[dict[str, Any]], path: str | os.PathLike, 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     if training:
-        axes.plot(*zip(*training, strict=True), color="tab:blue", linewidth=1.2, label="training (with dropout)")
+        axes.plot(
+            *zip(*training, strict=True), color="tab:blue", linewidth=1.2, label="training (with dropout)"
+        )
     if validation:
         axes.plot(*zip(*validation, strict=True), "o-", color="tab:orange", markersize=4, label="validation")
         step, loss = min(validation, key=lambda pair: pair[1])
-        axes.annotate(f"{loss:.3f}", (step, loss), textcoords="offset points", xytext=(0, -14), ha="center", fontsize=8)
+        axes.annotate(
+            f"{loss:.3f}", (step, loss), textcoords="offset points", xytext=(0, -14), ha="center", fontsize=8
+        )
     axes.set_xlabel("updates")
     axes.set_ylabel("cross-entropy per token [nats]")
     axes.set_title(title)

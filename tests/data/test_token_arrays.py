@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from hfseq.data import (
     token_arrays,
     train_tokenizer,
 )
+from hfseq.data.corpora import Source
 
 DOCUMENTS = [
     f"Document number {i} tells of {i * i}.\n  It ends at <|endoftext|>, naïve {chr(900 + i)}"
@@ -100,17 +99,16 @@ def test_fingerprint_changes_with_corpus_split_and_tokenizer(arrays, tokenizer):
 
 
 def test_large_vocabularies_take_32_bits(tmp_path):
-    documents = [chr(0x4E00 + i) for i in range(200)]
-    tokenizer = train_tokenizer(documents, "character", 300)
-    tokenizer.add_special_tokens(
-        {"extra_special_tokens": [f"<|extra{i}|>" for i in range(65536 - len(tokenizer))]}
+    words = [f"w{i}" for i in range(65_600)]
+    corpus = Corpus.from_documents(
+        train=["w7 w8", *(" ".join(words[i : i + 100]) for i in range(0, 65_600, 100))]
     )
-    corpus = Corpus.from_documents(documents)
-    assert build_token_arrays(corpus, tokenizer, tmp_path)["train"].tokens.dtype == np.uint16
-    tokenizer.add_special_tokens({"extra_special_tokens": [*tokenizer.extra_special_tokens, "<|one more|>"]})
-    array = build_token_arrays(corpus, tokenizer, tmp_path)["train"]
-    assert array.tokens.dtype == np.uint32 and array.vocab_size == 65537
-    assert tokenizer.decode(array.document(0)) == corpus.train[0]
+    for size, dtype in ((65_536, np.uint16), (65_537, np.uint32)):
+        tokenizer = train_tokenizer(words, "word", size)
+        array = build_token_arrays(corpus, tokenizer, tmp_path)["train"]
+        assert array.tokens.dtype == dtype and array.vocab_size == size
+        assert array.tokens.max() == size - 1
+        assert tokenizer.decode(array.document(0)) == "w7 w8"
 
 
 def test_sides_without_a_share_are_left_out(tokenizer, tmp_path):
@@ -155,52 +153,51 @@ def test_errors_while_building_leave_nothing(tokenizer, tmp_path):
     assert [p.suffix for p in cache.iterdir()] == [".lock"]
 
 
-KILLED = """
-import sys, time
-from hfseq.data import Corpus, build_token_arrays, corpora, token_arrays
-from transformers import AutoTokenizer
-token_arrays.BATCH_CHARACTERS = 100
-slow = sys.argv[3] == "slow"
-def read():
-    for i in range(300):
-        if slow and i == 200:
-            print("halfway", flush=True)
-            time.sleep(600)
-        yield f"text number {i}"
-corpus = Corpus([(None, corpora.Source("texts", "fixed", read))], streaming=True)
-arrays = build_token_arrays(corpus, AutoTokenizer.from_pretrained(sys.argv[1]), sys.argv[2])
-print(len(arrays["train"]), arrays["train"].n_documents, int(arrays["train"].tokens.astype(int).sum()))
-"""
+def build_in_process(tokenizer, cache: Path, halfway, results) -> None:
+    """Builds 300 documents; with `halfway`, tells when 200 are written and goes no further."""
+
+    def read():
+        for i in range(300):
+            if halfway is not None and i == 200:
+                halfway.set()
+                time.sleep(600)
+            yield f"text number {i}"
+
+    token_arrays.BATCH_CHARACTERS = 100
+    corpus = Corpus([(None, Source("texts", "fixed", read))], streaming=True)
+    array = build_token_arrays(corpus, tokenizer, cache)["train"]
+    results.put((len(array), array.n_documents, int(array.tokens.astype(int).sum())))
 
 
 def test_killed_build_and_several_processes(tokenizer, tmp_path):
     """One process is killed halfway; three that wait for it then start at once: one builds, all read the same."""
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    cache = tmp_path / "cache"
+    context = multiprocessing.get_context(
+        "fork"
+    )  # a new interpreter each would cost half a minute of imports
+    halfway, results = context.Event(), context.Queue()
 
-    def start(speed: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "tokenizer"), str(cache), speed]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(halfway) -> multiprocessing.Process:
+        process = context.Process(target=build_in_process, args=(tokenizer, tmp_path, halfway, results))
+        process.start()
+        return process
 
-    first = start("slow")
-    assert first.stdout.readline() == "halfway\n", first.stderr.read()
-    [partial] = cache.glob("*.partial-*")
+    first = start(halfway)
+    assert halfway.wait(60)
+    [partial] = tmp_path.glob("*.partial-*")
     assert (partial / "train" / "tokens.bin").is_file()
-    waiting = [start("fast") for _ in range(3)]
+    waiting = [start(None) for _ in range(3)]
     time.sleep(0.5)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    outputs = [process.communicate(timeout=300) for process in waiting]
-    assert {process.returncode for process in waiting} == {0}, outputs
-    assert len({out for out, _ in outputs}) == 1
-    assert not list(cache.glob("*.partial-*"))
-    [built] = [p for p in cache.iterdir() if p.is_dir()]
+    assert all(process.is_alive() for process in waiting)
+    first.kill()
+    first.join()
+    found = {results.get(timeout=120) for _ in waiting}
+    for process in waiting:
+        process.join(60)
+        assert process.exitcode == 0
+    assert not list(tmp_path.glob("*.partial-*"))
+    [built] = [p for p in tmp_path.iterdir() if p.is_dir()]
     array = load_token_array(built / "train")
-    assert outputs[0][0].split() == [
-        str(len(array)),
-        str(array.n_documents),
-        str(array.tokens.astype(int).sum()),
-    ]
+    assert found == {(len(array), array.n_documents, int(array.tokens.astype(int).sum()))}
 
 
 @pytest.mark.parametrize("file", ["tokens.bin", "offsets.npy", "meta.json"])

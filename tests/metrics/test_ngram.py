@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import random
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -180,7 +180,7 @@ def test_the_documents_order_does_not_matter(any_estimator):
 
 
 @pytest.mark.parametrize(
-    "documents", [[[1, 2, 3]] * 5, [[1]], [[], [4, 5, 4, 5, 4, 5, 4, 5]], [list(range(1, 150))]]
+    "documents", [[[1, 2, 3]] * 5, [[], [4, 5, 4, 5, 4, 5, 4, 5]], [list(range(1, 150))]]
 )
 def test_corpora_without_closed_form_discounts_still_give_a_distribution(estimator, documents, tmp_path):
     model = estimate(estimator, documents, 3, tmp_path)
@@ -235,7 +235,8 @@ def test_a_corpus_without_test_split_is_scored_on_validation_alone(any_estimator
 def test_an_arpa_file_is_read_as_its_definition_says(tmp_path):
     path = tmp_path / "model.arpa"
     path.write_text(
-        "\\data\\\nngram 1=4\nngram 2=1\nngram 3=1\n\n\\1-grams:\n-1.0\t<unk>\n-99\t<s>\t-0.1\n-0.5\ta\t-0.2\n-0.7\tb\n\n"
+        "\\data\\\nngram 1=4\nngram 2=1\nngram 3=1\n\n"
+        "\\1-grams:\n-1.0\t<unk>\n-99\t<s>\t-0.1\n-0.5\ta\t-0.2\n-0.7\tb\n\n"
         "\\2-grams:\n-0.3\ta b\t-0.05\n\n\\3-grams:\n-0.125\t<s> a b\n\n\\end\\\n"
     )
     model = BackoffModel.from_arpa(path, 3)
@@ -310,21 +311,21 @@ def test_a_failing_estimator_says_what_it_said_and_leaves_nothing(tmp_path, monk
     assert not list(temporary.iterdir())
 
 
-def run_script(repository: Path, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, repository / "scripts" / "compare.py", *arguments]
-    return subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
-    )
+def run_script(repository: Path, monkeypatch, *arguments: object) -> None:
+    path = repository / "scripts" / "compare.py"
+    spec = importlib.util.spec_from_file_location("compare_script", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    script.main()
 
 
-def test_the_script_compares_on_cached_arrays(repository, tmp_path, any_estimator):
+def test_the_script_compares_on_cached_arrays(repository, tmp_path, any_estimator, monkeypatch, capsys):
     from hfseq.data import build_token_arrays, load_corpus, train_tokenizer
 
-    generator = random.Random(0)
+    generator, words = random.Random(0), ["in", "the", "beginning", "was", "word", "and"]
     for side, count in (("train", 300), ("validation", 40), ("test", 40)):
-        lines = [
-            " ".join(generator.choices("in the beginning was word and".split(), k=9)) for _ in range(count)
-        ]
+        lines = [" ".join(generator.choices(words, k=9)) for _ in range(count)]
         (tmp_path / f"{side}.txt").write_text("\n\n".join(lines) + "\n")
     files = {f"{side}_file": str(tmp_path / f"{side}.txt") for side in ("train", "validation", "test")}
     corpus = load_corpus(**files)
@@ -332,9 +333,9 @@ def test_the_script_compares_on_cached_arrays(repository, tmp_path, any_estimato
     directory = build_token_arrays(corpus, tokenizer, tmp_path / "cache")["train"].path.parent
 
     output = tmp_path / "result.json"
-    done = run_script(repository, "--arrays", directory, "--orders", 2, 3, "--output", output)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert any_estimator.name in done.stdout and "<- best on validation" in done.stdout
+    run_script(repository, monkeypatch, "--arrays", directory, "--orders", 2, 3, "--output", output)
+    shown = capsys.readouterr().out
+    assert any_estimator.name in shown and "<- best on validation" in shown
     result = json.loads(output.read_text())
     assert [tried["order"] for tried in result["orders"]] == [2, 3]
     # Nine words of 4 bytes and 8 blanks to a document, one of six words each time: at least log2(6) bits a word, and
@@ -342,10 +343,52 @@ def test_the_script_compares_on_cached_arrays(repository, tmp_path, any_estimato
     assert 9 * math.log2(6) / 44 < result["test"]["bits_per_byte"] < 1.3 * 9 * math.log2(6) / 44
 
 
-def test_the_script_refuses_what_it_cannot_compare(repository, tmp_path):
-    done = run_script(repository, "--arrays", tmp_path)
-    assert done.returncode != 0 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
-    done = run_script(repository, tmp_path)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    done = run_script(repository)
-    assert done.returncode == 2 and "--arrays" in done.stderr
+def test_the_script_adds_the_baseline_to_a_model_card(
+    repository, tmp_path, any_estimator, monkeypatch, capsys
+):
+    """Twice, so that a second run replaces what the first wrote; then with a score on other text."""
+    from hfseq import data
+
+    arrays = {split: make_array(TRAIN, VOCAB_SIZE) for split in ("train", "validation", "test")}
+    monkeypatch.setattr(data, "load_corpus", lambda *_, **__: None)
+    monkeypatch.setattr(data, "build_token_arrays", lambda *_: arrays)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: None)
+    recipe = {"data": {"corpus": "kjv"}, "model": {"model_type": "hfseq_lstm"}, "training": {}}
+    score = {"bits_per_byte": 0.987654, "perplexity_per_token": 3.0, "perplexity_per_word": 9.0}
+    score |= {
+        "tokens": len(arrays["test"]) - 1,
+        "words": arrays["test"].n_words,
+        "bytes": arrays["test"].n_bytes,
+    }
+    facts = {"recipe": "toy", "recipe_content": recipe, "command": "python", "parameters": 7}
+    facts |= {"model_class": "LSTMForCausalLM", "scores": {"validation": score, "test": score}}
+    facts["baselines"] = [{"name": "a coin", "test": {"bits_per_byte": 8.0}}]
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    summary = tmp_path / "training_summary.json"
+    summary.write_text(json.dumps(facts))
+    for _ in range(2):
+        run_script(repository, monkeypatch, tmp_path, "--orders", 2, 3)
+    written = json.loads(summary.read_text())
+    assert [b["name"] for b in written["baselines"]] == ["a coin", "interpolated Kneser-Ney, order 3"]
+    assert {key: written[key] for key in facts if key != "baselines"} == {
+        k: facts[k] for k in facts if k != "baselines"
+    }
+    shown = f"{written['baselines'][1]['test']['bits_per_byte']:.4f}"
+    card = (tmp_path / "README.md").read_text()
+    assert "interpolated Kneser-Ney, order 3" in card and shown in card
+    out = capsys.readouterr().out
+    assert "0.9877" in out and shown in out
+
+    summary.write_text(json.dumps(facts | {"scores": {"test": score | {"tokens": 5}}}))
+    with pytest.raises(SystemExit, match=r"scored on 5 tokens of test, now there are \d+"):
+        run_script(repository, monkeypatch, tmp_path, "--orders", 2)
+
+
+def test_the_script_refuses_what_it_cannot_compare(repository, tmp_path, any_estimator, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=f"No token arrays in {tmp_path}"):
+        run_script(repository, monkeypatch, "--arrays", tmp_path)
+    with pytest.raises(SystemExit, match=f"{tmp_path} has no training_summary.json"):
+        run_script(repository, monkeypatch, tmp_path)
+    with pytest.raises(SystemExit):
+        run_script(repository, monkeypatch)
+    assert "give a model directory or --arrays" in capsys.readouterr().err

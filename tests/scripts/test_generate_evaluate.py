@@ -77,7 +77,16 @@ class TestEvaluate:
     def test_scores_are_the_loss_over_the_whole_text(self, run, checkpoint, tmp_path):
         """Against one forward pass over the same text, each token once."""
         (tmp_path / "text.txt").write_text("\n\n".join(TEXT), encoding="utf-8")
-        run("evaluate", checkpoint, "--file", tmp_path / "text.txt", "--streams", 1, "--output", tmp_path / "out.json")
+        run(
+            "evaluate",
+            checkpoint,
+            "--file",
+            tmp_path / "text.txt",
+            "--streams",
+            1,
+            "--output",
+            tmp_path / "out.json",
+        )
         scores = json.loads((tmp_path / "out.json").read_text())
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         ids = [tokenizer.eos_token_id]

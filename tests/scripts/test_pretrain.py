@@ -12,7 +12,16 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--tokenizer_vocab_size", "300", "--hidden_size", "16", "--embedding_size", "8", "--streams", "8"]
-SIZES += ["--segment_length", "16", "--num_train_epochs", "1", "--evaluation_streams", "2", "--cache_dir", "cache"]
+SIZES += [
+    "--segment_length",
+    "16",
+    "--num_train_epochs",
+    "1",
+    "--evaluation_streams",
+    "2",
+    "--cache_dir",
+    "cache",
+]
 LOCAL = ["--corpus", "null", "--train_file", "text.txt", "--output_dir", "out"]
 RUN_FILES = {
     "README.md", "config.json", "generation_config.json", "loss_curve.png", "model.safetensors", "recipe.yaml",
@@ -62,7 +71,9 @@ def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
         score = summary["scores"][split]
         assert score["perplexity_per_token"] < 40  # 300 at the start
         assert 0 < score["bits_per_byte"] < 3
-    assert summary["evaluations"][-1]["eval_loss"] == pytest.approx(summary["scores"]["validation"]["loss"], rel=0.05)
+    assert summary["evaluations"][-1]["eval_loss"] == pytest.approx(
+        summary["scores"]["validation"]["loss"], rel=0.05
+    )
     printed = capsys.readouterr().out
     assert "bits/byte" in printed and "In the beginning" in printed
     card = (output / "README.md").read_text()

@@ -50,7 +50,7 @@ class TestTrigger:
             when = published_trigger(losses, nonmono)
             assert seen == [when is not None and i >= when for i in range(14)]
             fired += when is not None
-        assert 0 < fired
+        assert fired > 0
 
     def test_a_steady_fall_never_fires_and_a_standstill_does(self):
         optimizer = NTASGD(nn.Linear(1, 1).parameters(), lr=0.1, nonmono=2)
@@ -163,7 +163,10 @@ class TestTrainerRun:
     def run(self, tiny_run, tmp_path, *callbacks, **arguments):
         spy = Spy()
         trainer = tiny_run.make_trainer(
-            tmp_path, optimizer="ntasgd", callbacks=[spy, *callbacks], **{"eval_steps": 1, "save_steps": 2, **arguments}
+            tmp_path,
+            optimizer="ntasgd",
+            callbacks=[spy, *callbacks],
+            **{"eval_steps": 1, "save_steps": 2, **arguments},
         )
         trainer.train()
         return trainer, spy
@@ -197,7 +200,11 @@ class TestTrainerRun:
     def test_load_best_model_at_end_is_refused(self, tiny_run, tmp_path):
         with pytest.raises(ValueError, match="load_best_model_at_end=True.*set it to False"):
             self.run(
-                tiny_run, tmp_path, load_best_model_at_end=True, metric_for_best_model="eval_loss", eval_steps=2
+                tiny_run,
+                tmp_path,
+                load_best_model_at_end=True,
+                metric_for_best_model="eval_loss",
+                eval_steps=2,
             )
 
     def test_no_evaluation_is_refused(self, tiny_run, tmp_path):
@@ -213,7 +220,11 @@ class TestTrainerRun:
         with pytest.raises(ValueError, match="no metric 'eval_loss'.*eval_a_loss.*eval_b_loss"):
             self.run(tiny_run, tmp_path, eval_dataset=sets)
         trainer = tiny_run.make_trainer(
-            tmp_path / "named", optimizer="ntasgd", eval_dataset=sets, eval_steps=1, averaged_metric="eval_b_loss"
+            tmp_path / "named",
+            optimizer="ntasgd",
+            eval_dataset=sets,
+            eval_steps=1,
+            averaged_metric="eval_b_loss",
         )
         trainer.train()
         history = trainer.state.log_history

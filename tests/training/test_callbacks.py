@@ -45,7 +45,9 @@ class SpoilWeights(TrainerCallback):
 class TestStopOnNonFiniteLoss:
     def test_nan_is_noticed_before_it_is_logged(self, tiny_run, tmp_path):
         trainer = tiny_run.make_trainer(tmp_path, callbacks=[SpoilLoss(3)])
-        with pytest.raises(FloatingPointError, match=r"loss is nan at update 3;.*learning_rate \(now 0.02\).*max_grad_norm"):
+        with pytest.raises(
+            FloatingPointError, match=r"loss is nan at update 3;.*learning_rate \(now 0.02\).*max_grad_norm"
+        ):
             trainer.train()
         assert [e["step"] for e in trainer.state.log_history if "loss" in e] == [1, 2]
 
@@ -69,7 +71,9 @@ class TestStopOnNonFiniteLoss:
 
     def test_weights_ruined_by_the_last_update_are_not_saved(self, tiny_run, tmp_path):
         trainer = tiny_run.make_trainer(tmp_path, callbacks=[SpoilWeights(4)])
-        with pytest.raises(FloatingPointError, match=r"After update 4 1 weights are not finite \(first: lm_head.bias\)"):
+        with pytest.raises(
+            FloatingPointError, match=r"After update 4 1 weights are not finite \(first: lm_head.bias\)"
+        ):
             trainer.train()
         assert newest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
 
@@ -207,7 +211,9 @@ class TestReadableProgress:
 
     def test_only_the_main_process_writes(self, capsys):
         progress = ReadableProgress(8)
-        state = SimpleNamespace(is_world_process_zero=False, global_step=1, max_steps=2, epoch=0.5, log_history=[{}])
+        state = SimpleNamespace(
+            is_world_process_zero=False, global_step=1, max_steps=2, epoch=0.5, log_history=[{}]
+        )
         args, control = SimpleNamespace(disable_tqdm=False), TrainerControl()
         progress.on_train_begin(args, state, control)
         progress.on_step_end(args, state, control)
@@ -221,7 +227,9 @@ class TestReadableProgress:
         clock = SimpleNamespace(now=0.0)
         monkeypatch.setattr("hfseq.training.callbacks.time.perf_counter", lambda: clock.now)
         progress = ReadableProgress(lambda update: 100 + update)
-        state = SimpleNamespace(is_world_process_zero=False, global_step=0, max_steps=9, epoch=0.5, log_history=[{}])
+        state = SimpleNamespace(
+            is_world_process_zero=False, global_step=0, max_steps=9, epoch=0.5, log_history=[{}]
+        )
         args, control = SimpleNamespace(disable_tqdm=True), TrainerControl()
         progress.on_train_begin(args, state, control)
         for seconds in (1, 2):
@@ -230,7 +238,9 @@ class TestReadableProgress:
             progress.on_step_end(args, state, control)
         logs = {"loss": 1.0, "learning_rate": 0.1}
         progress.on_log(args, state, control, logs=logs)
-        assert logs["tokens_per_second"] == 67.0 == state.log_history[-1]["tokens_per_second"]  # (100 + 101) / 3 s
+        assert (
+            logs["tokens_per_second"] == 67.0 == state.log_history[-1]["tokens_per_second"]
+        )  # (100 + 101) / 3 s
         clock.now += 50
         progress.on_evaluate(args, state, control)
         clock.now += 50
@@ -240,6 +250,10 @@ class TestReadableProgress:
         progress.on_step_end(args, state, control)
         progress.on_train_end(args, state, control)
         assert (progress.total_tokens, progress.total_seconds) == (303, 6.0)
+
+    def test_an_evaluation_without_training(self, tiny_run, tmp_path, capsys):
+        loss = tiny_run.make_trainer(tmp_path).evaluate()["eval_loss"]
+        assert capsys.readouterr().err.startswith(f"validation: loss {loss:.4f}")
 
     @pytest.mark.parametrize("disable_tqdm", [True, False])
     def test_it_takes_the_stock_ones_place(self, tiny_run, tmp_path, disable_tqdm):

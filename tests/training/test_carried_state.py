@@ -4,62 +4,49 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 from transformers import TrainingArguments
 
 from hfseq.training.carried_state import (
-    StreamWatch,
     check_stream_arguments,
     read_carried_state,
     write_carried_state,
 )
 
 
-def states(stream_ids: list[int], offset: float = 0.0) -> dict[str, torch.Tensor]:
-    """Layers 2, hidden 3; stream j's state is filled with j + offset."""
+def states(stream_ids: list[int]) -> dict[str, torch.Tensor]:
+    """Layers 2, hidden 3; stream j's state is filled with j."""
     ids = torch.tensor(stream_ids)
-    filled = (ids + offset).view(1, -1, 1).expand(2, -1, 3).contiguous()
+    filled = ids.float().view(1, -1, 1).expand(2, -1, 3).contiguous()
     return {"stream_id": ids, "block0.state0": filled, "block0.state1": -filled}
-
-
-def mask(*stream_ids: int, streams: int = 4) -> torch.Tensor:
-    return torch.zeros(streams, dtype=torch.bool).index_fill(0, torch.tensor(stream_ids), True)
 
 
 class TestFiles:
     def test_all_processes_files_together_are_the_whole_state(self, tmp_path):
-        write_carried_state(states([2, 0]), mask(0, 2), tmp_path, rank=0)
-        write_carried_state(states([1, 3]), mask(1, 3), tmp_path, rank=1)
+        write_carried_state(states([2, 0]), tmp_path, rank=0)
+        write_carried_state(states([1, 3]), tmp_path, rank=1)
         merged = read_carried_state(tmp_path, 4)
         expected = states([0, 1, 2, 3])
         assert merged.keys() == expected.keys()
         assert all(torch.equal(merged[k], expected[k]) for k in merged)
-
-    def test_a_stream_that_was_only_loaded_is_not_written(self, tmp_path):
-        """After a resume every process holds all streams, most of them as they were: stale."""
-        write_carried_state(states([0, 1, 2, 3], offset=0.5), mask(0, 1), tmp_path, rank=0)
-        write_carried_state(states([0, 1, 2, 3], offset=0.25), mask(2, 3), tmp_path, rank=1)
-        values = read_carried_state(tmp_path, 4)["block0.state0"][0, :, 0]
-        assert values.tolist() == [0.5, 1.5, 2.25, 3.25]
 
     def test_none_saved(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=f"{tmp_path} has no carried_state_.*start a new run"):
             read_carried_state(tmp_path, 4)
 
     def test_one_process_file_missing(self, tmp_path):
-        write_carried_state(states([0, 2]), mask(0, 2), tmp_path, rank=0)
+        write_carried_state(states([0, 2]), tmp_path, rank=0)
         with pytest.raises(ValueError, match=r"states of 2 streams \(1 files\), but this run has 4"):
             read_carried_state(tmp_path, 4)
 
     def test_a_stream_twice(self, tmp_path):
-        write_carried_state(states([0, 1]), mask(0, 1), tmp_path, rank=0)
-        write_carried_state(states([1, 2]), mask(1, 2), tmp_path, rank=1)
+        write_carried_state(states([0, 1]), tmp_path, rank=0)
+        write_carried_state(states([1, 2]), tmp_path, rank=1)
         with pytest.raises(ValueError, match="same number of streams"):
             read_carried_state(tmp_path, 4)
 
     def test_a_collator_without_stream_ids(self, tmp_path):
         with pytest.raises(ValueError, match="use StreamCollator"):
-            write_carried_state({}, mask(0), tmp_path, rank=0)
+            write_carried_state({}, tmp_path, rank=0)
 
     def test_nothing_partial_under_the_final_name(self, tmp_path, monkeypatch):
         def killed(tensors, path):
@@ -68,25 +55,8 @@ class TestFiles:
 
         monkeypatch.setattr("hfseq.training.carried_state.save_file", killed)
         with pytest.raises(KeyboardInterrupt):
-            write_carried_state(states([0]), mask(0, streams=1), tmp_path, rank=0)
+            write_carried_state(states([0]), tmp_path, rank=0)
         assert not list(tmp_path.glob("*.safetensors"))
-
-
-class TestStreamWatch:
-    class Model(nn.Module):
-        def forward(self, x, stream_id=None):
-            return x
-
-    def test_notes_trained_streams_only(self):
-        model = self.Model()
-        watch = StreamWatch(model, 5)
-        model(1, stream_id=torch.tensor([3, 1]))
-        model(1)
-        model.eval()(1, stream_id=torch.tensor([0]))
-        assert watch.trained().tolist() == [False, True, False, True, False]
-        watch.stop()
-        model.train()(1, stream_id=torch.tensor([2]))
-        assert not watch.trained()[2]
 
 
 class TestArguments:

@@ -29,7 +29,11 @@ def checkpoint(tmp_path):
 class TestMarker:
     def test_content(self, checkpoint):
         marker = json.loads((checkpoint(7) / MARKER_NAME).read_text())
-        assert marker == {"global_step": 7, "world_size": 1, "files": {"model.safetensors": 5, "sub/other": 1}}
+        assert marker == {
+            "global_step": 7,
+            "world_size": 1,
+            "files": {"model.safetensors": 5, "sub/other": 1},
+        }
 
     def test_newest_by_number_not_by_name(self, checkpoint, tmp_path):
         checkpoint(9)

@@ -56,7 +56,9 @@ def checkpoint_contents(directory: Path) -> dict:
         "weights": load_file(directory / "model.safetensors"),
         "optimizer": torch.load(directory / "optimizer.pt", weights_only=True),
         "scheduler": torch.load(directory / "scheduler.pt", weights_only=True),
-        "carried": {key: torch.cat([part[key] for part in carried], dim=1)[:, ids.argsort()] for key in carried[0]},
+        "carried": {
+            key: torch.cat([part[key] for part in carried], dim=1)[:, ids.argsort()] for key in carried[0]
+        },
         "log": [{k: v for k, v in entry.items() if not k.endswith(TIMES)} for entry in state["log_history"]],
     }
 
@@ -72,7 +74,9 @@ def test_resumed_is_uninterrupted_to_the_bit(tiny_run, tmp_path, optimizer):
     resumed.train(resume_from_checkpoint=str(parts / "checkpoint-4"))
 
     assert_same(checkpoint_contents(whole / "checkpoint-6"), checkpoint_contents(parts / "checkpoint-6"))
-    assert_same(dict(trainer.model.state_dict()), dict(resumed.model.state_dict()))  # the averages, for ntasgd
+    assert_same(
+        dict(trainer.model.state_dict()), dict(resumed.model.state_dict())
+    )  # the averages, for ntasgd
     if optimizer == "ntasgd":
         # the interruption came amid averaging
         assert resumed.optimizer.param_groups[0]["averaged_updates"] > 2
@@ -122,7 +126,7 @@ class TestRefusedResumes:
             trainer.train(resume_from_checkpoint=str(checkpoint))
 
     def test_from_elsewhere_without_saying_so(self, tiny_run, tmp_path):
-        """Trainer does not tell callbacks where it resumes from; a checkpoint of the same number must not be mixed up."""
+        """Trainer does not tell callbacks where it resumes from: a checkpoint of the same number must not do."""
         checkpoint = self.saved(tiny_run, tmp_path / "one")
         other = tmp_path / "two"
         tiny_run.make_trainer(other, learning_rate=0.01, callbacks=[tiny_run.StopAfter(2)]).train()
@@ -157,9 +161,13 @@ def two_processes(tiny_run, tmp_path_factory):
 class TestTwoProcesses:
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     def test_two_are_one(self, two_processes, optimizer):
-        one, two = (checkpoint_contents(two_processes / f"{n}-{optimizer}" / "checkpoint-6") for n in ("one", "two"))
+        one, two = (
+            checkpoint_contents(two_processes / f"{n}-{optimizer}" / "checkpoint-6") for n in ("one", "two")
+        )
         assert_same(one, two, rtol=1e-9)
-        marker = json.loads((two_processes / f"two-{optimizer}" / "checkpoint-6" / "complete.json").read_text())
+        marker = json.loads(
+            (two_processes / f"two-{optimizer}" / "checkpoint-6" / "complete.json").read_text()
+        )
         assert marker["world_size"] == 2
         assert {"carried_state_0.safetensors", "carried_state_1.safetensors"} <= marker["files"].keys()
 

@@ -25,7 +25,9 @@ from hfseq.training.optimizers import (
 def tiny_lstm(**fields) -> LSTMForCausalLM:
     torch.manual_seed(0)
     return LSTMForCausalLM(
-        LSTMConfig(**{"vocab_size": 20, "embedding_size": 6, "hidden_size": 8, "num_hidden_layers": 2, **fields})
+        LSTMConfig(
+            **{"vocab_size": 20, "embedding_size": 6, "hidden_size": 8, "num_hidden_layers": 2, **fields}
+        )
     )
 
 
@@ -127,7 +129,9 @@ class TestMuon:
         model = tiny_lstm(tie_word_embeddings=False)
         optimizer = build_muon(model, lr=0.01, weight_decay=0.1)
         by_muon = [p for group in optimizer.param_groups if group["gates"] for p in group["params"]]
-        assert names_of(model, by_muon) == {f"model.blocks.0.rnn.weight_{x}_l{i}" for x in ("ih", "hh") for i in (0, 1)}
+        assert names_of(model, by_muon) == {
+            f"model.blocks.0.rnn.weight_{x}_l{i}" for x in ("ih", "hh") for i in (0, 1)
+        }
         everything = [p for group in optimizer.param_groups for p in group["params"]]
         assert len(everything) == len({id(p) for p in everything}) == len(list(model.parameters()))
 
@@ -136,7 +140,11 @@ class TestMuon:
         other = copy.deepcopy(model)
         train(model, build_muon(model, lr=0.01, weight_decay=0.1), 1)
         train(other, build_adamw(other, lr=0.01, weight_decay=0.1), 1)
-        same = {n for (n, p), q in zip(model.named_parameters(), other.parameters(), strict=True) if torch.equal(p, q)}
+        same = {
+            n
+            for (n, p), q in zip(model.named_parameters(), other.parameters(), strict=True)
+            if torch.equal(p, q)
+        }
         assert same == {n for n, p in model.named_parameters() if p.ndim < 2 or "embed_tokens" in n}
 
     def test_update_has_the_size_of_adamws(self):
@@ -203,7 +211,12 @@ class TestFactory:
 
     def test_arguments_arrive(self, tmp_path):
         args = TrainingArguments(
-            output_dir=tmp_path, learning_rate=0.3, weight_decay=0.7, adam_beta1=0.8, adam_epsilon=1e-3, use_cpu=True
+            output_dir=tmp_path,
+            learning_rate=0.3,
+            weight_decay=0.7,
+            adam_beta1=0.8,
+            adam_epsilon=1e-3,
+            use_cpu=True,
         )
         for name in ("adamw", "muon"):
             factory, kwargs = optimizer_factory(name, args)

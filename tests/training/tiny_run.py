@@ -57,7 +57,9 @@ def text(tokens: int, seed: int) -> np.ndarray:
 
 
 def train_plan(**options) -> StreamPlan:
-    return StreamPlan(text(STREAMS * 12 - 1, 0), **{"streams": STREAMS, "segment_length": 4, "epochs": 2, **options})
+    return StreamPlan(
+        text(STREAMS * 12 - 1, 0), **{"streams": STREAMS, "segment_length": 4, "epochs": 2, **options}
+    )
 
 
 def evaluation_plan() -> StreamPlan:
@@ -172,7 +174,9 @@ def two_processes(folder: Path) -> None:
     # Twice interrupted: at the second resume, what each process only loaded is stale.
     parts = folder / "two-in-parts"
     make_trainer(parts, callbacks=[StopAfter(2)], **fields).train()
-    make_trainer(parts, callbacks=[StopAfter(4)], **fields).train(resume_from_checkpoint=str(parts / "checkpoint-2"))
+    make_trainer(parts, callbacks=[StopAfter(4)], **fields).train(
+        resume_from_checkpoint=str(parts / "checkpoint-2")
+    )
     make_trainer(parts, **fields).train(resume_from_checkpoint=str(parts / "checkpoint-4"))
 
     started_alone = folder / "one-then-two"

@@ -1,0 +1,183 @@
+"""scripts/benchmark.py runs, compares equal things and writes what it measured; how fast things are is not tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def benchmark(repository):
+    """The script as a module."""
+    specification = importlib.util.spec_from_file_location(
+        "hfseq_benchmark", repository / "scripts" / "benchmark.py"
+    )
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    yield module
+    del sys.modules[specification.name]
+
+
+@pytest.fixture
+def report(benchmark):
+    return benchmark.Report(benchmark.Settings(quick=True))
+
+
+@pytest.fixture
+def size(benchmark):
+    return benchmark.Size(vocabulary=50, width=8, layers=2, rows=3, time=5)
+
+
+def run(repository, *arguments):
+    command = [sys.executable, str(repository / "scripts" / "benchmark.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def result(repository, tmp_path_factory):
+    output = tmp_path_factory.mktemp("benchmark") / "result.json"
+    done = run(repository, "all", "--quick", "--output", output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads(output.read_text())
+
+
+def test_all_quick_writes_every_line_of_the_recurrent_models(result):
+    _, written = result
+    names = {line["name"].split(",")[0] for line in written["lines"]}
+    assert {
+        "LSTM training",
+        "LSTM training memory",
+        "LSTM training on streams",
+        "LSTM decoding",
+        "import hfseq: seconds more",
+        "tokenising",
+        "batching [4 x 16]",
+    } <= names
+    for line in written["lines"]:
+        assert all(math.isfinite(line[key]) and line[key] > 0 for key in ("ours", "theirs", "ratio")), line
+    assert written["failures"] == []
+
+
+def test_quick_run_measures_nothing_and_claims_nothing(result):
+    _, written = result
+    assert all(line["goal"] is None and line["met"] is None for line in written["lines"])
+
+
+def test_both_clocks_and_every_turn_are_in_the_output(result):
+    _, written = result
+    training = next(line for line in written["lines"] if line["name"].startswith("LSTM training, "))
+    for clock in ("cpu", "wall"):
+        assert set(training["details"][clock]) == {"ours", "theirs", "ratio", "ratios"}
+        assert len(training["details"][clock]["ratios"]) == 2
+    assert training["ratio"] == training["details"]["cpu"]["ratio"]
+
+
+def test_machine_versions_and_load_are_in_the_output(result):
+    _, written = result
+    assert written["machine"]["cores"] >= 1 and written["machine"]["cpu"]
+    assert written["versions"]["torch"] == torch.__version__
+    assert written["versions"]["hfseq"].startswith("0.")
+    assert len(written["load average before"]) == 3
+
+
+def test_every_comparison_was_checked_for_equality(result):
+    _, written = result
+    checked = " ".join(written["checks"])
+    for what in ("training, ", ": gradients", "padded batches", "decoding", "tokenising", "batching"):
+        assert what in checked
+    assert all(check["error"] <= check["limit"] for check in written["checks"].values())
+
+
+def test_table_ends_the_output(result):
+    printed, written = result
+    table = printed.strip().splitlines()[-len(written["lines"]) - 1 :]
+    assert table[0].split()[:2] == ["what", "against"]
+    for row, line in zip(table[1:], written["lines"], strict=True):
+        assert row.startswith(line["name"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lstm", "--threads", "0"], "--threads must be at least 1, not 0"),
+        (["lstm", "--output", "no/such/folder/x.json"], "there is no directory no/such/folder"),
+        (["bert"], "invalid choice"),
+        pytest.param(
+            ["lstm", "--device", "cuda"],
+            "torch sees no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_bad_arguments_say_what_to_do(benchmark, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unequal_training_is_void(benchmark, report, size):
+    ours = benchmark.our_model(size, "cpu")
+    peer = benchmark.with_our_weights(benchmark.NaiveLanguageModel(size), ours)
+    batches = benchmark.stream_batches(size, 2, "cpu")
+    benchmark.check_equal_training(report, "equal", ours, peer, batches)
+    with torch.no_grad():
+        peer.rnn.bias_hh_l1[0] += 0.01
+    peer.state = None
+    ours.carried_states.clear()
+    with pytest.raises(benchmark.VoidComparisonError, match="unequal"):
+        benchmark.check_equal_training(report, "unequal", ours, peer, batches)
+
+
+def test_not_a_number_is_void(benchmark, report):
+    with pytest.raises(benchmark.VoidComparisonError):
+        report.check("losses", math.nan, 1.0)
+
+
+def test_void_section_is_reported_and_the_next_one_runs(benchmark, report, tmp_path):
+    report.output = tmp_path / "result.json"
+    report.section(lambda report: report.check("losses", 2.0, 1.0))
+    report.section(lambda report: report.check("others", 0.5, 1.0))
+    written = json.loads(report.output.read_text())
+    assert len(written["failures"]) == 1 and "losses" in written["failures"][0]
+    assert set(written["checks"]) == {"losses", "others"}
+
+
+@pytest.mark.parametrize(
+    "goal,at_least,met", [(1.3, True, True), (1.5, True, False), (1.5, False, True), (None, True, None)]
+)
+def test_verdict(benchmark, goal, at_least, met):
+    line = benchmark.Line("a", "b", 1.0, 1.0, "x", 1.4, goal, at_least)
+    assert line.met is met
+    assert line.cells()[-2] == {True: "met", False: "NOT MET", None: ""}[met]
+
+
+def test_ratio_is_the_median_over_turns_of_theirs_by_ours(benchmark, report):
+    ours = benchmark.Times(wall=[1.0, 2.0, 4.0], cpu=[1.0, 1.0, 1.0])
+    theirs = benchmark.Times(wall=[3.0, 4.0, 12.0], cpu=[1.5, 2.0, 9.0])
+    report.compare("line", "peer", "tokens/s", 10, ours, theirs)
+    line = report.lines[0]
+    assert (line.ratio, line.ours, line.theirs) == (2.0, 10.0, 5.0)
+    assert line.details["wall"]["ratio"] == 3.0
+
+
+def test_what_only_a_gpu_measures_runs_on_a_cpu_too(benchmark, report, size):
+    """So that a machine with a GPU is not lent for finding a typing error."""
+    benchmark.device_checks(report)
+    benchmark.precision_lines(report, size, "fp32")
+    benchmark.decoding_paths(report, size)
+    assert {
+        "output loss",
+        "carried state",
+        "padding on the left",
+        "generate() with and without cache",
+    } <= set(report.checks)
+    assert any(line.name.startswith("LSTM layers, fp32") for line in report.lines)
