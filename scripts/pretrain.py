@@ -298,7 +298,7 @@ def finish(recipe, trainer, tokenizer, arrays, output: Path, seconds: float, pro
         "model_class": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
-        "train_tokens": int(len(arrays["train"].tokens)),
+        "train_tokens": len(arrays["train"].tokens),
         "train_bytes": int(arrays["train"].n_bytes),
         "train_documents": int(arrays["train"].n_documents),
         "updates": trainer.state.global_step,

@@ -1,4 +1,4 @@
-"""The README's Python blocks run, in the order they stand, on a checkpoint that its first command makes (made smaller)."""
+"""The README's Python blocks run, in their order, on a checkpoint that its first command makes (made smaller)."""
 
 import re
 import subprocess

@@ -18,7 +18,6 @@ from .kinds import IGNORE_INDEX
 from .training_runs import trainer
 from .violation import ContractViolation, require, run_checks
 
-
 # What a refusal may be; configs of transformers raise the last (it wraps the ValueError of a validator).
 REFUSALS = (ValueError, TypeError, StrictDataclassError)
 SHAPE = (3, 5)  # [rows, time] of the batches that are spoilt
@@ -94,7 +93,9 @@ def require_refused(bad: BadInput, model, batch) -> None:
         missing = [word for word in bad.words if word not in str(error)]
         require(not missing, f"{bad.what}: the message does not name {missing}: {error}")
     except Exception as error:
-        raise ContractViolation(f"{bad.what}: {type(error).__name__} instead of a ValueError: {error}") from error
+        raise ContractViolation(
+            f"{bad.what}: {type(error).__name__} instead of a ValueError: {error}"
+        ) from error
     else:
         raise ContractViolation(f"{bad.what}: accepted")
 
@@ -130,7 +131,10 @@ def rows_of_padding_alone(case: Case) -> None:
             finite = parameter.grad is None or bool(torch.isfinite(parameter.grad).all())
             require(finite, f"a row of padding alone makes the gradient of {name} non-finite")
     for name, value in case.outputs(model.eval(), batch).items():
-        require(bool(torch.isfinite(value[0]).all()), f"a row of padding alone makes {name} of its neighbour non-finite")
+        require(
+            bool(torch.isfinite(value[0]).all()),
+            f"a row of padding alone makes {name} of its neighbour non-finite",
+        )
 
 
 def a_non_finite_loss_stops_the_run(case: Case) -> None:

@@ -8,6 +8,8 @@ Token-for-token claims are made in float64: in float32 two right models may brea
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -64,7 +66,10 @@ class Decoder:
             name: value for name, value in batch.items() if name in ("features", "encoder_attention_mask")
         }
         if case.kind.is_encoder_decoder:
-            source = {case.kind.ids["source"]: batch[case.kind.ids["source"]], "attention_mask": batch["attention_mask"]}
+            source = {
+                case.kind.ids["source"]: batch[case.kind.ids["source"]],
+                "attention_mask": batch["attention_mask"],
+            }
             with torch.no_grad():
                 self.context["encoder_outputs"] = model.get_encoder()(**source)
             self.context["attention_mask"] = batch["attention_mask"]
@@ -77,7 +82,11 @@ class Decoder:
         """Feeds positions start to stop of the chosen rows; returns (outputs at these positions, cache)."""
         rows = torch.arange(len(self.ids)) if rows is None else rows
         mask = self.mask[rows]
-        inputs = {self.ids_name: self.ids[rows, start:stop], self.mask_name: mask[:, :stop], **self._context(rows)}
+        inputs = {
+            self.ids_name: self.ids[rows, start:stop],
+            self.mask_name: mask[:, :stop],
+            **self._context(rows),
+        }
         if self.case.takes_positions:
             inputs["position_ids"] = positions(mask)[:, start:stop]
         with torch.no_grad():
@@ -101,7 +110,10 @@ def _decoders(case: Case, side: str = "right", extra: int = 0) -> Iterator[tuple
     lengths = [total] * 3 if side == "right" else [total, total - 4, total - 8]
     for model, precision in case.models():
         rows = case.rows(model.config, lengths)
-        yield Decoder(case, model, case.batch(rows, model.config, side=side, extra=extra)), precision.tolerance
+        yield (
+            Decoder(case, model, case.batch(rows, model.config, side=side, extra=extra)),
+            precision.tolerance,
+        )
 
 
 def _require_chunks_agree(what: str, decoder: Decoder, chunks: tuple[int, ...], tolerance: float) -> None:
@@ -112,7 +124,10 @@ def _require_chunks_agree(what: str, decoder: Decoder, chunks: tuple[int, ...], 
         real = decoder.mask[:, start : start + size].bool()
         require(cache is not None, f"{what}: use_cache=True returned no cache")
         require_close(
-            f"{what}, positions {start} to {start + size}", got[real], expected[:, start : start + size][real], tolerance
+            f"{what}, positions {start} to {start + size}",
+            got[real],
+            expected[:, start : start + size][real],
+            tolerance,
         )
         start += size
 
@@ -223,7 +238,9 @@ def cropped_cache(case: Case) -> None:
         cache.activate_past_recording()
         _, cache = decoder.run(3, 7, cache)
         cache.crop(-4)
-        require(cache.get_seq_length() == 3, f"3 tokens were left, get_seq_length() says {cache.get_seq_length()}")
+        require(
+            cache.get_seq_length() == 3, f"3 tokens were left, get_seq_length() says {cache.get_seq_length()}"
+        )
         got, cache = decoder.run(3, 8, cache)
         require_close("after all of the last 4 tokens were cropped", got, expected[:, 3:8], tolerance)
         cache.crop(-2)
@@ -240,24 +257,38 @@ def cropped_cache(case: Case) -> None:
 def generator_model(case: Case, prompts: int = 3) -> tuple[PreTrainedModel, Batch]:
     """A model whose greedy continuations are varied enough that a wrong state would show, and its prompts.
 
-    Random models like to repeat one token; a few seeds are tried.
+    Raises:
+        ContractViolation: there is none, every comparison of tokens would be vacuous.
     """
-    best = None
-    for seed in range(1 if case.load else 8):
-        model = case.model(FLOAT64, seed=seed)
-        rows = case.rows(model.config, [7, 4, 5, 6][:prompts], seed=seed)
-        prompt = prompt_of(case, case.batch(rows, model.config, side=prompt_side(case)))
-        new = continuation(case, generate(model, prompt), prompt)
-        variety = sum(len(set(row.tolist())) for row in new) / len(new)
-        if best is None or variety > best[0]:
-            best = variety, model, prompt
-        if variety >= 4:
-            break
+    seed, (beams_differ, variety) = _varied_seed(case)
     require(
-        bool(case.load) or best[0] >= 2.5,
-        f"vacuous: greedy decoding gave only {best[0]:.1f} different tokens in {NEW_TOKENS}; raise Case.sharpness",
+        bool(case.load) or (beams_differ and variety >= 2.5),
+        f"vacuous: greedy decoding gave only {variety:.1f} different tokens in {NEW_TOKENS}, beam search "
+        f"{'others' if beams_differ else 'the same'}; change Case.sharpness",
     )
-    return best[1], best[2]
+    return _model_and_prompts(case, seed, prompts)
+
+
+@functools.cache
+def _varied_seed(case: Case) -> tuple[int, tuple[bool, float]]:
+    """Random models like to repeat one token: the best of a few seeds, whether beams find something else than greedy
+    decoding, and how many different tokens it gives."""
+    best = 0, (False, 0.0)
+    for seed in range(1 if case.load else 12):
+        model, prompt = _model_and_prompts(case, seed, prompts=3)
+        tokens = generate(model, prompt)
+        variety = sum(len(set(row.tolist())) for row in continuation(case, tokens, prompt)) / len(tokens)
+        found = seed, (not torch.equal(tokens, generate(model, prompt, num_beams=5)), variety)
+        best = max(best, found, key=lambda pair: pair[1])
+        if found[1] >= (True, 4.0):
+            break
+    return best
+
+
+def _model_and_prompts(case: Case, seed: int, prompts: int) -> tuple[PreTrainedModel, Batch]:
+    model = case.model(FLOAT64, seed=seed)
+    rows = case.rows(model.config, [7, 4, 5, 6][:prompts], seed=seed)
+    return model, prompt_of(case, case.batch(rows, model.config, side=prompt_side(case)))
 
 
 def prompt_side(case: Case) -> str:
@@ -276,7 +307,9 @@ def row_of(prompt: Batch, row: int) -> Batch:
     keep = prompt["attention_mask"][row].bool()
     time = prompt["attention_mask"].shape[1]
     return {
-        name: value[row : row + 1, keep] if value.ndim > 1 and value.shape[1] == time else value[row : row + 1]
+        name: value[row : row + 1, keep]
+        if value.ndim > 1 and value.shape[1] == time
+        else value[row : row + 1]
         for name, value in prompt.items()
     }
 
@@ -330,11 +363,6 @@ def beam_search(case: Case) -> None:
         plain = generate(model, prompt, use_cache=False, **options)
         require_same_tokens(f"{beams} beams with a cache", cached.sequences, plain.sequences)
         require_close(f"scores of {beams} beams", cached.sequences_scores, plain.sequences_scores, 1e-5)
-    one = generate(model, prompt)
-    require(
-        bool(case.load) or not torch.equal(one, cached.sequences),
-        "vacuous: five beams found what greedy decoding finds, for every prompt",
-    )
 
 
 def sampling(case: Case) -> None:
@@ -423,7 +451,7 @@ def logits_processors(case: Case) -> None:
             require(not used, f"with {options}: bad words {sorted(used)} were generated")
         if "no_repeat_ngram_size" in options:
             for row in new.tolist():
-                pairs = list(zip(row, row[1:], strict=False))
+                pairs = list(itertools.pairwise(row))
                 require(len(set(pairs)) == len(pairs), f"with {options}: {row} repeats a pair of tokens")
 
 
@@ -438,14 +466,17 @@ def prefix_allowed_tokens(case: Case) -> None:
         options = {"prefix_allowed_tokens_fn": allowed, "num_beams": beams}
         cached = generate(model, prompt, **options)
         require_same_tokens(
-            f"prefix_allowed_tokens_fn, {beams} beams", cached, generate(model, prompt, use_cache=False, **options)
+            f"prefix_allowed_tokens_fn, {beams} beams",
+            cached,
+            generate(model, prompt, use_cache=False, **options),
         )
         start = cached.shape[1] - NEW_TOKENS
         for row, sentence in enumerate(cached):
             for t in range(start, cached.shape[1]):
                 legal = allowed(row, sentence[:t])
                 require(
-                    int(sentence[t]) in legal, f"prefix_allowed_tokens_fn: {int(sentence[t])} is not among {legal}"
+                    int(sentence[t]) in legal,
+                    f"prefix_allowed_tokens_fn: {int(sentence[t])} is not among {legal}",
                 )
 
 
@@ -465,7 +496,8 @@ def end_of_sequence(case: Case) -> None:
     model, prompt = generator_model(case)
     free = continuation(case, generate(model, prompt), prompt)
     row, position = next(
-        ((r, t) for t in range(2, NEW_TOKENS) for r in range(len(free)) if free[r, t] not in free[r, :t]), (0, 0)
+        ((r, t) for t in range(2, NEW_TOKENS) for r in range(len(free)) if free[r, t] not in free[r, :t]),
+        (0, 0),
     )
     eos = int(free[row, position])
     pad = model.config.get_text_config().pad_token_id or 0
@@ -485,13 +517,17 @@ def end_of_sequence(case: Case) -> None:
 
 def several_sequences_per_prompt(case: Case) -> None:
     model, prompt = generator_model(case)
-    for options in ({"num_beams": 4, "num_return_sequences": 3}, {"do_sample": True, "num_return_sequences": 3}):
+    for options in (
+        {"num_beams": 4, "num_return_sequences": 3},
+        {"do_sample": True, "num_return_sequences": 3},
+    ):
         runs = []
         for use_cache in (True, False):
             torch.manual_seed(0)
             runs.append(generate(model, prompt, use_cache=use_cache, **options))
         require(
-            len(runs[0]) == 3 * len(prompt["input_ids"]), f"{options}: {len(runs[0])} rows for {len(prompt)} prompts"
+            len(runs[0]) == 3 * len(prompt["input_ids"]),
+            f"{options}: {len(runs[0])} rows for {len(prompt)} prompts",
         )
         require_same_tokens(f"with {options}", runs[0], runs[1])
 

@@ -39,7 +39,7 @@ class BadInput:
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A model class in one configuration.
 
@@ -55,6 +55,7 @@ class Case:
         streams: carries its state along `stream_id` in training.
         bad_inputs: what only this family refuses.
         full: runs only in the full matrix (`make contracts`).
+        in_subprocesses: stands for its class in the contracts that run in a subprocess (the full matrix runs all).
         load: loads given weights under a changed config, for a checkpoint; None for random weights.
     """
 
@@ -69,6 +70,7 @@ class Case:
     streams: bool = False
     bad_inputs: tuple[BadInput, ...] = ()
     full: bool = False
+    in_subprocesses: bool = False
     load: Callable[[PreTrainedConfig], PreTrainedModel] | None = None
 
     def config(self, *, dropout: bool = False, **overrides) -> PreTrainedConfig:
@@ -106,7 +108,13 @@ class Case:
         ]
 
     def batch(
-        self, rows: list[Row], config: PreTrainedConfig, *, side: str = "right", extra: int = 0, junk: int | None = None
+        self,
+        rows: list[Row],
+        config: PreTrainedConfig,
+        *,
+        side: str = "right",
+        extra: int = 0,
+        junk: int | None = None,
     ) -> Batch:
         """Pads rows to one batch with masks (and position_ids, where the class takes them).
 
@@ -174,7 +182,9 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 def dropout_fields(config: PreTrainedConfig) -> list[str]:
     """Names of the fields that hold a probability of dropping something."""
     return [
-        name for name, value in config.to_dict().items() if "drop" in name and isinstance(value, float) and value > 0
+        name
+        for name, value in config.to_dict().items()
+        if "drop" in name and isinstance(value, float) and value > 0
     ]
 
 
@@ -197,7 +207,9 @@ def _recurrent_bad_inputs() -> tuple[BadInput, ...]:
 
     def stream(**others):
         def call(model, batch):
-            return model(input_ids=batch["input_ids"], stream_id=torch.arange(len(batch["input_ids"])), **others)
+            return model(
+                input_ids=batch["input_ids"], stream_id=torch.arange(len(batch["input_ids"])), **others
+            )
 
         return call
 
@@ -222,7 +234,9 @@ def _recurrent_bad_inputs() -> tuple[BadInput, ...]:
             lambda model, batch: model(**batch, past_key_values=DynamicCache(), use_cache=True),
             ("DynamicCache", "RecurrentCache"),
         ),
-        BadInput("streams with a mask", stream(attention_mask=torch.ones(3, 5)), ("stream_id", "attention_mask")),
+        BadInput(
+            "streams with a mask", stream(attention_mask=torch.ones(3, 5)), ("stream_id", "attention_mask")
+        ),
         BadInput("cropping tokens that were not recorded", crop_too_much, ("2", "activate_past_recording")),
     )
 
@@ -241,7 +255,6 @@ def _recurrent_cases() -> Iterator[Case]:
         }  # fmt: skip
         return make
 
-    untied = {"tie_word_embeddings": False}
     # Everything AWD-LSTM has; the last layer is as wide as the embedding, so there are two blocks and no projection.
     awd = {
         "num_hidden_layers": 3, "last_hidden_size": 12,
@@ -249,23 +262,32 @@ def _recurrent_cases() -> Iterator[Case]:
         "embedding_dropout": 0.1, "weight_dropout": 0.3,
         "activation_regularization": 2.0, "temporal_activation_regularization": 1.0,
     }  # fmt: skip
-    dropped = {**untied, "input_dropout": 0.2, "hidden_dropout": 0.3, "output_dropout": 0.2}
-    variants = {"untied": untied, "tied": {}, "awd": awd, "dropped": dropped, "narrow": {"last_hidden_size": 10}}
+    dropped = {"input_dropout": 0.2, "hidden_dropout": 0.3, "output_dropout": 0.2}
+    variants = {
+        "untied": {"tie_word_embeddings": False, **dropped},
+        "tied": {},
+        "awd": awd,
+        "narrow": {"last_hidden_size": 10, **dropped},
+    }
     cells = [
-        ("LSTM", configs.LSTMConfig, {}, 0.7),
-        ("GRU", configs.GRUConfig, {}, 0.7),
-        ("RNN", configs.RNNConfig, {"nonlinearity": "tanh"}, 0.7),
+        ("LSTM", configs.LSTMConfig, {}, 0.7, ("untied", "tied", "awd")),
+        ("GRU", configs.GRUConfig, {}, 0.7, ("tied", "awd")),
+        ("RNN", configs.RNNConfig, {"nonlinearity": "tanh"}, 0.7, ("untied", "awd")),
         # ReLU states grow with the power of the matrix' norm: at 0.7 every softmax would be one-hot.
-        ("RNN-relu", configs.RNNConfig, {"nonlinearity": "relu"}, 0.3),
+        ("RNN-relu", configs.RNNConfig, {"nonlinearity": "relu"}, 0.3, ("tied",)),
     ]
     bad_inputs = _recurrent_bad_inputs()
-    for cell, config, fields, sharpness in cells:
+    for cell, config, fields, sharpness, quick in cells:
         prefix = cell.split("-")[0]
         shared = {"family": "recurrent", "sharpness": sharpness, "streams": True, "bad_inputs": bad_inputs}
         yield Case(
-            f"{cell}Model", model_class=getattr(models, f"{prefix}Model"), kind=CAUSAL_BASE,
-            make_config=tiny(config, **fields, **variants["awd"]), **shared,
-        )  # fmt: skip
+            f"{cell}Model",
+            model_class=getattr(models, f"{prefix}Model"),
+            kind=CAUSAL_BASE,
+            make_config=tiny(config, **fields, **awd),
+            in_subprocesses=cell == prefix,
+            **shared,
+        )
         for variant, options in variants.items():
             yield Case(
                 f"{cell}ForCausalLM-{variant}",
@@ -273,7 +295,9 @@ def _recurrent_cases() -> Iterator[Case]:
                 kind=CAUSAL_LM,
                 make_config=tiny(config, **fields, **options),
                 plain={"activation_regularization": 0.0, "temporal_activation_regularization": 0.0},
-                full=cell == "RNN-relu" and variant != "untied" or variant in ("dropped", "narrow") and cell != "LSTM",
+                # Tied with a projection: the most parameters that a loss must reach, and a tie.
+                in_subprocesses=variant == "tied" and cell == prefix,
+                full=variant not in quick,
                 **shared,
             )
 
@@ -286,8 +310,14 @@ def find_cases(source: str, names: Iterable[str]) -> list[Case]:
     """The cases of the given names, in a subprocess.
 
     Args:
-        source: "module:ATTRIBUTE" or "/path/file.py:ATTRIBUTE", a sequence of cases.
+        source: "module:ATTRIBUTE" or "/path/file.py:ATTRIBUTE", a sequence of cases; or "checkpoint:PATH" and
+            "trusted-checkpoint:PATH" for the single case of a checkpoint (whose own code runs only if trusted).
     """
+    scheme, _, path = source.partition(":")
+    if scheme in ("checkpoint", "trusted-checkpoint"):
+        from .checkpoints import checkpoint_case
+
+        return [checkpoint_case(path, trust_remote_code=scheme.startswith("trusted"))]
     place, _, attribute = source.rpartition(":")
     if place.endswith(".py"):
         spec = importlib.util.spec_from_file_location("given_cases", place)

@@ -43,7 +43,9 @@ def _require_causal(case: Case, model: PreTrainedModel, tolerance: float) -> Non
         other = torch.where(noise == batch[ids_name][:, t:], noise.roll(1, 1), noise)
         changed[ids_name][:, t:] = other
         got = _outputs(case, model, changed)
-        require_close(f"positions before {t} after a change of {t} and later", got[:, :t], reference[:, :t], tolerance)
+        require_close(
+            f"positions before {t} after a change of {t} and later", got[:, :t], reference[:, :t], tolerance
+        )
         if not torch.equal(changed[ids_name][:, t], batch[ids_name][:, t]):
             moved = float((got[:, t] - reference[:, t]).abs().max())
             require(moved > 0, f"vacuous: changing token {t} does not change the output there")
@@ -82,7 +84,9 @@ def no_gradient_from_the_past_to_the_future(case: Case) -> None:
         (gradient,) = torch.autograd.grad(output[0, t] @ direction, embeds, retain_graph=True)
         future = float(gradient[0, t + 1 :].abs().max()) if t + 1 < gradient.shape[1] else 0.0
         require(future == 0, f"output {t} has a gradient of {future:.1e} in the embeddings after it")
-        require(float(gradient[0, : t + 1].abs().max()) > 0, f"vacuous: output {t} does not depend on its past")
+        require(
+            float(gradient[0, : t + 1].abs().max()) > 0, f"vacuous: output {t} does not depend on its past"
+        )
 
 
 def the_loss_scores_the_next_token(case: Case) -> None:
@@ -99,5 +103,9 @@ def the_loss_scores_the_next_token(case: Case) -> None:
             loss = model(**{**batch, "labels": labels}, inputs_embeds=embeds).loss
             (gradient,) = torch.autograd.grad(loss, embeds, allow_unused=True)
             leak = float(gradient[0, t:].abs().max())
-            require(leak == 0, f"the loss of token {t} depends on token {t} or later ones (gradient {leak:.1e})")
-            require(float(gradient[0, :t].abs().max()) > 0, f"vacuous: the loss of token {t} ignores its past")
+            require(
+                leak == 0, f"the loss of token {t} depends on token {t} or later ones (gradient {leak:.1e})"
+            )
+            require(
+                float(gradient[0, :t].abs().max()) > 0, f"vacuous: the loss of token {t} ignores its past"
+            )

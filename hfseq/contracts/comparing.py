@@ -89,7 +89,8 @@ def require_close_gradients(
 ) -> None:
     """Raises unless all gradients agree, each relative to its own size but at least 0.001 of the largest one."""
     require(
-        got.keys() == expected.keys(), f"{what}: gradients of {sorted(got.keys() ^ expected.keys())} on one side only"
+        got.keys() == expected.keys(),
+        f"{what}: gradients of {sorted(got.keys() ^ expected.keys())} on one side only",
     )
     floor = 1e-3 * max((float(g.abs().max()) for g in expected.values()), default=0.0)
     for name, gradient in expected.items():

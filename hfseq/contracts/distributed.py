@@ -159,7 +159,9 @@ def fully_sharded(case: Case, root: Path) -> None:
 
     state = {name: torch.zeros_like(value) for name, value in got.items() if name != "losses"}
     checkpoint.load(state, checkpoint_id=str(root / "fsdp-sharded"), no_dist=True)
-    require_same_bits("sharded checkpoint in one process", state, {n: v for n, v in got.items() if n != "losses"})
+    require_same_bits(
+        "sharded checkpoint in one process", state, {n: v for n, v in got.items() if n != "losses"}
+    )
 
 
 AFTER_THE_WORKERS = (
@@ -203,14 +205,20 @@ def _require_same_on_all_ranks(what: str, tensors: dict[str, torch.Tensor]) -> N
 def work_fsdp(case: Case, root: Path) -> None:
     """The same updates as `train_rows` by hand, sharded; the weights come from one process's checkpoint."""
     from torch.distributed import checkpoint
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_model_state_dict,
+        set_model_state_dict,
+    )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    full = case.model(FLOAT64)
-    model = case.model(FLOAT64, seed=1)
+    full, model = case.model(FLOAT64), case.model(FLOAT64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
     mesh = init_device_mesh("cpu", (world,))
     blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or [])]
     require(bool(blocks), "no module is listed in _no_split_modules")

@@ -20,13 +20,13 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """The exported model computes something else."""
 
 
 def require(condition: bool, message: str) -> None:
     if not condition:
-        raise Mismatch(message)
+        raise MismatchError(message)
 
 
 def require_close(what: str, got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-9) -> None:
@@ -50,7 +50,9 @@ def probe(directory: Path, scratch: Path) -> None:
     require(tokenizer("w3 w5")["input_ids"] == [3, 5], "the tokenizer does not read 'w3 w5'")
     model = auto.from_pretrained(directory, dtype=torch.float64, **trusted)
     require(type(model).__name__ == facts["class"], f"loaded a {type(model).__name__}")
-    require(type(model).__module__.startswith("transformers_modules"), f"loaded from {type(model).__module__}")
+    require(
+        type(model).__module__.startswith("transformers_modules"), f"loaded from {type(model).__module__}"
+    )
     compare_outputs(model, tensors)
 
     # Every head of the family, whichever was saved.
@@ -68,7 +70,9 @@ def probe(directory: Path, scratch: Path) -> None:
         compare_generation(model, tensors, facts)
     if facts["auto_class"] == "AutoModelForCausalLM":
         pipe = transformers.pipeline("text-generation", model=str(directory), **trusted)
-        text = pipe("w3 w5 w7", max_new_tokens=3, do_sample=False, return_full_text=False)[0]["generated_text"]
+        text = pipe("w3 w5 w7", max_new_tokens=3, do_sample=False, return_full_text=False)[0][
+            "generated_text"
+        ]
         require(len(text.split()) > 0, "the text-generation pipeline generated nothing")
 
     # Saved again, it still carries its code and still works.
@@ -108,7 +112,10 @@ def compare_generation(model, tensors, facts) -> None:
     for name, extra in (("greedy", {}), ("beams", {"num_beams": 3})):
         with torch.no_grad():
             tokens = model.eval().generate(**prompt, **options, **extra)
-        require(torch.equal(tokens, tensors[name]), f"{name}: {tokens.tolist()} instead of {tensors[name].tolist()}")
+        require(
+            torch.equal(tokens, tensors[name]),
+            f"{name}: {tokens.tolist()} instead of {tensors[name].tolist()}",
+        )
 
 
 def main(directory: str) -> int:

@@ -35,11 +35,15 @@ def contract(cases: Sequence[Case], source: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         for number, case in enumerate(cases):
             try:
-                run_checks(case, _named("export", lambda case, n=number: write(case, Path(directory, str(n)))))
+                run_checks(
+                    case, _named("export", lambda case, n=number: write(case, Path(directory, str(n))))
+                )
             except ContractViolation as violation:
                 failures.append(str(violation))
         try:
-            run_python(["-I", str(PROBE), directory], directory, seconds=600, HF_HOME=str(Path(directory, "home")))
+            run_python(
+                ["-I", str(PROBE), directory], directory, seconds=600, HF_HOME=str(Path(directory, "home"))
+            )
         except ContractViolation as violation:
             failures.append(str(violation))
     if failures:
@@ -103,7 +107,8 @@ def write(case: Case, directory: Path) -> None:
         expected["greedy"] = caching.generate(model, prompt, TOKENS)
         expected["beams"] = caching.generate(model, prompt, TOKENS, num_beams=3)
         require(
-            not bool((expected["greedy"][:, -TOKENS:] == config.vocab_size - 1).any()), "a suppressed id was generated"
+            not bool((expected["greedy"][:, -TOKENS:] == config.vocab_size - 1).any()),
+            "a suppressed id was generated",
         )
     tensors = {name: value.detach().clone().contiguous() for name, value in {**inputs, **expected}.items()}
     save_file(tensors, directory / "expected.tensors")
@@ -113,7 +118,9 @@ def write(case: Case, directory: Path) -> None:
 
 def _require_traceless(model: PreTrainedModel, exported: Path) -> None:
     """The export changed neither the model nor its class, and here the installed class goes on to be used."""
-    require(getattr(model.config, "auto_map", None) is None, "the export left an auto_map in the model's config")
+    require(
+        getattr(model.config, "auto_map", None) is None, "the export left an auto_map in the model's config"
+    )
     require(type(model)._auto_class is None, "the export registered the class for an Auto class")
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)

@@ -141,7 +141,12 @@ _PAIR_MASKS = {"source": "attention_mask", "target": "decoder_attention_mask"}
 _PAIR_IDS = {"source": "input_ids", "target": "decoder_input_ids"}
 
 BASE = Kind(
-    "base model", "AutoModel", _base_row, {"input_ids": "tokens"}, {"last_hidden_state": "tokens"}, labels=None
+    "base model",
+    "AutoModel",
+    _base_row,
+    {"input_ids": "tokens"},
+    {"last_hidden_state": "tokens"},
+    labels=None,
 )
 CAUSAL_BASE = Kind(
     "causal base model", "AutoModel", _base_row, {"input_ids": "tokens"}, {"last_hidden_state": "tokens"},

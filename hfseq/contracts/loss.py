@@ -101,7 +101,9 @@ def cross_entropy_by_hand(case: Case) -> None:
         expected = F.cross_entropy(*logits_and_labels(case, model, batch))
         with torch.no_grad():
             result = model(**batch)
-        require_close("loss against the cross-entropy of the logits", result.loss, expected, precision.tolerance)
+        require_close(
+            "loss against the cross-entropy of the logits", result.loss, expected, precision.tolerance
+        )
         without = case.outputs(model, batch)
         for name in case.kind.outputs:
             require(result[name] is not None, f"evaluation with labels returned no {name}")
@@ -120,7 +122,9 @@ def shifted_labels(case: Case) -> None:
             expected = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
             for extra in ({}, {"labels": batch["labels"][:, :-1]}):
                 got = model(**inputs, shift_labels=batch["labels"][:, 1:], **extra).loss
-                require_close(f"loss of shift_labels with {sorted(extra)}", got, expected, precision.tolerance)
+                require_close(
+                    f"loss of shift_labels with {sorted(extra)}", got, expected, precision.tolerance
+                )
 
 
 def nothing_to_count(case: Case) -> None:
@@ -135,7 +139,9 @@ def nothing_to_count(case: Case) -> None:
                 require(float(loss) == 0.0, f"loss without a single label is {float(loss)} with {options}")
                 loss.backward()
                 for name, gradient in gradients(model).items():
-                    require(bool((gradient == 0).all()), f"gradient of {name} without a single label is not 0")
+                    require(
+                        bool((gradient == 0).all()), f"gradient of {name} without a single label is not 0"
+                    )
         model.train()
         rows = case.rows(model.config, LENGTHS)
         count = case.kind.count_labels(batch)
@@ -236,7 +242,9 @@ def label_smoothing(case: Case) -> None:
         plain = F.cross_entropy(logits, labels)
         require_close("evaluation loss, label_smoothing=0.2", model(**batch).loss, plain, precision.tolerance)
         loss = model.train()(**batch).loss
-        require_close("training loss, label_smoothing=0.2", loss, smoothed(logits, labels, 0.2), precision.tolerance)
+        require_close(
+            "training loss, label_smoothing=0.2", loss, smoothed(logits, labels, 0.2), precision.tolerance
+        )
 
 
 def label_smoothing_by_trainer(case: Case) -> None:
@@ -255,9 +263,15 @@ def label_smoothing_by_trainer(case: Case) -> None:
         got = made.compute_loss(model, dict(batch), num_items_in_batch=torch.tensor(len(labels)))
     require_close("loss by Trainer(label_smoothing_factor=0.2)", got, smoothed(logits, labels, 0.2), 1e-6)
     if case.streams:
-        shifted = {"input_ids": batch["input_ids"], "labels": batch["labels"], "shift_labels": batch["labels"]}
+        shifted = {
+            "input_ids": batch["input_ids"],
+            "labels": batch["labels"],
+            "shift_labels": batch["labels"],
+        }
         try:
             got = made.compute_loss(model, shifted, num_items_in_batch=torch.tensor(len(labels)))
         except (KeyError, TypeError, ValueError):
             return  # refused: Trainer takes the labels away and would shift once too often
-        raise ContractViolation(f"Trainer smoothed shift_labels to {float(got.detach()):.4f}, which cannot be right")
+        raise ContractViolation(
+            f"Trainer smoothed shift_labels to {float(got.detach()):.4f}, which cannot be right"
+        )

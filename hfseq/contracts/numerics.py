@@ -96,7 +96,9 @@ def bfloat16(case: Case) -> None:
     """Everything finite with weights in bfloat16, training and decoding included."""
     model = case.model(FLOAT32).to(torch.bfloat16)
     _require_finite(case, model, "weights in bfloat16")
-    for name, value in case.outputs(model, case.batch(case.rows(model.config, LENGTHS), model.config)).items():
+    for name, value in case.outputs(
+        model, case.batch(case.rows(model.config, LENGTHS), model.config)
+    ).items():
         require(value.dtype == torch.bfloat16, f"weights in bfloat16 gave {name} in {value.dtype}")
 
 
@@ -113,7 +115,9 @@ def _require_finite(case: Case, model, what: str) -> None:
     if case.kind.labels:
         reference = float(case.model(FLOAT32).train()(**batch).loss.detach())
         loss = model.train()(**batch).loss
-        require(loss.dtype == torch.float32, f"{what}: the loss is in {loss.dtype}; sums over tokens need float32")
+        require(
+            loss.dtype == torch.float32, f"{what}: the loss is in {loss.dtype}; sums over tokens need float32"
+        )
         close = abs(float(loss.detach()) - reference) <= 0.1 * abs(reference) + 0.1
         require(close, f"{what}: loss {float(loss.detach()):.4f} against {reference:.4f} in float32")
         loss.backward()
@@ -136,7 +140,9 @@ def resized_embeddings(case: Case) -> None:
         kept = min(old_size, size)
         for row in rows:
             for name in case.kind.ids.values():
-                row[name].remainder_(kept - 6).add_(3)  # ids that both vocabularies have, none of them special
+                row[name].remainder_(kept - 6).add_(
+                    3
+                )  # ids that both vocabularies have, none of them special
             if case.kind.generates:
                 row[case.kind.labels] = row[case.kind.ids[case.kind.causal_axis]].clone()
         batch = case.batch(rows, model.config)
@@ -145,8 +151,13 @@ def resized_embeddings(case: Case) -> None:
         model.resize_token_embeddings(size, mean_resizing=False)
         what = f"vocabulary resized from {old_size} to {size}"
         require(model.config.get_text_config().vocab_size == size, f"{what}: the config did not follow")
-        require(len(model.get_input_embeddings().weight) == size, f"{what}: the input embedding did not follow")
-        require(_is_tied(model) == was_tied, f"{what}: the output layer was {'' if was_tied else 'not '}tied before")
+        require(
+            len(model.get_input_embeddings().weight) == size, f"{what}: the input embedding did not follow"
+        )
+        require(
+            _is_tied(model) == was_tied,
+            f"{what}: the output layer was {'' if was_tied else 'not '}tied before",
+        )
         for name, value in case.outputs(model, batch).items():
             expected = before[name]
             if value.shape[-1] == size and model.get_output_embeddings() is not None:
@@ -163,7 +174,9 @@ def resized_embeddings(case: Case) -> None:
             new = torch.full_like(batch["input_ids"][:, :1], size - 1)
             ids = torch.cat([batch["input_ids"], new], 1)[:, -3:]
             with torch.no_grad():
-                tokens = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
+                tokens = model.generate(
+                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False
+                )
             require(int(tokens.max()) < size, f"{what}: generated {int(tokens.max())}")
         again = case.rows(model.config, LENGTHS, seed=1)
         for name, value in case.outputs(model, case.batch(again, model.config)).items():
@@ -173,5 +186,3 @@ def resized_embeddings(case: Case) -> None:
 def _is_tied(model) -> bool:
     output = model.get_output_embeddings()
     return output is not None and output.weight is model.get_input_embeddings().weight
-
-

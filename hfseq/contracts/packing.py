@@ -56,8 +56,14 @@ def packed_rows_are_refused(case: Case) -> None:
     }
     for what, arguments in (
         ("position_ids that begin again, without a mask", flattened),
-        ("cu_seq_lens_q", {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": 6, "max_length_k": 6}),
-        ("seq_idx", {"seq_idx": torch.repeat_interleave(torch.arange(4), torch.tensor(LENGTHS)).unsqueeze(0)}),
+        (
+            "cu_seq_lens_q",
+            {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": 6, "max_length_k": 6},
+        ),
+        (
+            "seq_idx",
+            {"seq_idx": torch.repeat_interleave(torch.arange(4), torch.tensor(LENGTHS)).unsqueeze(0)},
+        ),
     ):
         for mode in (True, False):
             model.train(mode)

@@ -30,7 +30,9 @@ def contract(case: Case) -> None:
     run_checks(case, *checks)
 
 
-def _require_rows_alone(case: Case, what: str, model: PreTrainedModel, rows: list[Row], batch: Batch, tolerance) -> None:
+def _require_rows_alone(
+    case: Case, what: str, model: PreTrainedModel, rows: list[Row], batch: Batch, tolerance
+) -> None:
     together = case.outputs(model, batch)
     for number, row in enumerate(rows):
         alone = case.outputs(model, case.alone(row, model.config))
@@ -38,7 +40,9 @@ def _require_rows_alone(case: Case, what: str, model: PreTrainedModel, rows: lis
             got, expected = together[name][number], alone[name][0]
             if axis is not None:
                 got = got[batch[case.kind.masks[axis]][number].bool()]
-            require_close(f"{what}: {name} of row {number} ({LENGTHS[number]} tokens)", got, expected, tolerance)
+            require_close(
+                f"{what}: {name} of row {number} ({LENGTHS[number]} tokens)", got, expected, tolerance
+            )
 
 
 def _padded(case: Case, side: str, **options) -> None:
@@ -116,7 +120,11 @@ def _loss(case: Case, side: str) -> None:
         with torch.no_grad():
             together = model(**batch).loss
             counts = [case.kind.count_labels(case.alone(row, model.config)) for row in rows]
-            alone = [model(**case.alone(row, model.config)).loss * n for row, n in zip(rows, counts, strict=True) if n]
+            alone = [
+                model(**case.alone(row, model.config)).loss * n
+                for row, n in zip(rows, counts, strict=True)
+                if n
+            ]
         expected = torch.stack(alone).sum() / sum(counts)
         require_close(f"evaluation loss, padded on the {side}", together, expected, precision.tolerance)
 

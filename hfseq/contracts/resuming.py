@@ -97,7 +97,10 @@ def _require_resumed_run_is_the_same(case: Case, make) -> None:
     with tempfile.TemporaryDirectory() as whole_directory, tempfile.TemporaryDirectory() as directory:
         whole = make(case, whole_directory)
         whole.train()
-        require(whole.state.global_step == UPDATES, f"the run made {whole.state.global_step} updates, not {UPDATES}")
+        require(
+            whole.state.global_step == UPDATES,
+            f"the run made {whole.state.global_step} updates, not {UPDATES}",
+        )
 
         make(case, directory, StopAfter(INTERRUPTED_AT)).train()
         # Another process would start with another random state.
@@ -110,11 +113,19 @@ def _require_resumed_run_is_the_same(case: Case, make) -> None:
                 parameter.zero_()
         resumed.train(resume_from_checkpoint=checkpoint)
 
-        require_same_bits("weights", dict(resumed.model.named_parameters()), dict(whole.model.named_parameters()))
-        require_same_bits("optimiser", _flat(resumed.optimizer.state_dict()), _flat(whole.optimizer.state_dict()))
+        require_same_bits(
+            "weights", dict(resumed.model.named_parameters()), dict(whole.model.named_parameters())
+        )
+        require_same_bits(
+            "optimiser", _flat(resumed.optimizer.state_dict()), _flat(whole.optimizer.state_dict())
+        )
         logged, expected = losses(resumed), losses(whole)
-        require(torch.equal(logged, expected), f"logged losses {logged.tolist()} instead of {expected.tolist()}")
-        evaluated = [[e["eval_loss"] for e in run.state.log_history if "eval_loss" in e] for run in (resumed, whole)]
+        require(
+            torch.equal(logged, expected), f"logged losses {logged.tolist()} instead of {expected.tolist()}"
+        )
+        evaluated = [
+            [e["eval_loss"] for e in run.state.log_history if "eval_loss" in e] for run in (resumed, whole)
+        ]
         require(evaluated[0] == evaluated[1], f"evaluation losses {evaluated[0]} instead of {evaluated[1]}")
         last = f"checkpoint-{UPDATES}"
         for name in sorted(path.name for path in Path(whole_directory, last).glob("*.safetensors")):

@@ -54,7 +54,9 @@ def _round_trip(case: Case, precision: Precision) -> None:
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)
         loaded = auto_class(case).from_pretrained(directory)
-    require(type(loaded) is type(model), f"loaded a {type(loaded).__name__} instead of a {type(model).__name__}")
+    require(
+        type(loaded) is type(model), f"loaded a {type(loaded).__name__} instead of a {type(model).__name__}"
+    )
     require(not loaded.training, "a loaded model must be in evaluation mode")
     require_same_bits("loaded weights", tensors(loaded), tensors(model))
     for name, value in model.config.to_diff_dict().items():
@@ -127,7 +129,9 @@ def missing_weights_are_initialised(case: Case) -> None:
             save_file(kept, path, metadata={"format": "pt"})
             loaded = auto_class(case).from_pretrained(directory)
             state = loaded.state_dict()
-            require_same_bits("a checkpoint that lacks half of the weights", {n: state[n] for n in kept}, kept)
+            require_same_bits(
+                "a checkpoint that lacks half of the weights", {n: state[n] for n in kept}, kept
+            )
             for name in everything.keys() - kept.keys():
                 _require_alike(name, state[name], fresh.state_dict()[name])
 
@@ -136,7 +140,9 @@ def _require_alike(name: str, loaded: torch.Tensor, fresh: torch.Tensor) -> None
     """Whether two tensors look drawn from the same distribution: far from what uninitialised memory looks like."""
     require(bool(torch.isfinite(loaded).all()), f"{name}, missing in the checkpoint, was not initialised")
     if fresh.numel() == 1 or fresh.min() == fresh.max():
-        require_same_bits(f"{name}, missing in the checkpoint, against a fresh model's", {"": loaded}, {"": fresh})
+        require_same_bits(
+            f"{name}, missing in the checkpoint, against a fresh model's", {"": loaded}, {"": fresh}
+        )
         return
     ratio = float(loaded.std() / fresh.std())
     require(
@@ -172,7 +178,9 @@ def ties(case: Case) -> None:
             if target not in found or source not in found:
                 continue  # a pattern rather than a name
             tied = found[target] is found[source]
-            require(tied == asked, f"{when}: {target} is {'' if tied else 'not '}tied to {source}, asked: {asked}")
+            require(
+                tied == asked, f"{when}: {target} is {'' if tied else 'not '}tied to {source}, asked: {asked}"
+            )
         shared = len(found) - len(dict(candidate.named_parameters()))
         require(asked or shared == 0, f"{when}: {shared} parameters are shared although no tie was asked for")
     if declared and asked:

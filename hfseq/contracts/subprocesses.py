@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .violation import ContractViolation
 
@@ -16,8 +17,11 @@ def run_python(arguments: Sequence[str], directory: str, seconds: float, **envir
     Raises:
         ContractViolation: with the end of its output, when it failed or took longer than `seconds`.
     """
+    package = str(Path(__file__).resolve().parents[2])
     settings = {
         **os.environ,
+        # The hfseq that runs here, installed or not (`python -I` ignores it).
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -33,7 +37,9 @@ def run_python(arguments: Sequence[str], directory: str, seconds: float, **envir
             stderr=subprocess.STDOUT, text=True, timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise ContractViolation(f"took longer than {seconds:.0f} s; its output ends in\n{_tail(error.output)}") from error
+        raise ContractViolation(
+            f"took longer than {seconds:.0f} s; its output ends in\n{_tail(error.output)}"
+        ) from error
     if done.returncode:
         raise ContractViolation(f"exit status {done.returncode}; its output ends in\n{_tail(done.stdout)}")
     return done.stdout

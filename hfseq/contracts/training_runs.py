@@ -48,14 +48,18 @@ def arguments(directory: str, **options) -> TrainingArguments:
     return TrainingArguments(**{**defaults, **options})
 
 
-def trainer(case: Case, model, rows: Sequence[Row] | torch.utils.data.Dataset, directory: str, **options) -> Trainer:
+def trainer(
+    case: Case, model, rows: Sequence[Row] | torch.utils.data.Dataset, directory: str, **options
+) -> Trainer:
     """A stock Trainer over rows that are padded on the right.
 
     Args:
         rows: examples, or a dataset that brings its own collator in `data_collator`.
         options: fields of `TrainingArguments`; `callbacks`, `data_collator`, `eval_dataset` go to the Trainer.
     """
-    extras = {name: options.pop(name) for name in ("callbacks", "data_collator", "eval_dataset") if name in options}
+    extras = {
+        name: options.pop(name) for name in ("callbacks", "data_collator", "eval_dataset") if name in options
+    }
     if isinstance(rows, Sequence):
         rows = Rows(rows)
         extras.setdefault("data_collator", partial(case.batch, config=model.config))
@@ -66,4 +70,6 @@ def trainer(case: Case, model, rows: Sequence[Row] | torch.utils.data.Dataset, d
 
 def losses(made: Trainer) -> torch.Tensor:
     """The logged loss of every update."""
-    return torch.tensor([entry["loss"] for entry in made.state.log_history if "loss" in entry], dtype=torch.float64)
+    return torch.tensor(
+        [entry["loss"] for entry in made.state.log_history if "loss" in entry], dtype=torch.float64
+    )

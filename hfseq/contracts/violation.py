@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-class ContractViolation(Exception):
+class ContractViolation(Exception):  # noqa: N818 - what it is, not an error of this program
     """A model broke a contract; the message says what differed, and by how much."""
 
 

@@ -17,6 +17,7 @@ the weights as far, as a full one.
 from __future__ import annotations
 
 import mmap
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -134,18 +135,18 @@ class StreamPlan(Dataset):
             an epoch).
         """
         index = np.asarray(indices, dtype=np.int64)
-        if index.size and (index.min() < 0 or index.max() >= len(self)):
+        if index.size == 0:
+            return []
+        if index.min() < 0 or index.max() >= len(self):
             raise IndexError(f"Index {indices} is outside this plan of {len(self)} rows.")
-        updates, streams = np.divmod(index, self.streams)
+        updates = index // self.streams
+        streams = index - updates * self.streams
+        # As a rule all rows are of one update; where a batch goes on into the next, the collator refuses it.
+        borders = [0, *(np.flatnonzero(updates[1:] != updates[:-1]) + 1).tolist(), len(index)]
         rows: list[BatchRow] = []
-        start = 0
-        while start < len(index):
-            # As a rule all rows are of one update; where a batch goes on into the next, the collator refuses it.
-            update = updates[start]
-            end = start + int(np.argmin(updates[start:] == update)) if updates[-1] != update else len(index)
-            batch = self._segment(int(update), streams[start:end])
+        for start, end in pairwise(borders):
+            batch = self._segment(int(updates[start]), streams[start:end])
             rows += [BatchRow(batch, position) for position in range(end - start)]
-            start = end
         return rows
 
     def _segment(self, update: int, streams: np.ndarray) -> dict[str, torch.Tensor]:
@@ -154,16 +155,16 @@ class StreamPlan(Dataset):
         positions = (streams * self.stream_length + begin)[:, None] + np.arange(length + 1)
         padded = positions[:, -1].max() > self.n_targets
         found = np.asarray(self.tokens)[np.minimum(positions, self.n_targets) if padded else positions]
-        window = torch.from_numpy(found.astype(np.int64))
-        labels = window[:, 1:].contiguous()
+        labels = found[:, 1:].astype(np.int64)
         if padded:
-            labels.masked_fill_(torch.from_numpy(positions[:, 1:] > self.n_targets), IGNORE_INDEX)
+            labels[positions[:, 1:] > self.n_targets] = IGNORE_INDEX
+        targets = torch.from_numpy(labels)
         return {
-            "input_ids": window[:, :-1].contiguous(),
-            "labels": labels,
-            "shift_labels": labels,
+            "input_ids": torch.from_numpy(found[:, :-1].astype(np.int64)),
+            "labels": targets,
+            "shift_labels": targets,
             "stream_id": torch.from_numpy(streams),
-            "starts_anew": torch.full((len(streams),), bool(begin == 0)),
+            "starts_anew": torch.from_numpy(np.full(len(streams), begin == 0)),
         }
 
     def segment_length_at(self, update: int) -> int:

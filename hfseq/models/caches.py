@@ -45,10 +45,11 @@ class RecurrentCacheLayer(LinearAttentionCacheLayerMixin):
     def crop(self, tokens_to_remove: int) -> None:
         removed = abs(tokens_to_remove)
         if removed:
-            if removed >= len(self.history):
+            recorded = max(len(self.history) - 1, 0)
+            if removed > recorded:
                 raise RuntimeError(
-                    f"Cannot remove {removed} tokens from a recurrent cache that recorded {max(len(self.history) - 1, 0)}: "
-                    "a recurrent state cannot be computed backwards. Call `activate_past_recording()` before those tokens."
+                    f"Cannot remove {removed} tokens from a recurrent cache that recorded {recorded}: a recurrent state "
+                    "cannot be computed backwards. Call `activate_past_recording()` before those tokens."
                 )
             self.states = self.history[-1 - removed]
         self.history = []

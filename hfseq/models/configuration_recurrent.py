@@ -114,7 +114,7 @@ class GRUConfig(RecurrentConfig):
 
 @strict
 class LSTMConfig(RecurrentConfig):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000); see `RecurrentConfig`."""
+    """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000); see `RecurrentConfig` for the fields."""
 
     model_type = "hfseq_lstm"
 

@@ -1,0 +1,145 @@
+"""Which contract applies to which class: one row per class, one cell per contract, every cell filled.
+
+A cell is `RUN` or the reason why the contract does not apply. `Row` has no defaults, so a contract that is added
+without looking at every class is a TypeError, and a test fails while a class that hfseq registers has no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from . import (
+    bad_input,
+    caching,
+    causality,
+    compiling,
+    distributed,
+    exporting,
+    loss,
+    numerics,
+    packing,
+    padding,
+    resuming,
+    saving,
+)
+from .cases import CASES, Case
+
+RUN = "runs"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A contract.
+
+    Args:
+        number: as DESIGN lists it.
+        key: its column in the table.
+        title: what it says.
+        run: (case) for contracts that run in the process; (cases of a family, where a subprocess finds them) for the
+            others. Raises ContractViolation.
+        per_family: runs in one subprocess for all heads of a family.
+    """
+
+    number: int
+    key: str
+    title: str
+    run: Callable
+    per_family: bool = False
+
+
+CONTRACTS = (
+    Contract(1, "saving", "what is saved is what is loaded", saving.contract),
+    Contract(2, "caching", "cached == uncached, however one decodes", caching.contract),
+    Contract(3, "padding", "padding and neighbours do not matter", padding.contract),
+    Contract(4, "packing", "packed == separate, or refused", packing.contract),
+    Contract(5, "causality", "nothing sees the future", causality.contract),
+    Contract(6, "loss", "the loss is a mean over what it counts", loss.contract),
+    Contract(7, "numerics", "checkpointing, bfloat16, resizing", numerics.contract),
+    Contract(7, "compiling", "torch.compile == eager", compiling.contract, per_family=True),
+    Contract(8, "distributed", "two processes == one (DDP, FSDP2)", distributed.contract, per_family=True),
+    Contract(9, "resuming", "resumed == uninterrupted", resuming.contract),
+    Contract(10, "exporting", "exported with code, works without hfseq", exporting.contract, per_family=True),
+    Contract(11, "bad_input", "bad input is refused by name", bad_input.contract),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of one class: `RUN`, or why the contract does not apply."""
+
+    saving: str
+    caching: str
+    padding: str
+    packing: str
+    causality: str
+    loss: str
+    numerics: str
+    compiling: str
+    distributed: str
+    resuming: str
+    exporting: str
+    bad_input: str
+
+
+RECURRENT_MODEL = Row(
+    saving=RUN,
+    caching=RUN,
+    padding=RUN,
+    packing=RUN,  # packed rows must be refused
+    causality=RUN,
+    loss="a base model has no loss",
+    numerics=RUN,
+    compiling="compiled inside each of its heads",
+    distributed="trains only under a head",
+    resuming="trains only under a head",
+    exporting=RUN,
+    bad_input=RUN,
+)
+RECURRENT_LM = Row(**{field.name: RUN for field in fields(Row)})
+
+TABLE = {
+    "RNNModel": RECURRENT_MODEL,
+    "GRUModel": RECURRENT_MODEL,
+    "LSTMModel": RECURRENT_MODEL,
+    "RNNForCausalLM": RECURRENT_LM,
+    "GRUForCausalLM": RECURRENT_LM,
+    "LSTMForCausalLM": RECURRENT_LM,
+}
+
+
+def cell(case: Case, contract: Contract) -> str:
+    """`RUN`, or the reason why the contract does not apply to the case."""
+    row = TABLE.get(case.model_class.__name__) or row_of_a_stranger(case)
+    return getattr(row, contract.key)
+
+
+def row_of_a_stranger(case: Case) -> Row:
+    """The row of a class that is not hfseq's, by its kind of head."""
+    loses = None if case.kind.labels else "a base model has no loss"
+    causal = RUN if case.kind.causal_axis else "nothing is known to be causal in it"
+    return Row(
+        saving=RUN,
+        caching=causal,
+        padding=RUN,
+        packing=RUN if case.packs else "not declared whether it keeps packed rows apart",
+        causality=causal,
+        loss=loses or RUN,
+        numerics=RUN,
+        compiling=RUN,
+        distributed=loses or RUN,
+        resuming=loses or RUN,
+        exporting="hfseq.hub exports hfseq's own classes",
+        bad_input="how others word their errors is theirs to choose",
+    )
+
+
+def families(cases: Sequence[Case] = CASES) -> Iterator[tuple[str, list[Case]]]:
+    """(family, its cases), in order."""
+    for family in dict.fromkeys(case.family for case in cases):
+        yield family, [case for case in cases if case.family == family]
+
+
+def one_per_class(cases: Sequence[Case]) -> list[Case]:
+    """One case for each class and cell, where all of them would take too long: the ones marked `in_subprocesses`."""
+    return [case for case in cases if case.in_subprocesses]

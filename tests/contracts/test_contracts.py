@@ -1,0 +1,89 @@
+"""Every contract on every class of hfseq; `-m "full or not full"` (make contracts) adds the remaining variants."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from transformers import PreTrainedModel
+
+import hfseq
+from hfseq.contracts import CASES, CONTRACTS, RUN, TABLE, Row, cell
+from hfseq.contracts.cases import SOURCE
+from hfseq.contracts.table import families
+
+
+def in_process():
+    for contract in CONTRACTS:
+        for case in CASES:
+            if not contract.per_family and cell(case, contract) == RUN:
+                marks = [pytest.mark.full] if case.full else []
+                yield pytest.param(contract, case, id=f"{contract.number}-{contract.key}-{case.name}", marks=marks)
+
+
+def in_subprocesses():
+    for contract in CONTRACTS:
+        if contract.per_family:
+            for family, cases in families():
+                applicable = [case for case in cases if cell(case, contract) == RUN]
+                chosen = [case for case in applicable if case.in_subprocesses]
+                others = [case for case in applicable if not case.in_subprocesses]
+                name = f"{contract.number}-{contract.key}-{family}"
+                yield pytest.param(contract, chosen, id=name)
+                if others:
+                    yield pytest.param(contract, others, id=f"{name}-others", marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize(("contract", "case"), list(in_process()))
+def test_contract(contract, case):
+    contract.run(case)
+
+
+@pytest.mark.parametrize(("contract", "cases"), list(in_subprocesses()))
+def test_contract_of_a_family(contract, cases):
+    contract.run(cases, SOURCE)
+
+
+# --- the table itself ---------------------------------------------------------------------------------------------
+
+
+def model_classes() -> set[str]:
+    return {
+        name
+        for name in hfseq.__all__
+        if isinstance(getattr(hfseq, name), type) and issubclass(getattr(hfseq, name), PreTrainedModel)
+    }
+
+
+def test_every_class_has_a_row_and_every_row_a_class():
+    assert set(TABLE) == model_classes()
+
+
+def test_every_class_has_cases_that_run_by_default_and_in_the_subprocesses():
+    assert {case.model_class.__name__ for case in CASES if not case.full} == model_classes()
+    assert {case.model_class.__name__ for case in CASES if case.in_subprocesses} == model_classes()
+
+
+def test_every_column_is_a_contract():
+    assert [field.name for field in fields(Row)] == [contract.key for contract in CONTRACTS]
+
+
+def test_a_row_with_a_missing_cell_cannot_be_written():
+    with pytest.raises(TypeError, match="bad_input"):
+        Row(**{field.name: RUN for field in fields(Row) if field.name != "bad_input"})
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_what_does_not_apply_says_why(name):
+    for field in fields(Row):
+        value = getattr(TABLE[name], field.name)
+        assert value == RUN or len(value.split()) >= 3, f"{name}.{field.name}: {value!r} is no reason"
+
+
+def test_the_contracts_of_the_design_are_all_there():
+    assert {contract.number for contract in CONTRACTS} == set(range(1, 12))
+
+
+def test_names_of_cases_are_unique():
+    names = [case.name for case in CASES]
+    assert len(names) == len(set(names))
