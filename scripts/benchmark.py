@@ -952,11 +952,11 @@ def tokenising_lines(report: Report, corpus: data.Corpus, source: str, tokenizer
             )
 
         arrays = ours()
-        documents = {
-            side: (a.document(i).tolist() for i in range(a.n_documents)) for side, a in arrays.items()
-        }
+        documents = {side: map(array.document, range(array.n_documents)) for side, array in arrays.items()}
         ids = theirs()["input_ids"]
-        different = sum(next(documents[side]) != row for (side, _), row in zip(corpus, ids, strict=True))
+        different = sum(
+            next(documents[side]).tolist() != row for (side, _), row in zip(corpus, ids, strict=True)
+        )
         report.check("tokenising: documents with other ids", different, 0)
 
         peers = {

@@ -11,11 +11,11 @@ Everything an optimiser knows is in `state_dict()`, so Trainer's own checkpoints
 
 Muon is written out here, because `torch.optim.Muon` iterates in bfloat16, which CPUs without bfloat16 units
 emulate: one step of a [2048, 512] matrix took 9.7 s on a 2-core EPYC, in float32 0.15 s. The stacked matrices of
-GRU and LSTM, [gates * hidden, inputs], are orthogonalised gate by gate unless `split_gates=False`: they are different
-maps that torch only stores together. That is not the faster learner in every case. A 2 x 128 character LSTM on the
-King James Bible, 400 updates, bits per character on validation (two seeds each): at a learning rate of 0.01 stacked
-2.18, 2.18, by gate 2.23, 2.24, AdamW 2.63, 2.72; at 0.003 stacked 2.98, 3.00, by gate 3.19, 3.19, AdamW 3.14, 3.24.
-Only these two rates were compared, not the best of each: try both when tuning.
+GRU and LSTM, [gates * hidden, inputs], are orthogonalised whole; `split_gates=True` does it gate by gate (they are
+different maps that torch only stores together), which sounds right and measured worse. A 2 x 128 character LSTM on
+the King James Bible, 400 updates, bits per character on validation (two seeds each): at a learning rate of 0.01
+whole 2.18, 2.18, by gate 2.23, 2.24, AdamW 2.63, 2.72; at 0.003 whole 2.98, 3.00, by gate 3.19, 3.19, AdamW 3.14,
+3.24. Only these two rates were compared, not the best of each: try both when tuning.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def build_ntasgd(model: nn.Module, *, lr: float, weight_decay: float = 0.0, nonm
 
 def build_muon(
     model: nn.Module, *, lr: float, weight_decay: float = 0.0, momentum: float = 0.95,
-    betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, split_gates: bool = True,
+    betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, split_gates: bool = False,
 ) -> Muon:  # fmt: skip
     """Muon for the matrices inside the network, AdamW for the rest.
 

@@ -102,7 +102,7 @@ class TestMuon:
         ours = nn.LSTM(6, 8)
         gates = [nn.Parameter(gate.detach().clone()) for gate in ours.weight_hh_l0.chunk(4)]
         before = ours.weight_hh_l0.detach().clone()
-        optimizer = build_muon(ours, lr=0.01, weight_decay=0.1)
+        optimizer = build_muon(ours, lr=0.01, weight_decay=0.1, split_gates=True)
         reference = torch.optim.Muon(gates, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
         for _ in range(3):
             gradient = torch.randn_like(before)
