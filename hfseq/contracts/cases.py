@@ -51,6 +51,7 @@ class Case:
         make_config: a fresh tiny config; keyword arguments override fields.
         sharpness: standard deviation of the random matrices.
         plain: overrides that leave a loss of nothing but cross-entropy.
+        sides: where padding may stand: only "right" for absolute positions that the caller cannot give.
         packs: several sequences in one row are kept apart (False: they must be refused).
         streams: carries its state along `stream_id` in training.
         bad_inputs: what only this family refuses.
@@ -66,6 +67,7 @@ class Case:
     make_config: Callable[..., PreTrainedConfig]
     sharpness: float = 0.7
     plain: dict[str, object] = field(default_factory=dict)
+    sides: tuple[str, ...] = ("right", "left")
     packs: bool = False
     streams: bool = False
     bad_inputs: tuple[BadInput, ...] = ()
@@ -195,6 +197,8 @@ def sharpen(model: PreTrainedModel, std: float, seed: int) -> None:
     for module in model.modules():
         is_norm = "norm" in type(module).__name__.lower()
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue  # sinusoids
             scale = std if parameter.ndim > 1 else 0.3
             value = torch.randn(parameter.shape, generator=generator) * scale
             parameter.copy_(value + 1 if is_norm and name == "weight" else value)

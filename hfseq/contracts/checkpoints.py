@@ -60,8 +60,10 @@ def checkpoint_case(path: str, trust_remote_code: bool = False) -> Case:
         raise ValueError(
             f"{path}: config.decoder_start_token_id is None; set it to the id that targets begin with."
         )
-    accepts_positions = Case(kind=kind, family="stranger", **changes).takes_positions
-    return Case(kind=kind, family="stranger", packs=kind.pack is not None and accepts_positions, **changes)
+    stranger = Case(kind=kind, family="stranger", **changes)
+    sides = ("right", "left") if stranger.takes_positions else ("right",)
+    packs = kind.pack is not None and stranger.takes_positions
+    return dataclasses.replace(stranger, sides=sides, packs=packs)
 
 
 def _find_class(path: str, config: PreTrainedConfig, name: str, trust: bool) -> tuple[type, kinds.Kind]:

@@ -36,8 +36,12 @@ def require_close(
         what: named in the message.
         tolerance: largest allowed difference, relative to the largest entry of `expected`.
         floor: the least that the difference is divided by (for gradients that are zero but for rounding).
+
+    A result that a model computes in float32 whatever its weights are (losses, in transformers) is held to 1e-6.
     """
     got, expected = got.detach(), expected.detach()
+    if torch.float32 in (got.dtype, expected.dtype):
+        tolerance = max(tolerance, 1e-6)
     require(
         got.shape == expected.shape, f"{what}: shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
     )

@@ -110,7 +110,8 @@ def _require_resumed_run_is_the_same(case: Case, make) -> None:
         # As far from the checkpoint as a fresh model can be.
         with torch.no_grad():
             for parameter in resumed.model.parameters():
-                parameter.zero_()
+                if parameter.requires_grad:
+                    parameter.zero_()
         resumed.train(resume_from_checkpoint=checkpoint)
 
         require_same_bits(

@@ -49,6 +49,19 @@ def tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     }
 
 
+def _require_same_tensors(what: str, got: PreTrainedModel, expected: PreTrainedModel) -> None:
+    """Every bit of what is saved; what is computed anew when loading may keep a dtype of its own."""
+    got, reference, saved = tensors(got), tensors(expected), expected.state_dict().keys()
+    computed = reference.keys() - saved
+    for name in computed & got.keys():
+        require_close(f"{what}: {name}", got[name], reference[name], 1e-6)
+    require_same_bits(
+        what,
+        {name: value for name, value in got.items() if name not in computed},
+        {name: value for name, value in reference.items() if name not in computed},
+    )
+
+
 def _round_trip(case: Case, precision: Precision) -> None:
     model = case.model(precision)
     with tempfile.TemporaryDirectory() as directory:
@@ -58,7 +71,7 @@ def _round_trip(case: Case, precision: Precision) -> None:
         type(loaded) is type(model), f"loaded a {type(loaded).__name__} instead of a {type(model).__name__}"
     )
     require(not loaded.training, "a loaded model must be in evaluation mode")
-    require_same_bits("loaded weights", tensors(loaded), tensors(model))
+    _require_same_tensors("loaded weights", loaded, model)
     for name, value in model.config.to_diff_dict().items():
         got = loaded.config.to_dict().get(name)
         if name not in ("transformers_version", "_name_or_path", "architectures"):
@@ -83,14 +96,16 @@ def loading_in_another_dtype(case: Case) -> None:
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)
         loaded = auto_class(case).from_pretrained(directory, dtype=torch.bfloat16)
-    expected = {name: p.to(torch.bfloat16) for name, p in model.named_parameters()}
-    require_same_bits("weights loaded in bfloat16", dict(loaded.named_parameters()), expected)
+    expected = {name: p.to(torch.bfloat16) for name, p in model.named_parameters() if p.requires_grad}
+    got = {name: p for name, p in loaded.named_parameters() if name in expected}
+    require_same_bits("weights loaded in bfloat16", got, expected)
 
 
 def nothing_but_safetensors(case: Case) -> None:
     """No pickles; no `auto_map` without the code that it points to, even after loading an exported checkpoint."""
     model = case.model(FLOAT32)
-    model.config.auto_map = {case.kind.auto_class: f"modeling.{type(model).__name__}"}
+    if case.family != "stranger":  # transformers' own classes would write what follows
+        model.config.auto_map = {case.kind.auto_class: f"modeling.{type(model).__name__}"}
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)
         files = sorted(path.name for path in Path(directory).iterdir())
@@ -198,11 +213,11 @@ def base_and_head_exchange_weights(case: Case) -> None:
     with tempfile.TemporaryDirectory() as directory:
         head.save_pretrained(directory)
         loaded = type(base).from_pretrained(directory)
-        require_same_bits("the head's checkpoint in the base class", tensors(loaded), tensors(base))
+        _require_same_tensors("the head's checkpoint in the base class", loaded, base)
     with tempfile.TemporaryDirectory() as directory:
         base.save_pretrained(directory)
         loaded = auto_class(case).from_pretrained(directory)
-        require_same_bits("the base checkpoint in the head", tensors(loaded.base_model), tensors(base))
+        _require_same_tensors("the base checkpoint in the head", loaded.base_model, base)
 
 
 def generation_config_survives(case: Case) -> None:

@@ -1,0 +1,60 @@
+"""Committed checkpoints whose logits never change: what was saved once loads for ever, and means the same.
+
+A new family adds its config to `GOLDEN` and runs `python tests/models/test_golden.py`, which writes what is missing
+and touches nothing that is there.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from hfseq import GRUConfig, LSTMConfig, RNNConfig
+
+FOLDER = Path(__file__).parents[1] / "golden"
+SIZES = {"vocab_size": 32, "embedding_size": 6, "hidden_size": 8, "num_hidden_layers": 2}
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+GOLDEN = {
+    "rnn": RNNConfig(**SIZES, **SPECIAL),
+    "rnn-relu": RNNConfig(nonlinearity="relu", **SIZES, **SPECIAL),
+    "gru": GRUConfig(tie_word_embeddings=False, **SIZES, **SPECIAL),
+    "lstm": LSTMConfig(**SIZES, **SPECIAL),
+    "lstm-awd": LSTMConfig(last_hidden_size=6, weight_dropout=0.5, variational_dropout=True, **SIZES, **SPECIAL),
+}
+INPUT_IDS = torch.tensor([[1, 5, 9, 31, 7, 2, 2], [1, 30, 4, 4, 17, 22, 3]])
+ATTENTION_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]])
+
+
+def logits_of(folder: Path) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return model(INPUT_IDS, attention_mask=ATTENTION_MASK).logits
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_logits_have_not_changed(name):
+    expected = load_file(FOLDER / name / "logits.safetensors")["logits"]
+    assert torch.allclose(logits_of(FOLDER / name), expected, rtol=0, atol=1e-6)
+    assert expected.std() > 0.5  # sharp weights: a broken cell would show
+
+
+def test_every_golden_checkpoint_is_tested():
+    assert {path.name for path in FOLDER.iterdir()} == set(GOLDEN)
+
+
+def write_missing() -> None:
+    for seed, (name, config) in enumerate(GOLDEN.items()):
+        if (FOLDER / name).exists():
+            continue
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.7)
+        model.save_pretrained(FOLDER / name)
+        save_file({"logits": logits_of(FOLDER / name).contiguous()}, FOLDER / name / "logits.safetensors")
+
+
+if __name__ == "__main__":
+    write_missing()
