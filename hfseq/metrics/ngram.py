@@ -15,8 +15,8 @@ They write an ARPA file, which is read here: only the n-grams that the scored te
 
 Orders 3 to 6 together, one core: 21 s of CPU time and 0.4 GB on the King James Bible (0.95M tokens), 204 s and 1.3 GB
 on 7.3M tokens of film reviews. The model's tokenizer does not handicap the baseline: on the King James Bible order 6
-has 1.262, 1.261 and 1.263 bits per byte (validation) with byte-level BPE vocabularies of 2,048, 4,096 and 8,192; smaller
-pieces are worse (1.268 with 1,024, 1.284 with 512, 1.504 with characters).
+has 1.262, 1.261 and 1.263 bits per byte (validation) with byte-level BPE vocabularies of 2,048, 4,096 and 8,192;
+smaller pieces are worse (1.268 with 1,024, 1.284 with 512, 1.504 with characters).
 """
 
 from __future__ import annotations
