@@ -61,7 +61,8 @@ def checkpoint_case(path: str, trust_remote_code: bool = False) -> Case:
             f"{path}: config.decoder_start_token_id is None; set it to the id that targets begin with."
         )
     stranger = Case(kind=kind, family="stranger", **changes)
-    sides = ("right", "left") if stranger.takes_positions else ("right",)
+    # Whoever generates is given left padding; elsewhere it is not known that the positions may be shifted.
+    sides = ("right", "left") if stranger.takes_positions and kind.generates else ("right",)
     packs = kind.pack is not None and stranger.takes_positions
     return dataclasses.replace(stranger, sides=sides, packs=packs)
 

@@ -9,6 +9,7 @@ import torch
 
 from .cases import Case, dropout_fields
 from .comparing import FLOAT32, FLOAT64, gradients, require_close, require_close_gradients
+from .kinds import IGNORE_INDEX
 from .violation import require, run_checks
 
 LENGTHS = [6, 3, 5]
@@ -59,7 +60,8 @@ def gradient_checkpointing_with_dropout(case: Case) -> None:
         torch.manual_seed(1)
         with torch.no_grad():
             require(
-                not torch.equal(loss, model(**batch).loss), "vacuous: another seed gives the same loss, nothing is dropped"
+                not torch.equal(loss, model(**batch).loss),
+                "vacuous: another seed gives the same loss, nothing is dropped",
             )
 
 
@@ -135,8 +137,9 @@ def resized_embeddings(case: Case) -> None:
                 row[name].remainder_(kept - 6).add_(
                     3
                 )  # ids that both vocabularies have, none of them special
-            if case.kind.generates:
-                row[case.kind.labels] = row[case.kind.ids[case.kind.causal_axis]].clone()
+            if case.kind.labels and model.get_output_embeddings() is not None:
+                labels = row[case.kind.labels]
+                labels.copy_(torch.where(labels == IGNORE_INDEX, labels, labels.remainder(kept)))
         batch = case.batch(rows, model.config)
         before = case.outputs(model, batch)
         was_tied = _is_tied(model)

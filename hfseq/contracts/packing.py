@@ -58,14 +58,19 @@ def packed_rows_are_refused(case: Case) -> None:
     own = next(iter(lengths.values()))
     borders = torch.tensor([0, *torch.tensor(own).cumsum(0).tolist()], dtype=torch.int32)
     restarting = {
-        name.replace("input_ids", "position_ids"): torch.cat([torch.arange(n) for n in lengths[axis]]).unsqueeze(0)
+        name.replace("input_ids", "position_ids"): torch.cat(
+            [torch.arange(n) for n in lengths[axis]]
+        ).unsqueeze(0)
         for axis, name in case.kind.ids.items()
     }
     longest = {"max_length_q": max(own), "max_length_k": max(own)}
     for what, arguments in (
         ("position_ids that begin again, without a mask", restarting),
         ("cu_seq_lens_q", {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders, **longest}),
-        ("seq_idx", {"seq_idx": torch.repeat_interleave(torch.arange(len(own)), torch.tensor(own)).unsqueeze(0)}),
+        (
+            "seq_idx",
+            {"seq_idx": torch.repeat_interleave(torch.arange(len(own)), torch.tensor(own)).unsqueeze(0)},
+        ),
     ):
         for mode in ("training", "evaluation"):
             model.train(mode == "training")

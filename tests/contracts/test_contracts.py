@@ -18,7 +18,9 @@ def in_process():
         for case in CASES:
             if not contract.per_family and cell(case, contract) == RUN:
                 marks = [pytest.mark.full] if case.full else []
-                yield pytest.param(contract, case, id=f"{contract.number}-{contract.key}-{case.name}", marks=marks)
+                yield pytest.param(
+                    contract, case, id=f"{contract.number}-{contract.key}-{case.name}", marks=marks
+                )
 
 
 def in_subprocesses():

@@ -1,0 +1,378 @@
+"""The contracts must be able to fail: each broken model here must be caught, by the check that is there for it.
+
+A model is broken in one place only; `caught_by` also wants the neighbouring checks that the fault does not touch to
+pass, so that a check which fails for everything would not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from hfseq import LSTMForCausalLM
+from hfseq.contracts import (
+    CASES,
+    ContractViolation,
+    bad_input,
+    caching,
+    causality,
+    loss,
+    numerics,
+    packing,
+    padding,
+    resuming,
+    saving,
+)
+from hfseq.models import caches, modeling_recurrent
+
+
+def case_of(model_class=None, name="LSTMForCausalLM-tied", **changes):
+    case = next(case for case in CASES if case.name == name)
+    if model_class is not None:
+        changes["model_class"] = model_class
+    return dataclasses.replace(case, **changes)
+
+
+def caught_by(check, case, *words):
+    with pytest.raises(ContractViolation) as caught:
+        check(case)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def broken(**methods):
+    """LSTMForCausalLM with methods replaced; one that wants the original calls `LSTMForCausalLM.method(self, ...)`."""
+    return type("LSTMForCausalLM", (LSTMForCausalLM,), methods)
+
+
+# --- 2 caching ------------------------------------------------------------------------------------------------------
+
+
+def test_a_reorder_that_does_nothing(monkeypatch):
+    monkeypatch.setattr(caches.RecurrentCacheLayer, "reorder_cache", lambda self, beam_idx: None)
+    case = case_of()
+    caught_by(caching.reordered_cache, case, "reorder_cache")
+    caught_by(caching.beam_search, case, "beams with a cache")
+    caching.greedy(case)
+
+
+def test_a_repeat_in_the_wrong_order(monkeypatch):
+    def tile(self, repeats):
+        self._map(lambda s: s.repeat(1, repeats, 1))
+
+    monkeypatch.setattr(caches.RecurrentCacheLayer, "batch_repeat_interleave", tile)
+    caught_by(caching.repeated_cache, case_of(), "batch_repeat_interleave")
+
+
+def test_a_selection_that_does_nothing(monkeypatch):
+    monkeypatch.setattr(
+        caches.RecurrentCacheLayer,
+        "batch_select_indices",
+        lambda self, indices: self._map(lambda s: s[:, : len(indices)]),
+    )
+    caught_by(caching.selected_cache, case_of(), "batch_select_indices")
+
+
+def test_a_crop_that_only_forgets(monkeypatch):
+    monkeypatch.setattr(caches.RecurrentCacheLayer, "crop", lambda self, n: setattr(self, "history", []))
+    case = case_of()
+    caught_by(caching.cropped_cache, case, "cropped")
+    caught_by(caching.assisted_decoding, case, "assisted decoding")
+
+
+def test_a_state_that_is_never_kept(monkeypatch):
+    monkeypatch.setattr(caches.RecurrentCacheLayer, "update", lambda self, states, recorded=None: None)
+    caught_by(caching.step_by_step, case_of(), "one token at a time")
+
+
+def test_padding_that_moves_the_state():
+    def forward(self, input_ids=None, attention_mask=None, past_key_values=None, **kwargs):
+        if past_key_values is not None:
+            attention_mask = None
+        return LSTMForCausalLM.forward(self, input_ids, attention_mask, past_key_values, **kwargs)
+
+    case = case_of(broken(forward=forward))
+    caught_by(caching.left_padded_step_by_step, case, "left-padded")
+    caching.step_by_step(case)
+
+
+def test_repeating_the_same_token_is_called_vacuous():
+    caught_by(caching.greedy, case_of(sharpness=0.001), "vacuous")
+
+
+# --- 3 padding ------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_that_is_ignored():
+    def forward(self, input_ids=None, attention_mask=None, *args, **kwargs):
+        return LSTMForCausalLM.forward(self, input_ids, None, *args, **kwargs)
+
+    case = case_of(broken(forward=forward))
+    caught_by(padding.padded_on_the_left, case, "padded on the left")
+    padding.padded_on_the_right(case)  # what comes after a token cannot reach it
+
+
+def test_a_row_that_sees_its_neighbours():
+    def forward(self, *args, **kwargs):
+        output = LSTMForCausalLM.forward(self, *args, **kwargs)
+        if output.logits is not None:
+            output.logits = output.logits - 1e-6 * output.logits.mean(0, keepdim=True)
+        return output
+
+    case = case_of(broken(forward=forward))
+    caught_by(padding.other_neighbours, case, "among others")
+    caught_by(padding.padded_on_the_right, case)
+
+
+def test_first_tokens_scored_on_padding(monkeypatch):
+    """What stock causal models do under left padding."""
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, **kwargs):
+        if labels is not None:
+            kwargs["shift_labels"] = modeling_recurrent.next_token_labels(labels)
+        return LSTMForCausalLM.forward(self, input_ids, attention_mask, **kwargs)
+
+    case = case_of(broken(forward=forward))
+    caught_by(padding.loss_padded_on_the_left, case, "evaluation loss")
+    padding.loss_padded_on_the_right(case)
+
+
+# --- 4 packing, 5 causality -----------------------------------------------------------------------------------------
+
+
+def test_packed_rows_that_are_let_through(monkeypatch):
+    monkeypatch.setattr(modeling_recurrent, "refuse_packed_rows", lambda *args: None)
+    caught_by(packing.contract, case_of(), "was accepted")
+
+
+def looking_ahead(self, input_ids=None, **kwargs):
+    output = LSTMForCausalLM.forward(self, input_ids, **kwargs)
+    if output.logits is not None and output.logits.shape[1] > 1:
+        output.logits = output.logits + 1e-6 * output.logits.roll(-1, 1)
+    return output
+
+
+def test_a_look_into_the_future():
+    caught_by(causality.evaluation_mode, case_of(broken(forward=looking_ahead)), "positions before")
+
+
+def test_a_look_into_the_future_in_training_only():
+    def forward(self, input_ids=None, **kwargs):
+        chosen = looking_ahead if self.training else LSTMForCausalLM.forward
+        return chosen(self, input_ids, **kwargs)
+
+    case = case_of(broken(forward=forward))
+    causality.evaluation_mode(case)
+    caught_by(causality.training_mode, case, "positions before")
+
+
+def test_a_loss_that_scores_the_current_token():
+    def forward(self, input_ids=None, labels=None, **kwargs):
+        if labels is not None:
+            kwargs["shift_labels"] = labels
+        return LSTMForCausalLM.forward(self, input_ids, **kwargs)
+
+    case = case_of(broken(forward=forward))
+    caught_by(causality.the_loss_scores_the_next_token, case)
+    caught_by(loss.cross_entropy_by_hand, case)
+
+
+# --- 6 loss ---------------------------------------------------------------------------------------------------------
+
+
+def test_num_items_in_batch_ignored():
+    def forward(self, *args, num_items_in_batch=None, **kwargs):
+        return LSTMForCausalLM.forward(self, *args, **kwargs)
+
+    case = case_of(broken(forward=forward))
+    caught_by(loss.num_items_in_batch, case, "num_items_in_batch=")
+    caught_by(loss.micro_batches_add_up, case, "micro-batches")
+    caught_by(loss.sixteen_rows_are_four_times_four, case)
+
+
+def test_an_auxiliary_mean_per_micro_batch(monkeypatch):
+    """The cross-entropy right, the regulariser a mean: wrong by the number of accumulation steps."""
+    original = modeling_recurrent.activation_penalty
+
+    def mean(dropped, raw, labels, alpha, beta):
+        counted = (labels != -100).sum().clamp(min=1)
+        return original(dropped, raw, labels, alpha, beta) / counted * 20
+
+    monkeypatch.setattr(modeling_recurrent, "activation_penalty", mean)
+    case = case_of(name="LSTMForCausalLM-awd")
+    caught_by(loss.micro_batches_add_up, case, "micro-batches")
+    caught_by(loss.sixteen_rows_are_four_times_four, case)
+    loss.cross_entropy_by_hand(case)
+
+
+def test_nan_without_labels():
+    def forward(self, *args, **kwargs):
+        output = LSTMForCausalLM.forward(self, *args, **kwargs)
+        labels = kwargs.get("labels")
+        if labels is not None and bool((labels == -100).all()):
+            output.loss = output.loss * torch.nan
+        return output
+
+    caught_by(loss.nothing_to_count, case_of(broken(forward=forward)), "nan")
+
+
+def test_smoothing_in_evaluation():
+    def forward(self, *args, **kwargs):
+        output = LSTMForCausalLM.forward(self, *args, **kwargs)
+        if output.loss is not None and not self.training:
+            output.loss = output.loss * (1 - self.config.label_smoothing)
+        return output
+
+    caught_by(loss.label_smoothing, case_of(broken(forward=forward)), "evaluation loss")
+
+
+def test_a_class_name_that_trainer_does_not_know():
+    """Trainer then smooths unshifted labels without a word."""
+    unknown = type("NobodyKnowsThisLM", (LSTMForCausalLM,), {})
+    caught_by(loss.label_smoothing_by_trainer, case_of(unknown), "label_smoothing_factor")
+
+
+# --- 1 saving -------------------------------------------------------------------------------------------------------
+
+
+def registered(monkeypatch, model_class):
+    """Makes the Auto classes load the broken class for the duration of a test."""
+    import transformers
+
+    auto = transformers.AutoModelForCausalLM
+    monkeypatch.setattr(auto._model_mapping, "_extra_content", dict(auto._model_mapping._extra_content))
+    auto.register(model_class.config_class, model_class, exist_ok=True)
+    return case_of(model_class)
+
+
+def test_loaded_weights_that_are_randomised_again(monkeypatch):
+    def _init_weights(self, module):
+        if isinstance(module, nn.Linear):
+            module.weight.data.normal_()
+
+    case = registered(monkeypatch, broken(_init_weights=_init_weights))
+    caught_by(saving.contract, case)
+
+
+def test_missing_weights_that_are_not_initialised(monkeypatch):
+    def _init_weights(self, module):
+        for parameter in module.parameters(recurse=False):
+            modeling_recurrent.init.constant_(parameter, 1e30)
+
+    case = registered(monkeypatch, broken(_init_weights=_init_weights))
+    fine = saving.missing_weights_are_initialised
+    monkeypatch.setattr(LSTMForCausalLM, "_init_weights", LSTMForCausalLM._init_weights)
+    fresh = case.model_class.__base__
+    # Fresh models are right, loaded ones are not: a dispatch on the meta device, say.
+    changed = dataclasses.replace(case, model_class=fresh)
+    caught_by(fine, changed, "missing in the checkpoint")
+
+
+def test_a_tie_that_nobody_asked_for(monkeypatch):
+    def __init__(self, config):
+        LSTMForCausalLM.__init__(self, config)
+        self.lm_head.weight = self.model.embed_tokens.weight
+
+    fields = {"tie_word_embeddings": False, "hidden_size": 12}
+    case = registered(monkeypatch, broken(__init__=__init__))
+    make = case.make_config
+    case = dataclasses.replace(case, make_config=lambda **overrides: make(**{**fields, **overrides}))
+    caught_by(saving.ties, case, "tied")
+
+
+# --- 7 numerics -----------------------------------------------------------------------------------------------------
+
+
+def test_checkpointing_that_draws_other_masks():
+    generator = torch.Generator().manual_seed(0)
+
+    class Noisy(modeling_recurrent.RecurrentBlock):
+        def forward(self, x, *state, **kwargs):
+            noise = torch.rand(
+                x.shape, generator=generator, dtype=x.dtype
+            )  # torch's own state is restored, not this
+            return super().forward(x * (1 + 0.01 * noise), *state, **kwargs)
+
+    def __init__(self, config):
+        LSTMForCausalLM.__init__(self, config)
+        for block in self.model.blocks:
+            block.__class__ = Noisy
+
+    case = case_of(broken(__init__=__init__))
+    caught_by(numerics.gradient_checkpointing, case, "gradient checkpointing")
+
+
+def test_a_resize_that_forgets_the_config():
+    def resize_token_embeddings(self, size, **kwargs):
+        before = self.config.vocab_size
+        result = LSTMForCausalLM.resize_token_embeddings(self, size, **kwargs)
+        self.config.vocab_size = before
+        return result
+
+    case = case_of(broken(resize_token_embeddings=resize_token_embeddings))
+    caught_by(numerics.resized_embeddings, case, "the config did not follow")
+
+
+def test_a_loss_summed_in_bfloat16():
+    def forward(self, *args, **kwargs):
+        output = LSTMForCausalLM.forward(self, *args, **kwargs)
+        if output.loss is not None:
+            output.loss = output.loss.to(self.dtype)
+        return output
+
+    caught_by(numerics.bfloat16, case_of(broken(forward=forward)), "float32")
+
+
+# --- 9 resuming, 11 bad input -----------------------------------------------------------------------------------------
+
+
+def test_dropout_from_a_random_state_of_its_own():
+    """No checkpoint holds it, so no resumed run repeats it."""
+    generator = torch.Generator().manual_seed(0)
+
+    def forward(self, *args, **kwargs):
+        output = LSTMForCausalLM.forward(self, *args, **kwargs)
+        if output.loss is not None and self.training:
+            output.loss = output.loss * (1 + 0.1 * torch.rand((), generator=generator))
+        return output
+
+    caught_by(resuming.shuffled_rows, case_of(broken(forward=forward)), "differs")
+
+
+def test_streams_that_lose_their_state(monkeypatch):
+    monkeypatch.setattr(caches.CarriedStates, "load_state_dict", lambda self, state_dict: None)
+    caught_by(resuming.contiguous_streams, case_of(), "differs")
+
+
+def test_ids_and_embeddings_at_once():
+    def forward(self, input_ids=None, inputs_embeds=None, **kwargs):
+        if inputs_embeds is not None:
+            input_ids = None
+        return LSTMForCausalLM.forward(self, input_ids, inputs_embeds=inputs_embeds, **kwargs)
+
+    caught_by(
+        bad_input.forward_arguments, case_of(broken(forward=forward)), "both ids and embeddings: accepted"
+    )
+
+
+def test_an_error_that_names_nothing():
+    def forward(self, input_ids=None, **kwargs):
+        if input_ids is None or input_ids.shape[1] == 0:
+            raise ValueError("wrong input")
+        return LSTMForCausalLM.forward(self, input_ids, **kwargs)
+
+    caught_by(bad_input.forward_arguments, case_of(broken(forward=forward)), "does not name")
+
+
+def test_a_violation_reports_every_failed_check_and_raised_errors():
+    def forward(self, *args, **kwargs):
+        raise RuntimeError("no such luck")
+
+    with pytest.raises(ContractViolation) as caught:
+        padding.contract(case_of(broken(forward=forward)))
+    text = str(caught.value)
+    assert text.count("raised RuntimeError: no such luck") >= 5
+    assert "padded on the left" in text and "other neighbours" in text
