@@ -40,6 +40,7 @@ def main() -> None:
     tokenizer, arrays = prepare_data(recipe)
     config = make_config(recipe, tokenizer, arrays)
     plan, validation_plan, arguments = make_plans(recipe, arrays, world_size)
+    optimizer = make_optimizer(recipe, arguments)
     set_seed(arguments.seed)
     model = AutoModelForCausalLM.from_config(config)
     model.generation_config.suppress_tokens = data.surplus_ids(tokenizer, config.vocab_size) or None
@@ -59,9 +60,7 @@ def main() -> None:
         data_collator=data.StreamCollator(),
         processing_class=tokenizer,
         callbacks=callbacks,
-        optimizer_cls_and_kwargs=training.optimizer_factory(
-            recipe.training.optimizer, arguments, **recipe.training.optimizer_arguments
-        ),
+        optimizer_cls_and_kwargs=optimizer,
     )
     training.replace_progress(trainer, progress)
     if is_main:
@@ -277,6 +276,15 @@ def make_plans(
     except (TypeError, ValueError) as error:
         sys.exit(f"{recipe.path}: section training: {error}")
     return plan, validation_plan, arguments
+
+
+def make_optimizer(recipe: Recipe, arguments: TrainingArguments):
+    try:
+        return training.optimizer_factory(
+            recipe.training.optimizer, arguments, **recipe.training.optimizer_arguments
+        )
+    except ValueError as error:
+        sys.exit(f"{recipe.path}: section training: {error}")
 
 
 def finish(recipe, trainer, tokenizer, arrays, output: Path, seconds: float, progress) -> dict:

@@ -20,6 +20,7 @@ whole 2.18, 2.18, by gate 2.23, 2.24, AdamW 2.63, 2.72; at 0.003 whole 2.98, 3.0
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -185,6 +186,10 @@ def optimizer_factory(name: str, args: TrainingArguments, **options: Any) -> tup
     """
     if name not in BUILDERS:
         raise ValueError(f"Unknown optimizer {name!r}: choose one of {', '.join(BUILDERS)}.")
+    known = list(inspect.signature(BUILDERS[name]).parameters)[1:]  # all but the model
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"The optimizer {name!r} has no argument {unknown[0]!r}: it knows {', '.join(known)}.")
     kwargs: dict[str, Any] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     if name != "ntasgd":
         kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}

@@ -193,6 +193,8 @@ class TestBadInput:
             (["--train_sampling_strategy", "random"], "is set by the script"),
             (["--lr_scheduler_type", "cosin"], "cosin"),
             (["--tokenizer", "no/such-tokenizer"], "no/such-tokenizer"),
+            (["--optimizer", "ntasgd"], "has no argument 'split_gates'"),
+            (["--optimizer", "adamm"], "Unknown optimizer 'adamm'"),
         ],
     )
     def test_values(self, folder, pretrain, capsys, words, expected):
@@ -213,8 +215,8 @@ class TestBadInput:
 
     def test_a_loss_that_is_not_finite_stops_the_run(self, folder, pretrain):
         with pytest.raises(FloatingPointError, match="learning_rate"):
-            pretrain(*LOCAL, *SIZES, "--optimizer", "ntasgd", "--learning_rate", "1e30", "--max_grad_norm", "0",
-                     "--lr_scheduler_type", "constant")  # fmt: skip
+            pretrain(*LOCAL, *SIZES, "--optimizer", "ntasgd", "--optimizer_arguments", "{}", "--learning_rate", "1e30",
+                     "--max_grad_norm", "0", "--lr_scheduler_type", "constant")  # fmt: skip
         assert not list(folder.glob("out/checkpoint-*/complete.json"))
         assert not (folder / "out/model.safetensors").exists()
 
