@@ -7,6 +7,7 @@ pass, so that a check which fails for everything would not count.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -45,6 +46,8 @@ def caught_by(check, case, *words):
 
 def broken(**methods):
     """LSTMForCausalLM with methods replaced; one that wants the original calls `LSTMForCausalLM.method(self, ...)`."""
+    if "forward" in methods:  # Trainer reads its signature
+        methods["forward"] = functools.wraps(LSTMForCausalLM.forward)(methods["forward"])
     return type("LSTMForCausalLM", (LSTMForCausalLM,), methods)
 
 
@@ -263,21 +266,18 @@ def test_missing_weights_that_are_not_initialised(monkeypatch):
             modeling_recurrent.init.constant_(parameter, 1e30)
 
     case = registered(monkeypatch, broken(_init_weights=_init_weights))
-    fine = saving.missing_weights_are_initialised
-    monkeypatch.setattr(LSTMForCausalLM, "_init_weights", LSTMForCausalLM._init_weights)
-    fresh = case.model_class.__base__
-    # Fresh models are right, loaded ones are not: a dispatch on the meta device, say.
-    changed = dataclasses.replace(case, model_class=fresh)
-    caught_by(fine, changed, "missing in the checkpoint")
+    # A fresh model is right, a loaded one is not.
+    case = dataclasses.replace(case, model_class=LSTMForCausalLM)
+    caught_by(saving.missing_weights_are_initialised, case, "missing in the checkpoint")
 
 
 def test_a_tie_that_nobody_asked_for(monkeypatch):
-    def __init__(self, config):
+    def initialise(self, config):
         LSTMForCausalLM.__init__(self, config)
         self.lm_head.weight = self.model.embed_tokens.weight
 
     fields = {"tie_word_embeddings": False, "hidden_size": 12}
-    case = registered(monkeypatch, broken(__init__=__init__))
+    case = registered(monkeypatch, broken(__init__=initialise))
     make = case.make_config
     case = dataclasses.replace(case, make_config=lambda **overrides: make(**{**fields, **overrides}))
     caught_by(saving.ties, case, "tied")
@@ -296,12 +296,12 @@ def test_checkpointing_that_draws_other_masks():
             )  # torch's own state is restored, not this
             return super().forward(x * (1 + 0.01 * noise), *state, **kwargs)
 
-    def __init__(self, config):
+    def initialise(self, config):
         LSTMForCausalLM.__init__(self, config)
         for block in self.model.blocks:
             block.__class__ = Noisy
 
-    case = case_of(broken(__init__=__init__))
+    case = case_of(broken(__init__=initialise))
     caught_by(numerics.gradient_checkpointing, case, "gradient checkpointing")
 
 

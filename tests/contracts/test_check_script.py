@@ -1,0 +1,70 @@
+"""scripts/check.py on a right checkpoint, on a wrong one, and on one that brings code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import transformers
+
+from hfseq.contracts import CASES
+from hfseq.hub import export
+
+
+@pytest.fixture
+def check(repository, tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(repository / "scripts" / "check.py"), *arguments],
+            cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    return run
+
+
+def case(name: str):
+    return next(case for case in CASES if case.name == name)
+
+
+def test_a_right_checkpoint_passes(check, tmp_path):
+    case("GRUForCausalLM-tied").model().save_pretrained(tmp_path / "model")
+    done = check(str(tmp_path / "model"), "--only", "padding", "causality")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every contract that applies holds" in done.stdout
+    assert done.stdout.count("passed") == 2
+
+
+def test_a_wrong_checkpoint_fails_and_says_why(check, tmp_path):
+    """A stock model whose loss ignores `num_items_in_batch`; what does not apply says why."""
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "model")
+    done = check(str(tmp_path / "model"), "--only", "loss", "causality")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED" in done.stdout and "num_items_in_batch" in done.stdout
+    assert "does not apply: nothing is known to be causal in it" in done.stdout
+
+
+def test_code_of_a_checkpoint_runs_only_when_asked(check, tmp_path):
+    export(case("RNNForCausalLM-untied").model(), tmp_path / "model")
+    planted = tmp_path / "ran"
+    for file in (tmp_path / "model").glob("*.py"):
+        text = file.read_text(encoding="utf-8").replace(
+            "from __future__ import annotations",
+            f"from __future__ import annotations\nopen({str(planted)!r}, 'w').close()", 1,
+        )  # fmt: skip
+        file.write_text(text, encoding="utf-8")
+    done = check(str(tmp_path / "model"), "--only", "causality")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not planted.exists()
+
+
+def test_no_checkpoint_is_an_error_that_names_it(check, tmp_path):
+    done = check(str(tmp_path / "nothing"))
+    assert done.returncode != 0
+    assert "nothing" in done.stderr
