@@ -22,8 +22,12 @@ from hfseq.contracts.checkpoints import checkpoint_case
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a checkpoint directory or a Hub id")
-    parser.add_argument("--only", nargs="+", choices=[c.key for c in CONTRACTS], help="run only these contracts")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that the checkpoint brings")
+    parser.add_argument(
+        "--only", nargs="+", choices=[c.key for c in CONTRACTS], help="run only these contracts"
+    )
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run code that the checkpoint brings"
+    )
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

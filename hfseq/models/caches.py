@@ -48,8 +48,8 @@ class RecurrentCacheLayer(LinearAttentionCacheLayerMixin):
             recorded = max(len(self.history) - 1, 0)
             if removed > recorded:
                 raise RuntimeError(
-                    f"Cannot remove {removed} tokens from a recurrent cache that recorded {recorded}: a recurrent state "
-                    "cannot be computed backwards. Call `activate_past_recording()` before those tokens."
+                    f"Cannot remove {removed} tokens from a recurrent cache that recorded {recorded}: a state cannot "
+                    "be computed backwards. Call `activate_past_recording()` before those tokens."
                 )
             self.states = self.history[-1 - removed]
         self.history = []

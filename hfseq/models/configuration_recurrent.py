@@ -114,7 +114,7 @@ class GRUConfig(RecurrentConfig):
 
 @strict
 class LSTMConfig(RecurrentConfig):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000); see `RecurrentConfig` for the fields."""
+    """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000); see `RecurrentConfig`."""
 
     model_type = "hfseq_lstm"
 

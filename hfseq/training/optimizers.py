@@ -189,7 +189,9 @@ def optimizer_factory(name: str, args: TrainingArguments, **options: Any) -> tup
     known = list(inspect.signature(BUILDERS[name]).parameters)[1:]  # all but the model
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise ValueError(f"The optimizer {name!r} has no argument {unknown[0]!r}: it knows {', '.join(known)}.")
+        raise ValueError(
+            f"The optimizer {name!r} has no argument {unknown[0]!r}: it knows {', '.join(known)}."
+        )
     kwargs: dict[str, Any] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     if name != "ntasgd":
         kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}

@@ -21,7 +21,9 @@ GOLDEN = {
     "rnn-relu": RNNConfig(nonlinearity="relu", **SIZES, **SPECIAL),
     "gru": GRUConfig(tie_word_embeddings=False, **SIZES, **SPECIAL),
     "lstm": LSTMConfig(**SIZES, **SPECIAL),
-    "lstm-awd": LSTMConfig(last_hidden_size=6, weight_dropout=0.5, variational_dropout=True, **SIZES, **SPECIAL),
+    "lstm-awd": LSTMConfig(
+        last_hidden_size=6, weight_dropout=0.5, variational_dropout=True, **SIZES, **SPECIAL
+    ),
 }
 INPUT_IDS = torch.tensor([[1, 5, 9, 31, 7, 2, 2], [1, 30, 4, 4, 17, 22, 3]])
 ATTENTION_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]])
