@@ -502,6 +502,10 @@ def end_of_sequence(case: Case) -> None:
     eos = int(free[row, position])
     pad = model.config.get_text_config().pad_token_id or 0
     options = {"eos_token_id": eos, "pad_token_id": pad, "min_new_tokens": 0}
+    # The model's own end was suppressed above; as an ordinary token it could come and lead elsewhere.
+    own = model.generation_config.eos_token_id
+    if own is not None:
+        options["suppress_tokens"] = [own] if isinstance(own, int) else list(own)
     tokens = generate(model, prompt, **options)
     require_same_tokens("with an end in between", tokens, generate(model, prompt, use_cache=False, **options))
     new = continuation(case, tokens, prompt)

@@ -70,9 +70,9 @@ def probe(directory: Path, scratch: Path) -> None:
         compare_generation(model, tensors, facts)
     if facts["auto_class"] == "AutoModelForCausalLM":
         pipe = transformers.pipeline("text-generation", model=str(directory), **trusted)
-        text = pipe("w3 w5 w7", max_new_tokens=3, do_sample=False, return_full_text=False)[0][
-            "generated_text"
-        ]
+        text = pipe("w3 w5 w7", max_new_tokens=3, min_new_tokens=3, do_sample=False, return_full_text=False)[
+            0
+        ]["generated_text"]
         require(len(text.split()) > 0, "the text-generation pipeline generated nothing")
 
     # Saved again, it still carries its code and still works.
