@@ -11,9 +11,19 @@ import importlib
 
 import transformers
 
+from .models import modeling_encoder, modeling_recurrent
+from .models.configuration_encoder import EncoderConfig
 from .models.configuration_recurrent import GRUConfig, LSTMConfig, RNNConfig
+from .models.modeling_encoder import (
+    EncoderForMaskedLM,
+    EncoderForMultipleChoice,
+    EncoderForPreTraining,
+    EncoderForQuestionAnswering,
+    EncoderForSequenceClassification,
+    EncoderForTokenClassification,
+    EncoderModel,
+)
 from .models.modeling_recurrent import (
-    AUTO_CLASSES,
     GRUForCausalLM,
     GRUModel,
     LSTMForCausalLM,
@@ -26,7 +36,8 @@ __version__ = "0.1.0"
 
 _LAZY_MODULES = ("contracts", "convert", "data", "hub", "metrics", "recipe", "training")
 
-for _config, _classes in AUTO_CLASSES.items():
+_AUTO_CLASSES = {**modeling_recurrent.AUTO_CLASSES, **modeling_encoder.AUTO_CLASSES}
+for _config, _classes in _AUTO_CLASSES.items():
     transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
     for _auto_name, _class in _classes.items():
         getattr(transformers, _auto_name).register(_config, _class, exist_ok=True)
@@ -39,6 +50,14 @@ def __getattr__(name: str):
 
 
 __all__ = [
+    "EncoderConfig",
+    "EncoderForMaskedLM",
+    "EncoderForMultipleChoice",
+    "EncoderForPreTraining",
+    "EncoderForQuestionAnswering",
+    "EncoderForSequenceClassification",
+    "EncoderForTokenClassification",
+    "EncoderModel",
     "GRUConfig",
     "GRUForCausalLM",
     "GRUModel",

@@ -12,6 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from transformers import AutoTokenizer
+
 from hfseq.convert import (
     EXPORTERS,
     IMPORTERS,
@@ -58,16 +60,21 @@ def main(arguments: list[str] | None = None) -> None:
         if not (args.source / "config.json").is_file():
             raise FileNotFoundError(f"No checkpoint in {args.source}: it has no config.json.")
         export_model(load_checkpoint(args.source), args.directory, args.format)
+        if (args.source / "tokenizer.json").is_file():
+            AutoTokenizer.from_pretrained(args.source).save_pretrained(args.directory)
         print(f"{args.source} written to {args.directory} as {args.format}.")
         return
 
     model = import_model(args.source, args.format, args.head)
     model.save_pretrained(args.directory)
     if args.format in TOKENIZER_IMPORTERS:
-        import_tokenizer(args.source, args.format).save_pretrained(args.directory)
+        try:
+            import_tokenizer(args.source, args.format).save_pretrained(args.directory)
+        except FileNotFoundError as error:
+            print(f"No tokenizer written: {error}")
     print(
         f"{type(model).__name__} with {model.num_parameters():,} parameters written to {args.directory}.\n"
-        f"Load it with: import hfseq; transformers.AutoModel.from_pretrained({str(args.directory)!r})"
+        f"Load it with: import hfseq.hub; hfseq.hub.load_checkpoint({str(args.directory)!r})"
     )
 
 

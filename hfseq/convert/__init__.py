@@ -12,19 +12,23 @@ from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from . import textgenrnn
+from . import bert, textgenrnn
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # format -> (path, head) -> model, with `head` the name of a class where a format holds several, else None
-IMPORTERS: dict[str, Callable[..., PreTrainedModel]] = {"textgenrnn": textgenrnn.import_model}
+IMPORTERS: dict[str, Callable[..., PreTrainedModel]] = {
+    "bert": bert.import_model,
+    "textgenrnn": textgenrnn.import_model,
+}
 # format -> (path) -> tokenizer
-TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerFast]] = {
-    "textgenrnn": textgenrnn.import_tokenizer
+TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
+    "bert": bert.import_tokenizer,
+    "textgenrnn": textgenrnn.import_tokenizer,
 }
 # format -> (model, directory) -> None
-EXPORTERS: dict[str, Callable[..., None]] = {}
+EXPORTERS: dict[str, Callable[..., None]] = {"bert": bert.export_model}
 
 
 def import_model(path: str | PathLike[str], format: str, head: str | None = None) -> PreTrainedModel:
@@ -46,7 +50,7 @@ def import_model(path: str | PathLike[str], format: str, head: str | None = None
     return _choose(IMPORTERS, format, "import")(path, head)
 
 
-def import_tokenizer(path: str | PathLike[str], format: str) -> PreTrainedTokenizerFast:
+def import_tokenizer(path: str | PathLike[str], format: str) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `import_model(path, format)`; the same errors."""
     return _choose(TOKENIZER_IMPORTERS, format, "import a tokenizer from")(path)
 

@@ -142,11 +142,15 @@ def linear_cross_entropy(
         return _LinearCrossEntropy.apply(hidden, weight, bias, labels, label_smoothing)
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
     """Summed cross-entropy of logits [..., vocabulary] against labels [...]; 0 where no label counts."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     return F.cross_entropy(
-        logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+        logits.flatten(0, -2),
+        labels.flatten(),
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+        label_smoothing=label_smoothing,
     )
 
 
@@ -157,6 +161,58 @@ def count_labels(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | 
     if isinstance(num_items_in_batch, torch.Tensor):
         return num_items_in_batch.to(labels.device).clamp(min=1)
     return max(num_items_in_batch, 1)
+
+
+def classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    config,
+    num_items_in_batch: torch.Tensor | int | None,
+    training: bool,
+) -> torch.Tensor:
+    """The loss of a sequence classifier, by `config.problem_type`, or by the labels where that is None.
+
+    Args:
+        logits: [batch, num_labels].
+        labels: single_label_classification: class numbers [batch], -100 does not count;
+            multi_label_classification: 0 or 1 [batch, num_labels], binary cross-entropy;
+            regression: numbers [batch] (one output) or [batch, num_labels], squared error.
+        config: num_labels, problem_type, label_smoothing (single label, in training).
+        num_items_in_batch: entries of `labels` in the whole update, as Trainer counts them.
+
+    Raises:
+        ValueError: labels of the wrong type or shape for the problem.
+    """
+    whole = labels.dtype in (torch.int64, torch.int32)
+    problem = config.problem_type
+    if problem is None:
+        one = "single_label_classification" if whole else "multi_label_classification"
+        problem = "regression" if config.num_labels == 1 else one
+    batch, outputs = logits.shape
+    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if problem == "single_label_classification":
+        if not whole or labels.shape not in ((batch,), (batch, 1)):
+            raise ValueError(
+                f"{problem} takes class numbers (int64) [{batch}], not {labels.dtype} {list(labels.shape)}. "
+                "For several labels per text set config.problem_type to multi_label_classification."
+            )
+        smoothing = getattr(config, "label_smoothing", 0.0) if training else 0.0
+        labels = labels.reshape(-1).long()
+        return cross_entropy(wide, labels, smoothing) / count_labels(labels, num_items_in_batch)
+    expected = ((batch, outputs),) if problem.startswith("multi") or outputs > 1 else ((batch,), (batch, 1))
+    if labels.shape not in expected:
+        raise ValueError(f"{problem} takes labels {list(expected[0])}, not {list(labels.shape)}.")
+    labels = labels.reshape(batch, -1).to(wide.dtype)
+    if problem == "multi_label_classification":
+        total = F.binary_cross_entropy_with_logits(wide, labels, reduction="sum")
+    elif problem == "regression":
+        total = F.mse_loss(wide, labels, reduction="sum")
+    else:
+        raise ValueError(
+            f"config.problem_type {problem!r} is none of single_label_classification, multi_label_classification, "
+            "regression."
+        )
+    return total / count_labels(labels, num_items_in_batch)
 
 
 def next_token_labels(labels: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,6 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
@@ -41,6 +40,7 @@ from .losses import (
     linear_cross_entropy,
     next_token_labels,
 )
+from .pretrained import HfseqPreTrainedModel
 
 RNN_CLASSES = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN, "RNN_RELU": nn.RNN}
 WEIGHT_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -177,12 +177,10 @@ class RecurrentBlock(GradientCheckpointingLayer):
         return output, tuple(s.index_select(1, packed.unsorted_indices) for s in final)
 
 
-class RecurrentPreTrainedModel(PreTrainedModel):
-    """Initialisation and saving shared by all recurrent classes."""
+class RecurrentPreTrainedModel(HfseqPreTrainedModel):
+    """Initialisation shared by all recurrent classes."""
 
     config: RecurrentConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
     _no_split_modules = ["RecurrentBlock"]
     _skip_keys_device_placement = ["past_key_values"]
 
@@ -200,17 +198,6 @@ class RecurrentPreTrainedModel(PreTrainedModel):
             init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 init.zeros_(module.bias)
-
-    def save_pretrained(self, save_directory, **kwargs):
-        """As in transformers; an `auto_map` left from loading an exported checkpoint is written only with its code."""
-        auto_map = getattr(self.config, "auto_map", None)
-        if auto_map is None or self._auto_class is not None:
-            return super().save_pretrained(save_directory, **kwargs)
-        del self.config.auto_map
-        try:
-            return super().save_pretrained(save_directory, **kwargs)
-        finally:
-            self.config.auto_map = auto_map
 
 
 class RecurrentModel(RecurrentPreTrainedModel):

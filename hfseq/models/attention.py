@@ -1,0 +1,142 @@
+"""Attention that the families share: packed rows, rotary positions, the plain form.
+
+Several sequences in one row must not see each other. There are two exact ways:
+
+- a block-diagonal mask over the row, which every backend takes and which costs row length x row length;
+- *borders*: the row is attended to segment by segment, which costs the sum of squared segment lengths.
+
+`Segments` holds the borders. On a CPU one call per segment is never slower than the mask and up to three times faster
+(8 rows of 512, heads of 64, forward and backward of one layer, one thread: segments of 60 tokens 39 ms against 126,
+of 230 tokens 58 against 124, of 500 tokens 111 against 123; 32 rows of 128, segments of 25: 36 against 47). On a GPU it
+is `torch.nn.attention.varlen`, or flash attention where that is installed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the segments of packed rows begin and end, in rows laid one after the other.
+
+    Args:
+        queries, keys: int32 [n + 1], borders among the queries and among the keys; repeated borders are empty segments.
+        longest_query, longest_key: at least the length of the longest segment.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    longest_query: int
+    longest_key: int
+
+    def of_positions(self, flat: torch.Tensor) -> Segments:
+        """The same segments where only some positions ask: `flat` [n], ascending positions in the rows laid in line."""
+        queries = torch.searchsorted(flat.to(torch.int32), self.keys, out_int32=True)
+        return Segments(queries, self.keys, self.longest_query, self.longest_key)
+
+
+def new_segment(position_ids: torch.Tensor) -> torch.Tensor:
+    """True where a segment begins: positions [batch, time] that do not go on from their left neighbour."""
+    first = torch.ones_like(position_ids[:, :1], dtype=torch.bool)
+    return torch.cat([first, position_ids[:, 1:] != position_ids[:, :-1] + 1], dim=1)
+
+
+def segments_of(position_ids: torch.Tensor) -> Segments:
+    """Borders from positions [batch, time]; waits for the device, as their number is not known before."""
+    total = position_ids.numel()
+    begins = new_segment(position_ids).flatten().nonzero().flatten()
+    borders = F.pad(begins, (0, 1), value=total).to(torch.int32)
+    longest = int(borders.diff().max())
+    return Segments(borders, borders, longest, longest)
+
+
+def positions_of(borders: torch.Tensor, batch: int, time: int) -> torch.Tensor:
+    """Positions [batch, time] that begin again at every border [n + 1]."""
+    places = torch.arange(batch * time, device=borders.device)
+    segment = torch.searchsorted(borders.to(places.dtype), places, right=True) - 1
+    return (places - borders[segment]).view(batch, time)
+
+
+def attend_segments(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    scaling: float,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Attention within each segment.
+
+    Args:
+        query: [queries, heads, width], rows laid one after the other; key, value: [keys, heads, width].
+        dropout: on the attention weights; not on a GPU, whose kernel has none.
+
+    Returns:
+        [queries, heads, width].
+    """
+    if query.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        s = segments
+        longest = s.longest_query, s.longest_key
+        return varlen_attn(query, key, value, s.queries, s.keys, *longest, scale=scaling)
+    outputs = []
+    parts = [
+        (t.transpose(0, 1).split(borders.diff().tolist(), dim=1))
+        for t, borders in ((query, segments.queries), (key, segments.keys), (value, segments.keys))
+    ]
+    for q, k, v in zip(*parts, strict=True):  # [heads, length, width]
+        if q.shape[1]:
+            out = F.scaled_dot_product_attention(q[None], k[None], v[None], dropout_p=dropout, scale=scaling)
+            outputs.append(out[0].transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The formula (Vaswani et al. 2017), and the only form that returns its weights.
+
+    Args:
+        query: [batch, heads, queries, width]; key, value: [batch, heads, keys, width].
+        attention_mask: added to the scores, broadcast to [batch, heads, queries, keys].
+
+    Returns:
+        outputs [batch, queries, heads, width] and weights [batch, heads, queries, keys].
+    """
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1, dtype=torch.float32 if scores.dtype.itemsize < 4 else None).to(query.dtype)
+    weights = F.dropout(weights, dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def rotary_angles(
+    positions: torch.Tensor, width: int, theta: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines [batch or 1, 1, time, width] of rotary positions (Su et al. 2021), for `rotate`."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    frequencies = theta ** -(torch.arange(0, width, 2, device=positions.device, dtype=wide) / width)
+    angles = positions.unsqueeze(-1).to(wide) * frequencies  # [batch, time, width / 2]
+    angles = torch.cat([angles, angles], dim=-1).unsqueeze(1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Turns x [batch, heads, time, width]; number i of the first half is paired with number i of the second."""
+    cos, sin = angles
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin

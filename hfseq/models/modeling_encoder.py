@@ -1,0 +1,912 @@
+"""The BERT-style encoder (Devlin et al. 2018) and its heads.
+
+Exactly BERT by default: published checkpoints load with equal logits (`hfseq/convert/bert.py`). Where the time goes in
+masked-LM training, and what is done about it:
+
+- Logits are computed only where there is a label (15% of the positions), and never kept (`losses.py`): with 16k words
+  the output layer of a small BERT costs more than the rest of it.
+- The last layer computes keys and values for every position, but everything else only for the positions that are asked
+  for: the labelled ones in masked-LM training, the first one for a pooled head. Nobody reads the others.
+- Several sequences in one row do not see each other, and cost only their own length (`attention.py`).
+- Without labels, and in evaluation, the output is that of any `*ForMaskedLM`.
+
+`masked_positions` [batch, slots] names the labelled columns (-1: slot not used). With it, all shapes are known before
+the batch is, and `torch.compile` and the GPU never wait; without it the columns are found in the labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .attention import (
+    Segments,
+    attend_segments,
+    eager_attention,
+    new_segment,
+    positions_of,
+    rotary_angles,
+    rotate,
+    segments_of,
+)
+from .configuration_encoder import EncoderConfig
+from .losses import IGNORE_INDEX, classification_loss, count_labels, cross_entropy, linear_cross_entropy
+from .pretrained import HfseqPreTrainedModel
+
+
+class EncoderAttention(nn.Module):
+    """Multi-head self-attention with its output projection."""
+
+    is_causal = False
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // self.heads) ** -0.5
+        width, bias = config.hidden_size, config.use_bias
+        self.q_proj = nn.Linear(width, width, bias=bias)
+        self.k_proj = nn.Linear(width, width, bias=bias)
+        self.v_proj = nn.Linear(width, width, bias=bias)
+        self.o_proj = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: torch.Tensor, context: AttentionContext) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x [batch, time, width] -> ([batch, asked or time, width], weights or None)."""
+        asked = x if context.asked is None else take_columns(x, context.asked)
+        q = self._heads(self.q_proj(asked))  # [batch, asked, heads, width]
+        k = self._heads(self.k_proj(x))  # [batch, time, heads, width]
+        v = self._heads(self.v_proj(x))
+        if context.angles is not None:
+            q = rotate(q.transpose(1, 2), context.asked_angles).transpose(1, 2)
+            k = rotate(k.transpose(1, 2), context.angles).transpose(1, 2)
+        p = self.config.attention_probs_dropout_prob if self.training else 0.0
+        weights = None
+        if context.segments is not None:
+            flat = [t.flatten(0, 1) for t in (q, k, v)]
+            output = attend_segments(*flat, context.segments, self.scaling, p)
+        else:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+            output, weights = attend(
+                self,
+                *(t.transpose(1, 2) for t in (q, k, v)),
+                context.mask,
+                scaling=self.scaling,
+                dropout=p,
+                **context.options,
+            )
+        return self.o_proj(output.reshape(*asked.shape)), weights
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """What every layer's attention needs beside the hidden states.
+
+    Args:
+        mask: as the attention implementation takes it, or None.
+        segments: borders of packed segments, in place of a mask.
+        angles: rotary cosines and sines of all positions; asked_angles: of those asked for.
+        asked: [batch, n] columns that the layer is asked for; None for all.
+        options: passed on to the attention implementation.
+    """
+
+    mask: object = None
+    segments: Segments | None = None
+    angles: tuple[torch.Tensor, torch.Tensor] | None = None
+    asked_angles: tuple[torch.Tensor, torch.Tensor] | None = None
+    asked: torch.Tensor | None = None
+    options: dict | None = None
+
+    def ask(self, columns: torch.Tensor, time: int) -> AttentionContext:
+        """The context of a layer that is asked only for `columns` [batch, n], ascending, of rows of length `time`."""
+        mask, segments, angles = self.mask, self.segments, self.angles
+        if segments is not None:
+            starts = torch.arange(len(columns), device=columns.device).unsqueeze(1) * time
+            segments = segments.of_positions((columns + starts).flatten())
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.expand(len(columns), -1, -1, -1)
+            mask = mask.gather(2, columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+        if angles is not None:
+            angles = tuple(
+                a.expand(len(columns), -1, -1, -1).gather(
+                    2, columns[:, None, :, None].expand(-1, 1, -1, a.shape[3])
+                )
+                for a in angles
+            )
+        return AttentionContext(mask, segments, self.angles, angles, columns, self.options)
+
+
+def take_columns(x: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """x [batch, time, width], columns [batch, n] -> [batch, n, width]."""
+    starts = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (columns + starts).flatten()).view(*columns.shape, -1)
+
+
+class EncoderMLP(nn.Module):
+    """The feed-forward network, gated by option."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        width, inner, bias = config.hidden_size, config.intermediate_size, config.use_bias
+        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.gated_mlp else None
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
+        self.act = ACT2FN[config.hidden_act]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.gate_proj is None:
+            return self.down_proj(self.act(self.up_proj(x)))
+        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+
+
+class EncoderLayer(GradientCheckpointingLayer):
+    """Self-attention and feed-forward network, each with residual, dropout and layer norm."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.dropout = config.hidden_dropout_prob
+        self.attention_norm = layer_norm(config)
+        self.attention = EncoderAttention(config)
+        self.mlp_norm = layer_norm(config)
+        self.mlp = EncoderMLP(config)
+
+    def forward(self, x: torch.Tensor, context: AttentionContext) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x [batch, time, width] -> ([batch, asked or time, width], attention weights or None)."""
+        attended, weights = self.attention(self.attention_norm(x) if self.pre_norm else x, context)
+        if context.asked is not None:
+            x = take_columns(x, context.asked)
+        x = x + self._drop(attended)
+        if self.pre_norm:
+            return x + self._drop(self.mlp(self.mlp_norm(x))), weights
+        x = self.attention_norm(x)
+        return self.mlp_norm(x + self._drop(self.mlp(x))), weights
+
+    def _drop(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def layer_norm(config: EncoderConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.use_bias)
+
+
+class EncoderPreTrainedModel(HfseqPreTrainedModel):
+    """Initialisation shared by all encoder classes; matrices are N(0, initializer_range)."""
+
+    config_class = EncoderConfig
+    config: EncoderConfig
+    _no_split_modules = ["EncoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+        if getattr(module, "bias", None) is not None:
+            init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return getattr(self, "model", self).embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        getattr(self, "model", self).embed_tokens = value
+
+
+class EncoderPooler(nn.Module):
+    """BERT's pooler: tanh of a linear layer on the first position, [batch, time, width] -> [batch, width]."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
+class EncoderModel(EncoderPreTrainedModel):
+    """Embeddings and layers.
+
+    Args:
+        config: the configuration.
+        add_pooling_layer: whether to have the pooler; None: as `config.pooler` says. A pooler that no loss reaches
+            would stop distributed training, so a head without use for it has none.
+    """
+
+    def __init__(self, config: EncoderConfig, add_pooling_layer: bool | None = None):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        rotary = config.position_embedding_type == "rotary"
+        width = config.hidden_size
+        self.embed_positions = None if rotary else nn.Embedding(config.max_position_embeddings, width)
+        self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.embed_norm = layer_norm(config)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.final_norm = layer_norm(config) if config.pre_norm else None
+        has_pooler = config.pooler if add_pooling_layer is None else add_pooling_layer
+        self.pooler = EncoderPooler(config) if has_pooler else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        max_length_q: int | None = None,
+        seq_idx: torch.Tensor | None = None,
+        output_positions: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        """Encodes the tokens.
+
+        Args:
+            input_ids: [batch, time], or inputs_embeds: [batch, time, hidden_size] in place of the word vectors.
+            attention_mask: [batch, time], 0 at padding.
+            token_type_ids: [batch, time] segment types; zeros by default.
+            position_ids: [batch, time]; 0, 1, ... by default. Without an attention_mask a position that does not go on
+                from its left neighbour begins a new packed segment, and segments do not see each other.
+            output_hidden_states: also return the embeddings and every layer's output.
+            output_attentions: also return attention weights [batch, heads, time, time] (eager attention only).
+            cu_seq_lens_q, max_length_q: packed segments by their borders int32 [n + 1] in rows laid one after the
+                other, and the longest one's length, as `DataCollatorWithFlattening` gives them. Segments never
+                cross a row.
+            seq_idx: packed segments by number [batch, time].
+            output_positions: [batch, n] ascending columns: last_hidden_state is computed for those alone.
+
+        Returns:
+            last_hidden_state [batch, time or n, hidden_size]; pooler_output where there is a pooler; hidden_states;
+            attentions.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        if time == 0:
+            raise ValueError("The input has no time steps: every row needs at least one token.")
+        self._check_lengths(time, attention_mask, batch)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise ValueError(
+                f"attn_implementation {self.config._attn_implementation!r} keeps no attention weights: load the model "
+                'with attn_implementation="eager" for output_attentions.'
+            )
+        packed = find_packed(attention_mask, position_ids, cu_seq_lens_q, max_length_q, seq_idx, batch, time)
+        if packed is not None:
+            position_ids = packed.position_ids
+
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        x = self._embed(x, position_ids, token_type_ids)
+        context = self._context(x, attention_mask, position_ids, packed)
+
+        hidden_states, attentions = [x], []
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            if number == last and output_positions is not None and self.can_ask():
+                context = context.ask(output_positions, time)
+            x, weights = layer(x, context)
+            hidden_states.append(x)
+            attentions.append(weights)
+        if output_positions is not None and context.asked is None:
+            x = take_columns(x, output_positions)
+        if self.final_norm is not None:
+            x = hidden_states[-1] = self.final_norm(x)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=x,
+            pooler_output=self.pooler(x) if self.pooler is not None else None,
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    def can_ask(self) -> bool:
+        """Whether the attention implementation takes fewer queries than keys."""
+        return self.config._attn_implementation in ("eager", "sdpa")
+
+    def _check_lengths(self, time: int, attention_mask, batch: int) -> None:
+        if self.embed_positions is not None and time > self.embed_positions.num_embeddings:
+            raise ValueError(
+                f"The input has {time} positions, the model only {self.embed_positions.num_embeddings} "
+                "(max_position_embeddings): truncate it in the tokenizer (truncation=True, max_length=...), or train "
+                "with more positions."
+            )
+        if attention_mask is not None and attention_mask.ndim == 2 and attention_mask.shape != (batch, time):
+            raise ValueError(
+                f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
+            )
+
+    def _embed(self, x: torch.Tensor, position_ids, token_type_ids) -> torch.Tensor:
+        """Word vectors [batch, time, width] -> the first layer's input."""
+        if self.embed_types is not None:
+            types = self.embed_types.weight[0] if token_type_ids is None else self.embed_types(token_type_ids)
+            x = x + types
+        if self.embed_positions is not None:
+            table = self.embed_positions
+            x = x + (table.weight[: x.shape[1]] if position_ids is None else table(position_ids))
+        x = self.embed_norm(x)
+        return F.dropout(x, self.config.hidden_dropout_prob, self.training)
+
+    def _context(
+        self, x: torch.Tensor, attention_mask, position_ids, packed: Packed | None
+    ) -> AttentionContext:
+        config, time = self.config, x.shape[1]
+        angles = None
+        if config.position_embedding_type == "rotary":
+            places = position_ids
+            if places is None:
+                places = torch.arange(time, device=x.device).unsqueeze(0)
+            width = config.hidden_size // config.num_attention_heads
+            angles = rotary_angles(places, width, config.rope_theta, x.dtype)
+        mask, segments, options = None, None, {}
+        if packed is None:
+            mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=attention_mask)
+        elif "flash" in config._attn_implementation:
+            borders = packed.segments
+            options = {
+                "cu_seq_lens_q": borders.queries,
+                "cu_seq_lens_k": borders.keys,
+                "max_length_q": borders.longest_query,
+                "max_length_k": borders.longest_key,
+            }
+        elif self._attends_by_segment(x, packed):
+            segments = packed.segments
+        else:
+            numbers = packed.numbers  # [batch, time]
+
+            def same_segment(b, head, q, k):
+                return numbers[b, q] == numbers[b, k]
+
+            mask = create_bidirectional_mask(
+                config=config, inputs_embeds=x, attention_mask=None, and_mask_function=same_segment
+            )
+        return AttentionContext(mask, segments, angles, angles, None, options)
+
+    def _attends_by_segment(self, x: torch.Tensor, packed: Packed) -> bool:
+        """Whether segments are attended to one by one, exactly and faster than under a mask."""
+        if self.config._attn_implementation != "sdpa":
+            return False
+        if x.device.type == "cpu":
+            return not torch.compiler.is_compiling()  # the number of calls depends on the data
+        half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
+        drops = self.training and self.config.attention_probs_dropout_prob > 0
+        return x.is_cuda and half and not drops and packed.has_borders
+
+
+class Packed:
+    """Several sequences in one row: their borders, numbers and positions, each computed when somebody asks."""
+
+    def __init__(self, position_ids: torch.Tensor, segments: Segments | None):
+        self.position_ids = position_ids
+        self._segments = segments
+
+    @property
+    def has_borders(self) -> bool:
+        return self._segments is not None
+
+    @property
+    def segments(self) -> Segments:
+        if self._segments is None:
+            self._segments = segments_of(self.position_ids)
+        return self._segments
+
+    @property
+    def numbers(self) -> torch.Tensor:
+        """Each position's segment, counted in its row [batch, time]."""
+        return new_segment(self.position_ids).cumsum(1)
+
+
+def find_packed(
+    attention_mask, position_ids, cu_seq_lens_q, max_length_q, seq_idx, batch: int, time: int
+) -> Packed | None:
+    """The packed segments of a batch, None where every row is one sequence. See `EncoderModel.forward`."""
+    if cu_seq_lens_q is None and seq_idx is None and (position_ids is None or attention_mask is not None):
+        return None
+    if attention_mask is not None:
+        raise ValueError(
+            "Packed rows have no attention_mask: make padding a segment of its own and leave it out."
+        )
+    segments = None
+    if cu_seq_lens_q is not None:
+        longest = time if max_length_q is None else int(max_length_q)
+        segments = Segments(cu_seq_lens_q, cu_seq_lens_q, longest, longest)
+        if position_ids is None:
+            position_ids = positions_of(cu_seq_lens_q, batch, time)
+    elif position_ids is None:
+        first = torch.cat([torch.ones_like(seq_idx[:, :1]), seq_idx.diff(dim=1) != 0], dim=1)
+        places = torch.arange(time, device=seq_idx.device).expand(batch, time)
+        position_ids = places - (places * first).cummax(dim=1).values
+    if position_ids.shape != (batch, time):
+        position_ids = position_ids.expand(batch, time)
+    return Packed(position_ids, segments)
+
+
+class EncoderPredictionHead(nn.Module):
+    """BERT's masked-LM transform: linear layer, activation, layer norm; the output layer follows it."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.act = ACT2FN[config.hidden_act]
+        self.norm = layer_norm(config)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.act(self.dense(x)))
+
+
+class MaskedLanguageModel(EncoderPreTrainedModel):
+    """What the two classes with a masked-LM head have in common."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: EncoderConfig, add_pooling_layer: bool):
+        super().__init__(config)
+        self.model = EncoderModel(config, add_pooling_layer)
+        self.head = EncoderPredictionHead(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.use_bias)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.lm_head = value
+
+    def _labelled(self, labels, masked_positions, input_shape) -> tuple[torch.Tensor, torch.Tensor]:
+        """The labelled columns [batch, slots], ascending, and their labels, -100 in slots to spare."""
+        if labels.shape != input_shape:
+            raise ValueError(f"labels must be {list(input_shape)} like the input, not {list(labels.shape)}.")
+        time = labels.shape[1]
+        if masked_positions is None:
+            counted = labels != IGNORE_INDEX
+            slots = max(int(counted.sum(1).max()), 1)
+            order = counted.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices[:, :slots]
+            masked_positions = order.where(counted.gather(1, order), -1)
+        elif masked_positions.ndim != 2 or len(masked_positions) != len(labels):
+            raise ValueError(
+                f"masked_positions must be [{len(labels)}, slots], not {list(masked_positions.shape)}."
+            )
+        unused = masked_positions < 0
+        columns = masked_positions.masked_fill(unused, time - 1)
+        return columns, labels.gather(1, columns).masked_fill(unused, IGNORE_INDEX)
+
+    def _summed_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Masked-LM loss of hidden [batch, slots, width] against labels [batch, slots], summed."""
+        return linear_cross_entropy(
+            self.head(hidden).flatten(0, 1),
+            self.lm_head.weight,
+            self.lm_head.bias,
+            labels.flatten(),
+            self.config.label_smoothing,
+        )
+
+
+class EncoderForMaskedLM(MaskedLanguageModel):
+    """The encoder with a masked-language-model head."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config, add_pooling_layer=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        masked_positions: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> MaskedLMOutput:
+        """Predicts masked tokens; see `EncoderModel.forward` for the arguments not listed.
+
+        Args:
+            labels: [batch, time], the token at each masked position, -100 elsewhere.
+            masked_positions: [batch, slots], columns of the labels in ascending order, -1 in unused slots at the end;
+                used in training only, and found in the labels where it is missing.
+            num_items_in_batch: number of labels in the whole update; the summed loss is divided by it.
+
+        Returns:
+            loss; logits [batch, time, vocab_size], None in training with labels; hidden_states; attentions.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        if self.training and labels is not None:
+            shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+            columns, kept = self._labelled(labels, masked_positions, shape)
+            outputs = self.model(**inputs, output_positions=columns, **kwargs)
+            loss = self._summed_loss(outputs.last_hidden_state, kept)
+            return MaskedLMOutput(
+                loss=loss / count_labels(kept, num_items_in_batch),
+                hidden_states=outputs.hidden_states,
+                attentions=outputs.attentions,
+            )
+        outputs = self.model(**inputs, **kwargs)
+        logits = self.lm_head(self.head(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = cross_entropy(logits, labels) / count_labels(labels, num_items_in_batch)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+@dataclass
+class EncoderForPreTrainingOutput(ModelOutput):
+    """As BERT's: loss, prediction_logits [batch, time, vocab_size] (None in training with labels),
+    seq_relationship_logits [batch, 2], hidden_states, attentions."""
+
+    loss: torch.FloatTensor | None = None
+    prediction_logits: torch.FloatTensor | None = None
+    seq_relationship_logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class EncoderForPreTraining(MaskedLanguageModel):
+    """BERT's two pretraining tasks: masked words, and whether the second segment follows the first (NSP, or SOP)."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config, add_pooling_layer=True)
+        self.next_sentence = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        next_sentence_label: torch.LongTensor | None = None,
+        masked_positions: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> EncoderForPreTrainingOutput:
+        """Both tasks; see `EncoderForMaskedLM.forward`.
+
+        Args:
+            next_sentence_label: [batch], 0 where the segments belong together in this order, 1 where not, -100 where
+                it does not count. In the loss a row weighs as much as it has masked-LM labels, so that the loss does
+                not depend on how an update was cut into micro-batches.
+        """
+        refuse_packed(self, attention_mask, position_ids, kwargs)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        logits = loss = None
+        if self.training and labels is not None:
+            shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+            columns, kept = self._labelled(labels, masked_positions, shape)
+            # The pooler reads the first column.
+            outputs = self.model(**inputs, output_positions=F.pad(columns, (1, 0)), **kwargs)
+            loss = self._summed_loss(outputs.last_hidden_state[:, 1:], kept)
+        else:
+            kept = labels
+            outputs = self.model(**inputs, **kwargs)
+            logits = self.lm_head(self.head(outputs.last_hidden_state))
+            if labels is not None:
+                loss = cross_entropy(logits, labels)
+        relationship = self.next_sentence(outputs.pooler_output)
+        if next_sentence_label is not None:
+            rows = F.cross_entropy(
+                relationship, next_sentence_label, ignore_index=IGNORE_INDEX, reduction="none"
+            )
+            if kept is None:
+                loss = rows.sum() / (next_sentence_label != IGNORE_INDEX).sum().clamp(min=1)
+            else:
+                loss = loss + (rows * (kept != IGNORE_INDEX).sum(1)).sum()
+        if kept is not None:
+            loss = loss / count_labels(kept, num_items_in_batch)
+        return EncoderForPreTrainingOutput(
+            loss=loss,
+            prediction_logits=logits,
+            seq_relationship_logits=relationship,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def refuse_packed(model: nn.Module, attention_mask, position_ids, kwargs) -> None:
+    """Heads that give one answer for a row refuse rows that hold several sequences."""
+    packed = [name for name in ("cu_seq_lens_q", "seq_idx") if kwargs.get(name) is not None]
+    if position_ids is not None and attention_mask is None and bool(new_segment(position_ids)[:, 1:].any()):
+        packed.append("position_ids that begin again, without an attention_mask")
+    if packed:
+        raise ValueError(
+            f"{type(model).__name__} gives one answer per row and refuses packed rows ({', '.join(packed)}): use "
+            "padded batches with an attention_mask."
+        )
+
+
+class PooledClassifier(EncoderPreTrainedModel):
+    """An encoder with BERT's pooler and a linear layer on it."""
+
+    def __init__(self, config: EncoderConfig, outputs: int):
+        super().__init__(config)
+        self.model = EncoderModel(config, add_pooling_layer=True)
+        self.classifier = nn.Linear(config.hidden_size, outputs)
+        self.post_init()
+
+    def _classify(self, inputs: dict, kwargs: dict):
+        """(logits [batch, outputs], the encoder's outputs). The last layer is computed for the first column alone."""
+        refuse_packed(self, inputs["attention_mask"], inputs["position_ids"], kwargs)
+        states = kwargs.get("output_hidden_states")
+        if not (self.config.output_hidden_states if states is None else states):
+            example = inputs["inputs_embeds"] if inputs["input_ids"] is None else inputs["input_ids"]
+            if example is not None:
+                first = torch.zeros(len(example), 1, dtype=torch.long, device=example.device)
+                kwargs = {**kwargs, "output_positions": first}
+        outputs = self.model(**inputs, **kwargs)
+        pooled = F.dropout(outputs.pooler_output, classifier_dropout(self.config), self.training)
+        return self.classifier(pooled), outputs
+
+
+def classifier_dropout(config: EncoderConfig) -> float:
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+
+
+class EncoderForSequenceClassification(PooledClassifier):
+    """Classification (of one label or of several) or regression of a text or a pair of texts."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config, config.num_labels)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """See `EncoderModel.forward` for the arguments not listed.
+
+        Args:
+            labels: class numbers [batch] (-100 does not count); for several labels 0/1 [batch, num_labels]; for
+                regression numbers [batch] or [batch, num_labels]. `config.problem_type` says which.
+
+        Returns:
+            loss; logits [batch, num_labels]; hidden_states; attentions.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        logits, outputs = self._classify(inputs, kwargs)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config, num_items_in_batch, self.training)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class EncoderForMultipleChoice(PooledClassifier):
+    """Chooses one of several texts."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config, 1)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> MultipleChoiceModelOutput:
+        """See `EncoderModel.forward` for the arguments not listed.
+
+        Args:
+            input_ids: [batch, choices, time], and every other input likewise.
+            labels: [batch], the right choice's number.
+
+        Returns:
+            loss; logits [batch, choices]; hidden_states; attentions (of batch x choices rows).
+        """
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or given.ndim != (3 if inputs_embeds is None else 4):
+            shape = None if given is None else list(given.shape)
+            raise ValueError(f"Multiple choice takes inputs [batch, choices, time], not {shape}.")
+        choices = given.shape[1]
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        inputs = {name: None if value is None else value.flatten(0, 1) for name, value in inputs.items()}
+        logits, outputs = self._classify(inputs, kwargs)
+        logits = logits.view(-1, choices)
+        loss = None
+        if labels is not None:
+            loss = cross_entropy(logits, labels) / count_labels(labels, num_items_in_batch)
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class EncoderForTokenClassification(EncoderPreTrainedModel):
+    """A label for every token."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config)
+        self.model = EncoderModel(config, add_pooling_layer=False)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """See `EncoderModel.forward` for the arguments not listed.
+
+        Args:
+            labels: [batch, time], -100 where a token (the second piece of a word, say) does not count.
+
+        Returns:
+            loss; logits [batch, time, num_labels]; hidden_states; attentions.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        hidden = F.dropout(outputs.last_hidden_state, classifier_dropout(self.config), self.training)
+        logits = self.classifier(hidden)
+        loss = None
+        if labels is not None:
+            smoothing = self.config.label_smoothing if self.training else 0.0
+            loss = cross_entropy(logits, labels, smoothing) / count_labels(labels, num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class EncoderForQuestionAnswering(EncoderPreTrainedModel):
+    """Where in the text an answer begins and ends."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config)
+        self.model = EncoderModel(config, add_pooling_layer=False)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        start_positions: torch.LongTensor | None = None,
+        end_positions: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> QuestionAnsweringModelOutput:
+        """See `EncoderModel.forward` for the arguments not listed.
+
+        Args:
+            start_positions, end_positions: [batch], the answer's first and last column; a column beyond the row (the
+                answer was cut off), or -100, does not count.
+
+        Returns:
+            loss (the mean of both); start_logits and end_logits [batch, time]; hidden_states; attentions.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        start, end = self.qa_outputs(outputs.last_hidden_state).unbind(-1)  # [batch, time] each
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            total, count = 0.0, 0
+            for logits, target in ((start, start_positions), (end, end_positions)):
+                target = target.masked_fill((target < 0) | (target >= logits.shape[1]), IGNORE_INDEX)
+                total = total + cross_entropy(logits, target)
+                count = count + (target != IGNORE_INDEX).sum()
+            # Trainer counts items by `labels`, which there are none of here; who passes a count means examples.
+            loss = total / (count.clamp(min=1) if num_items_in_batch is None else 2 * num_items_in_batch)
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start,
+            end_logits=end,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+# What each class is registered and exported as: {config: {Auto class: class}}.
+AUTO_CLASSES = {
+    EncoderConfig: {
+        "AutoModel": EncoderModel,
+        "AutoModelForMaskedLM": EncoderForMaskedLM,
+        "AutoModelForPreTraining": EncoderForPreTraining,
+        "AutoModelForSequenceClassification": EncoderForSequenceClassification,
+        "AutoModelForTokenClassification": EncoderForTokenClassification,
+        "AutoModelForQuestionAnswering": EncoderForQuestionAnswering,
+        "AutoModelForMultipleChoice": EncoderForMultipleChoice,
+    }
+}
+
+__all__ = [
+    "EncoderPreTrainedModel",
+    "EncoderModel",
+    "EncoderForMaskedLM",
+    "EncoderForPreTraining",
+    "EncoderForSequenceClassification",
+    "EncoderForTokenClassification",
+    "EncoderForQuestionAnswering",
+    "EncoderForMultipleChoice",
+]
