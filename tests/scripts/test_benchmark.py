@@ -11,28 +11,28 @@ import sys
 import pytest
 import torch
 
+from hfseq.benchmarks import measuring, recurrent
+
 
 @pytest.fixture(scope="module")
-def benchmark(repository):
+def script(repository):
     """The script as a module."""
     specification = importlib.util.spec_from_file_location(
         "hfseq_benchmark", repository / "scripts" / "benchmark.py"
     )
     module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module
     specification.loader.exec_module(module)
-    yield module
-    del sys.modules[specification.name]
+    return module
 
 
 @pytest.fixture
-def report(benchmark):
-    return benchmark.Report(benchmark.Settings(quick=True))
+def report():
+    return measuring.Report(measuring.Settings(quick=True))
 
 
 @pytest.fixture
-def size(benchmark):
-    return benchmark.Size(vocabulary=50, width=8, layers=2, rows=3, time=5)
+def size():
+    return recurrent.Size(vocabulary=50, width=8, layers=2, rows=3, time=5)
 
 
 def run(repository, *arguments):
@@ -116,33 +116,33 @@ def test_table_ends_the_output(result):
         ),
     ],
 )
-def test_bad_arguments_say_what_to_do(benchmark, monkeypatch, capsys, arguments, message):
+def test_bad_arguments_say_what_to_do(script, monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        benchmark.main()
+        script.main()
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_unequal_training_is_void(benchmark, report, size):
-    ours = benchmark.our_model(size, "cpu")
-    peer = benchmark.with_our_weights(benchmark.NaiveLanguageModel(size), ours)
-    batches = benchmark.stream_batches(size, 2, "cpu")
-    benchmark.check_equal_training(report, "equal", ours, peer, batches)
+def test_unequal_training_is_void(report, size):
+    ours = recurrent.our_model(size, "cpu")
+    peer = recurrent.with_our_weights(recurrent.NaiveLanguageModel(size), ours)
+    batches = recurrent.stream_batches(size, 2, "cpu")
+    recurrent.check_equal_training(report, "equal", ours, peer, batches)
     with torch.no_grad():
         peer.rnn.bias_hh_l1[0] += 0.01
     peer.state = None
     ours.carried_states.clear()
-    with pytest.raises(benchmark.VoidComparisonError, match="unequal"):
-        benchmark.check_equal_training(report, "unequal", ours, peer, batches)
+    with pytest.raises(measuring.VoidComparisonError, match="unequal"):
+        recurrent.check_equal_training(report, "unequal", ours, peer, batches)
 
 
-def test_not_a_number_is_void(benchmark, report):
-    with pytest.raises(benchmark.VoidComparisonError):
+def test_not_a_number_is_void(report):
+    with pytest.raises(measuring.VoidComparisonError):
         report.check("losses", math.nan, 1.0)
 
 
-def test_void_section_is_reported_and_the_next_one_runs(benchmark, report, tmp_path):
+def test_void_section_is_reported_and_the_next_one_runs(report, tmp_path):
     report.output = tmp_path / "result.json"
     report.section(lambda report: report.check("losses", 2.0, 1.0))
     report.section(lambda report: report.check("others", 0.5, 1.0))
@@ -154,26 +154,26 @@ def test_void_section_is_reported_and_the_next_one_runs(benchmark, report, tmp_p
 @pytest.mark.parametrize(
     "goal,at_least,met", [(1.3, True, True), (1.5, True, False), (1.5, False, True), (None, True, None)]
 )
-def test_verdict(benchmark, goal, at_least, met):
-    line = benchmark.Line("a", "b", 1.0, 1.0, "x", 1.4, goal, at_least)
+def test_verdict(goal, at_least, met):
+    line = measuring.Line("a", "b", 1.0, 1.0, "x", 1.4, goal, at_least)
     assert line.met is met
     assert line.cells()[-2] == {True: "met", False: "NOT MET", None: ""}[met]
 
 
-def test_ratio_is_the_median_over_turns_of_theirs_by_ours(benchmark, report):
-    ours = benchmark.Times(wall=[1.0, 2.0, 4.0], cpu=[1.0, 1.0, 1.0])
-    theirs = benchmark.Times(wall=[3.0, 4.0, 12.0], cpu=[1.5, 2.0, 9.0])
+def test_ratio_is_the_median_over_turns_of_theirs_by_ours(report):
+    ours = measuring.Times(wall=[1.0, 2.0, 4.0], cpu=[1.0, 1.0, 1.0])
+    theirs = measuring.Times(wall=[3.0, 4.0, 12.0], cpu=[1.5, 2.0, 9.0])
     report.compare("line", "peer", "tokens/s", 10, ours, theirs)
     line = report.lines[0]
     assert (line.ratio, line.ours, line.theirs) == (2.0, 10.0, 5.0)
     assert line.details["wall"]["ratio"] == 3.0
 
 
-def test_what_only_a_gpu_measures_runs_on_a_cpu_too(benchmark, report, size):
+def test_what_only_a_gpu_measures_runs_on_a_cpu_too(report, size):
     """So that a machine with a GPU is not lent for finding a typing error."""
-    benchmark.device_checks(report)
-    benchmark.precision_lines(report, size, "fp32")
-    benchmark.decoding_paths(report, size)
+    recurrent.device_checks(report)
+    recurrent.precision_lines(report, size, "fp32")
+    recurrent.decoding_paths(report, size)
     assert {
         "output loss",
         "carried state",
