@@ -24,8 +24,8 @@ import yaml
 class DataSection:
     """What is read, and how it becomes training rows."""
 
-    corpus: str | None = None
-    """A packaged demo ("kjv", "wiki", "imdb") or a Hub data set id ("org/name", "org/name:configuration")."""
+    corpus: str | list[str] | None = None
+    """A packaged demo ("kjv", "wiki", "imdb") or a Hub data set id ("org/name", "org/name:configuration"), or several."""
     train_file: str | list[str] | None = None
     """Local text instead: files, folders or globs of .txt, .jsonl, .csv, .parquet, each also .gz."""
     validation_file: str | list[str] | None = None
@@ -34,14 +34,16 @@ class DataSection:
     """Test text; without it `test_share` of the documents is set aside."""
     text_column: str = "text"
     """The column (or JSON key) that holds the text."""
+    txt_document: str = "paragraph"
+    """What is a document in a .txt file: "paragraph", "line" or "file"."""
     validation_share: float = 0.05
     """Share of documents set aside for validation, chosen by a hash of each document."""
     test_share: float = 0.05
     """Share of documents set aside for testing, chosen likewise."""
     split_seed: int = 0
     """Another number is another split."""
-    deduplicate: bool = False
-    """Drop documents that repeat an earlier one up to white space."""
+    deduplicate: bool | str = False
+    """Drop documents that repeat an earlier one: "whitespace" (or true) up to white space, "exact" letter by letter."""
     streaming: bool = False
     """Read a Hub data set without downloading it first."""
     tokenizer: str = "bpe"
@@ -58,6 +60,23 @@ class DataSection:
     """Vary the segment length as AWD-LSTM does (Merity et al. 2017); the learning rate follows the length."""
     evaluation_streams: int = 8
     """Streams that the validation text is cut into; few, because each begins without context."""
+    packing: str = "blocks"
+    """Masked-LM rows: blocks (text cut anywhere), documents or sentences (whole ones, several per row), or pairs of
+    texts for next-sentence (nsp) or sentence-order prediction (sop)."""
+    row_length: int | list[list[float]] = 128
+    """Tokens per masked-LM row; or a curriculum, [[0.9, 128], [0.1, 512]]: 128 for 90% of the run, then 512."""
+    tokens_per_update: int = 8192
+    """Masked-LM positions per optimiser step over all processes: a multiple of the row length."""
+    long_documents: str = "split"
+    """Documents (or sentences) longer than a packed row: split (go on in further rows) or error."""
+    mask_strategy: str = "token"
+    """What is masked: single tokens (token), whole words (whole_word) or runs of words (span)."""
+    mask_rate: float = 0.15
+    """Share of tokens to guess; evaluation always has 0.15."""
+    mask_rate_end: float | None = None
+    """The share at the end of the run, reached in a straight line."""
+    mask_replacement: str = "bert"
+    """What stands in a guessed token's place: bert (80% [MASK], 10% random, 10% the token) or mask (always [MASK])."""
     cache_dir: str | None = None
     """Where token arrays are kept; default: $HFSEQ_CACHE, else ~/.cache/hfseq."""
 

@@ -1,6 +1,7 @@
 """Measures hfseq against what a user has today. Every line of the table is one claim, with its goal.
 
     python scripts/benchmark.py lstm                     # training, memory, streams, decoding (minutes)
+    python scripts/benchmark.py encoder                  # masked-LM training and its memory
     python scripts/benchmark.py import                   # what `import hfseq` costs
     python scripts/benchmark.py data                     # tokenising and batching
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
@@ -21,11 +22,12 @@ from pathlib import Path
 
 import torch
 
-from hfseq.benchmarks import recurrent, startup, text
+from hfseq.benchmarks import encoder, recurrent, startup, text
 from hfseq.benchmarks.measuring import Report, Settings
 
 BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "lstm": recurrent.lstm,
+    "encoder": encoder.encoder,
     "import": startup.import_cost,
     "data": text.data_lines,
 }

@@ -111,7 +111,7 @@ def show(baseline: dict, model_facts: dict | None) -> None:
 
 
 def add_to_card(directory: Path, facts: dict, baseline: dict) -> None:
-    from hfseq.hub import write_model_card
+    from hfseq.cards import write_model_card
     from hfseq.training import write_json
 
     others = [b for b in facts.get("baselines") or [] if not b["name"].startswith("interpolated Kneser-Ney")]

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import hfseq
-from hfseq import hub
+from hfseq import cards, hub
 
 WORDS = [
     "<pad>",
@@ -499,7 +499,7 @@ def front_matter(card: Path) -> dict:
 
 def test_card_says_what_was_measured_and_how(tmp_path):
     (tmp_path / "loss_curve.png").write_bytes(b"png")
-    card = hub.write_model_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
+    card = cards.write_model_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
     assert card == tmp_path / "README.md" and [f.name for f in tmp_path.glob("*.part")] == []
     text = card.read_text()
     for line in (
@@ -526,7 +526,7 @@ def test_card_says_what_was_measured_and_how(tmp_path):
 
 
 def test_front_matter_is_what_the_hub_indexes(tmp_path):
-    data = front_matter(hub.write_model_card(tmp_path, make_facts()))
+    data = front_matter(cards.write_model_card(tmp_path, make_facts()))
     assert (
         data["license"] == "apache-2.0"
         and data["language"] == "en"
@@ -564,30 +564,30 @@ def test_front_matter_is_what_the_hub_indexes(tmp_path):
     ],
 )
 def test_card_carries_the_licence_of_the_data(tmp_path, facts, licence, sentence):
-    card = hub.write_model_card(tmp_path, make_facts(**facts))
+    card = cards.write_model_card(tmp_path, make_facts(**facts))
     data = front_matter(card)
     assert data.get("license") == licence and sentence in card.read_text()
     assert data.get("datasets") == (["org/books"] if "org/books" in facts.values() else None)
-    assert data.get("language") == facts.get("language", "en" if facts["corpus"] in hub.CORPORA else None)
+    assert data.get("language") == facts.get("language", "en" if facts["corpus"] in cards.CORPORA else None)
 
 
 def test_card_refuses_missing_facts_and_numbers_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="the facts lack command, scores"):
-        hub.write_model_card(
+        cards.write_model_card(
             tmp_path, {k: v for k, v in make_facts().items() if k not in ("command", "scores")}
         )
     with pytest.raises(ValueError, match=r"scores\.test\.bits_per_byte = nan"):
         scores = make_facts()["scores"]["test"] | {"bits_per_byte": float("nan")}
-        hub.write_model_card(tmp_path, make_facts(scores={"test": scores}))
+        cards.write_model_card(tmp_path, make_facts(scores={"test": scores}))
     with pytest.raises(ValueError, match=r"shows loss_curve\.png, which is not there"):
-        hub.write_model_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
+        cards.write_model_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
     assert not (tmp_path / "README.md").exists()
 
 
 def test_the_code_on_the_card_runs_without_hfseq(tmp_path):
     directory = tmp_path / "tiny"
     hub.export(make_model(), directory, make_tokenizer())
-    card = hub.write_model_card(directory, make_facts(prompt="in the beginning"))
+    card = cards.write_model_card(directory, make_facts(prompt="in the beginning"))
     code = card.read_text().split("```python\n")[1].split("```")[0]
     blocker = CLEAN_PROCESS.split("import torch\n")[0]
     done = run_clean(blocker + code, cwd=tmp_path)

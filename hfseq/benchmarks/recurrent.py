@@ -30,6 +30,7 @@ from .measuring import (
     peak_memory,
     precision,
     take_turns,
+    trainer_of,
 )
 from .text import SMALLEST_BPE, bible
 
@@ -204,21 +205,6 @@ def stream_batches(size: Size, number: int, device: str, tokens: np.ndarray | No
     collate = data.StreamCollator()
     rows = [plan.__getitems__(list(range(u * size.rows, (u + 1) * size.rows))) for u in range(number)]
     return [{name: value.to(device) for name, value in collate(update).items()} for update in rows]
-
-
-def trainer_of(model, loss: Callable[..., torch.Tensor], batches, autocast=contextlib.nullcontext):
-    """A function that makes one update per batch."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-
-    def train() -> None:
-        for batch in batches:
-            with autocast():
-                value = loss(**batch)
-            value.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return train
 
 
 def our_loss(model) -> Callable[..., torch.Tensor]:

@@ -36,6 +36,12 @@ _MODULES = {
     ),
     "streams": ("StreamPlan", "check_ids"),
     "buckets": ("BucketPlan",),
+    "vocabulary": ("MaskingVocabulary",),
+    "masking": ("Masking",),
+    "rows": ("Rows", "make_rows"),
+    "sentences": ("sentence_starts",),
+    "masked_plan": ("MaskedPlan",),
+    "hashing": (),
     "collators": ("StreamCollator", "WholeBatchCollator"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -289,7 +289,7 @@ class _Side:
 
 
 def load_corpus(
-    corpus: str | None = None,
+    corpus: str | list[str] | None = None,
     *,
     train_file: str | list[str] | None = None,
     validation_file: str | list[str] | None = None,
@@ -305,8 +305,9 @@ def load_corpus(
     """A corpus from a name or from files.
 
     Args:
-        corpus: "kjv", "wiki", "imdb", or a Hub data set id "org/name" or "org/name:configuration". A Hub data set's
-            own validation and test sides are used where it has them; what it lacks is split off its train side.
+        corpus: "kjv", "wiki", "imdb", or a Hub data set id "org/name" or "org/name:configuration", or a list of such,
+            one after the other. A Hub data set's own validation and test sides are used where it has them; what it
+            lacks is split off its train side (of several corpora either all have such a side or none has).
         train_file: instead of `corpus`: files, folders or globs of .txt, .jsonl, .csv, .parquet, each also .gz.
         validation_file, test_file: sides of their own; then nothing is split off for them.
         text_column: column or JSON key that holds the text.
@@ -333,12 +334,8 @@ def load_corpus(
     given = {side for side, _ in sources}
     if train_file is not None:
         sources.append((None, file_source(train_file, text_column, txt_document)))
-    elif corpus in PACKAGES:
-        sources.append((None, packaged_source(corpus)))
     else:
-        hub = hub_sources(corpus, text_column, streaming)
-        sources += [(side, hub[side]) for side in ("test", "validation") if side in hub and side not in given]
-        sources.append((None, hub["train"]))
+        sources += _named_sources([corpus] if isinstance(corpus, str) else list(corpus), given, text_column, streaming)
     return Corpus(
         sources,
         validation_share=validation_share,
@@ -347,6 +344,28 @@ def load_corpus(
         deduplicate=deduplicate,
         streaming=streaming,
     )
+
+
+def _named_sources(
+    names: list[str], given: set[str], text_column: str, streaming: bool
+) -> list[tuple[str | None, Source]]:
+    """(side, source) of packaged and Hub corpora, held-out sides first; sides in `given` come from elsewhere."""
+    found = [
+        {"train": packaged_source(name)} if name in PACKAGES else hub_sources(name, text_column, streaming)
+        for name in names
+    ]
+    held_out = []
+    for side in ("test", "validation"):
+        with_side = [name for name, sides in zip(names, found, strict=True) if side in sides]
+        if side in given or not with_side:
+            continue
+        if len(with_side) < len(names):
+            raise ValueError(
+                f"Of the corpora {', '.join(names)} only {', '.join(with_side)} has a {side} side of its own, so the "
+                f"others would have none. Give {side}_file, or train on them one at a time."
+            )
+        held_out += [(side, sides[side]) for sides in found]
+    return held_out + [(None, sides["train"]) for sides in found]
 
 
 def load_documents(

@@ -14,6 +14,11 @@ Ids: `<|endoftext|>` = 0 ends every document and, being what stands before the n
 `<|pad|>` = 1 is never anything else; `<|unk|>` = 2 only where it is needed. Encoding adds no special tokens. Padding
 is on the left, as generation wants it.
 
+With `masked=True` the special tokens are BERT's, for masked-language models: `[PAD]` = 0, `[UNK]` where it is needed,
+`[CLS]`, `[SEP]`, `[MASK]`. Encoding makes `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, padding is on the right, and
+documents in token arrays end with `[SEP]` (eos = sep, bos = cls). `[MASK]` takes the space before it: what is to be
+guessed is " word", not "word" after a space of its own.
+
 bpe, word and character make the same tokenizer of the same text every time. wordpiece and unigram do not (the trainers
 of `tokenizers` go by the order of a hash table): keep what was saved, as `cached_tokenizer` does, and never train one
 again for an existing model.
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("bpe", "wordpiece", "unigram", "word", "character")
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
+MASKED_PAD, MASKED_UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 # Part of the name of every kept tokenizer: raise it when training here gives another one from the same text.
 TRAINER_VERSION = 1
@@ -51,6 +57,7 @@ def train_tokenizer(
     *,
     lowercase: bool = False,
     model_max_length: int | None = None,
+    masked: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Trains a tokenizer.
 
@@ -60,13 +67,23 @@ def train_tokenizer(
         vocab_size: upper limit, special tokens included; small texts give fewer.
         lowercase: lower-case text before tokenising.
         model_max_length: for models with a limit; None: none, as recurrent models have none.
+        masked: for a masked-language model, see the module.
 
     Raises:
         ValueError: unknown algorithm, a vocabulary too small for it, no text.
     """
     import difflib
 
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     if algorithm not in ALGORITHMS:
@@ -75,7 +92,12 @@ def train_tokenizer(
             f"Unknown tokenizer algorithm {algorithm!r}.{f' Did you mean {near[0]!r}?' if near else ''} Known: "
             f"{', '.join(ALGORITHMS)}."
         )
-    specials = [END, PAD] if algorithm == "bpe" else [END, PAD, UNKNOWN]
+    unknown = MASKED_UNKNOWN if masked else UNKNOWN
+    # A tokenizer of characters has the space itself as a token, to be masked or not like any other.
+    mask = AddedToken(MASK, lstrip=algorithm != "character", normalized=False, special=True)
+    specials = [MASKED_PAD, unknown, CLS, SEP, mask] if masked else [END, PAD, unknown]
+    if algorithm == "bpe":
+        specials.remove(unknown)
     smallest = len(specials) + (256 if algorithm == "bpe" else 1)
     if vocab_size < smallest:
         raise ValueError(
@@ -88,15 +110,15 @@ def train_tokenizer(
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
     elif algorithm == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
         tokenizer.decoder = decoders.WordPiece(cleanup=True)
         trainer = trainers.WordPieceTrainer(**options)
     elif algorithm == "unigram":
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-        trainer = trainers.UnigramTrainer(unk_token=UNKNOWN, **options)
+        trainer = trainers.UnigramTrainer(unk_token=unknown, **options)
     elif algorithm == "word":
-        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
         # Joined by spaces, then the spaces that no writer would put are taken out.
         tokenizer.decoder = decoders.Sequence(
             [
@@ -107,7 +129,7 @@ def train_tokenizer(
         )
         trainer = trainers.WordLevelTrainer(**options)
     else:
-        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
         tokenizer.decoder = decoders.Fuse()
         trainer = trainers.WordLevelTrainer(**options)
     tokenizer.pre_tokenizer = pre_tokenizer_of(algorithm)
@@ -118,18 +140,36 @@ def train_tokenizer(
     tokenizer.train_from_iterator(counted, trainer)
     if counted.characters == 0:
         raise ValueError("No text to train a tokenizer on: the documents are empty.")
-    limit = {} if model_max_length is None else {"model_max_length": model_max_length}
+    fields: dict[str, Any] = {} if model_max_length is None else {"model_max_length": model_max_length}
+    if masked:
+        tokenizer.post_processor = _bert_template(tokenizer, algorithm)
+        fields |= {"bos_token": CLS, "eos_token": SEP, "cls_token": CLS, "sep_token": SEP, "mask_token": mask}
+        fields |= {"pad_token": MASKED_PAD, "padding_side": "right"}
+        fields |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    else:
+        fields |= {"bos_token": END, "eos_token": END, "pad_token": PAD, "padding_side": "left"}
+        fields |= {"model_input_names": ["input_ids", "attention_mask"]}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=END,
-        eos_token=END,
-        pad_token=PAD,
-        unk_token=UNKNOWN if UNKNOWN in specials else None,
-        padding_side="left",
+        unk_token=unknown if unknown in specials else None,
         clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-        **limit,
+        **fields,
     )
+
+
+def _bert_template(tokenizer, algorithm: str):
+    """[CLS] A [SEP] and [CLS] A [SEP] B [SEP], with token types 0 and 1 (a `tokenizers` post-processor)."""
+    from tokenizers import processors
+
+    template = processors.TemplateProcessing(
+        single=f"{CLS}:0 $A:0 {SEP}:0",
+        pair=f"{CLS}:0 $A:0 {SEP}:0 $B:1 {SEP}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (CLS, SEP)],
+    )
+    if algorithm != "bpe":
+        return template
+    # Offsets of a token are those of the word, without the space before it: spans in the text come out clean.
+    return processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
 
 
 def pre_tokenizer_of(algorithm: str):
@@ -206,8 +246,11 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, config, multiple: int =
 
 
 def tokenizer_config_fields(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
-    """What a new model's config takes from its tokenizer: the rounded-up `vocab_size` and the special ids."""
-    special = ("pad_token_id", "bos_token_id", "eos_token_id")
+    """What a new model's config takes from its tokenizer: the rounded-up `vocab_size` and the special ids
+    (`mask_token_id` where there is one)."""
+    special = ["pad_token_id", "bos_token_id", "eos_token_id"]
+    if tokenizer.mask_token_id is not None:
+        special.append("mask_token_id")
     return {
         "vocab_size": padded_vocab_size(tokenizer),
         **{name: getattr(tokenizer, name) for name in special},
@@ -220,6 +263,8 @@ def cached_tokenizer(
     vocab_size: int,
     *,
     lowercase: bool = False,
+    masked: bool = False,
+    model_max_length: int | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> PreTrainedTokenizerFast:
     """`train_tokenizer` on the corpus' training side, once: later calls and other processes load what it saved.
@@ -235,15 +280,27 @@ def cached_tokenizer(
     from .token_arrays import check_writable, default_cache_dir
 
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    options: dict[str, Any] = {"masked": masked, "model_max_length": model_max_length}
+    options = {option: value for option, value in options.items() if value}
+    # Without further options the name is that of earlier versions.
     name = "tokenizer-" + fingerprint_of(
-        [TRAINER_VERSION, corpus.fingerprint, algorithm, vocab_size, lowercase]
+        [
+            TRAINER_VERSION,
+            corpus.fingerprint,
+            algorithm,
+            vocab_size,
+            lowercase,
+            *([options] if options else []),
+        ]
     )
     target = cache / name
     if not target.is_dir():
         check_writable(cache)
         with FileLock(cache / f"{name}.lock"):
             if not target.is_dir():
-                tokenizer = train_tokenizer(corpus.train, algorithm, vocab_size, lowercase=lowercase)
+                tokenizer = train_tokenizer(
+                    corpus.train, algorithm, vocab_size, lowercase=lowercase, **options
+                )
                 with tempfile.TemporaryDirectory(dir=cache) as partial:
                     tokenizer.save_pretrained(Path(partial) / name)
                     os.replace(Path(partial) / name, target)

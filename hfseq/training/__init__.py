@@ -10,14 +10,28 @@ from .callbacks import (
     replace_progress,
 )
 from .checkpoints import CheckpointCallback, newest_complete_checkpoint
-from .evaluation import LanguageModelScore, score_language_model
+from .evaluation import (
+    LanguageModelScore,
+    MaskedLanguageModelScore,
+    score_language_model,
+    score_masked_language_model,
+)
 from .optimizers import optimizer_factory, parameter_groups
-from .report import describe_machine, plot_loss_curve, write_json
+from .report import (
+    describe_machine,
+    plot_class_scores,
+    plot_confusion_matrix,
+    plot_loss_curve,
+    plot_regression,
+    write_json,
+)
+from .task_card import write_task_card
 
 __all__ = [
     "AveragedEvaluation",
     "CheckpointCallback",
     "LanguageModelScore",
+    "MaskedLanguageModelScore",
     "ReadableProgress",
     "ScaleRateWithLength",
     "StopOnNonFiniteLoss",
@@ -26,8 +40,13 @@ __all__ = [
     "newest_complete_checkpoint",
     "optimizer_factory",
     "parameter_groups",
+    "plot_class_scores",
+    "plot_confusion_matrix",
     "plot_loss_curve",
+    "plot_regression",
     "replace_progress",
     "score_language_model",
+    "score_masked_language_model",
     "write_json",
+    "write_task_card",
 ]

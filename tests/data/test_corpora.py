@@ -444,3 +444,12 @@ def test_hub_errors(hub):
     hub["sides"] = {"validation": {"text": DOCUMENTS}}
     with pytest.raises(ValueError, match="org/name has no train side; there are validation"):
         load_corpus("org/name")
+
+
+@needs("kjv")
+@needs("wiki")
+def test_several_corpora_follow_each_other():
+    both, single = load_corpus(["kjv", "wiki"]), [load_corpus(name) for name in ("kjv", "wiki")]
+    assert both.fingerprint not in {corpus.fingerprint for corpus in single}
+    assert list(both.train) == [*single[0].train, *single[1].train]
+    assert list(both.validation) == [*single[0].validation, *single[1].validation]

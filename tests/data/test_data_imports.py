@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from hfseq import data
-from hfseq.data import Corpus, build_token_arrays, train_tokenizer
+from hfseq.data import Corpus, MaskingVocabulary, build_token_arrays, train_tokenizer
 
 # transformers itself imports tokenizers; a stand-in that cannot be loaded shows that hfseq does not.
 TRAINING = """
@@ -25,6 +26,11 @@ check_ids(arrays["train"].tokens, 300)
 plan = StreamPlan(arrays["train"].tokens, streams=2, segment_length=8)
 StreamCollator()(plan.__getitems__([0, 1]))
 WholeBatchCollator()([BucketPlan(arrays["train"], batch_tokens=64, max_length=32)[0]])
+import pickle
+from hfseq.data import MaskedPlan, Masking
+vocabulary = pickle.load(open(sys.argv[1] + "/vocabulary", "rb"))
+for packing in ("blocks", "documents", "sentences", "nsp"):
+    MaskedPlan(arrays["train"], vocabulary, row_length=32, tokens_per_update=128, packing=packing)[0]
 print(sorted(m for m in set(sys.modules) - before if m.startswith("hfseq")))
 from hfseq.data import load_corpus
 print(load_corpus(train_file=sys.argv[2]).train[0])
@@ -35,8 +41,10 @@ if len(sys.argv) > 3:
 
 def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     documents = [f"text number {i}" for i in range(200)]
-    tokenizer = train_tokenizer(documents, "bpe", 300)
+    tokenizer = train_tokenizer(documents, "bpe", 300, masked=True)
     arrays = build_token_arrays(Corpus.from_documents(documents), tokenizer, tmp_path)
+    vocabulary = MaskingVocabulary.from_tokenizer(tokenizer)
+    (arrays["train"].path.parent / "vocabulary").write_bytes(pickle.dumps(vocabulary))
     (tmp_path / "a.txt").write_text("\n\n".join(documents))
     kjv = (
         ["kjv"]
@@ -51,7 +59,8 @@ def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    stages = ["buckets", "collators", "streams", "token_arrays"]
+    stages = ["buckets", "collators", "hashing", "masked_plan", "masking", "rows", "sentences", "streams"]
+    stages += ["token_arrays", "vocabulary"]
     assert lines[0] == str(sorted(["hfseq.data", *[f"hfseq.data.{s}" for s in stages]]))
     assert lines[1] == "text number 0"
     assert lines[2:] == ["True False"] * len(kjv)

@@ -16,8 +16,10 @@ from hfseq.data import (
     id_count,
     padded_vocab_size,
     surplus_ids,
+    tokenizer_config_fields,
     train_tokenizer,
 )
+from hfseq.data.encoding import CorpusEncoder
 
 TEXT = "in the beginning God created heaven and earth Moses' don't well-known (so) light: day; night? yes! no"
 SENTENCE = "The well-known God (he) said: don't go!\nAnd the light, 5%."
@@ -181,3 +183,120 @@ def test_cached_tokenizer_is_trained_once(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         cached_tokenizer(corpus, "wordpiece", 301, cache_dir=tmp_path)
     assert not list(tmp_path.glob("tmp*"))  # the failed training left nothing
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory):
+    """Every algorithm for a masked-language model, trained and reloaded."""
+    found = {}
+    for algorithm in ALGORITHMS:
+        directory = tmp_path_factory.mktemp(algorithm)
+        tokenizer = train_tokenizer(iter(sentences()), algorithm, 400, masked=True, model_max_length=128)
+        tokenizer.save_pretrained(directory)
+        found[algorithm] = AutoTokenizer.from_pretrained(directory)
+    return found
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_masked_reloads_with_bert_s_special_tokens(masked, algorithm):
+    tokenizer = masked[algorithm]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    if algorithm == "bpe":
+        specials.remove("[UNK]")
+    assert tokenizer.convert_ids_to_tokens(range(len(specials))) == specials
+    assert sorted(tokenizer.all_special_tokens) == sorted(specials)
+    assert tokenizer.unk_token_id == (None if algorithm == "bpe" else 1)
+    names = ("pad", "cls", "sep", "mask", "bos", "eos")
+    found = [tokenizer.convert_ids_to_tokens(getattr(tokenizer, f"{name}_token_id")) for name in names]
+    assert found == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[CLS]", "[SEP]"]
+    assert tokenizer.padding_side == "right" and tokenizer.model_max_length == 128
+    assert tokenizer_config_fields(tokenizer) == {
+        "vocab_size": padded_vocab_size(tokenizer),
+        "pad_token_id": 0,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "mask_token_id": tokenizer.mask_token_id,
+    }
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_masked_puts_texts_between_special_tokens(masked, algorithm):
+    tokenizer = masked[algorithm]
+    a, b = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in ("in the beginning", "and light"))
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert not {cls, sep} & {*a, *b}
+    assert tokenizer("in the beginning")["input_ids"] == [cls, *a, sep]
+    pair = tokenizer("in the beginning", "and light")
+    assert pair["input_ids"] == [cls, *a, sep, *b, sep]
+    assert pair["token_type_ids"] == [0] * (len(a) + 2) + [1] * (len(b) + 1)
+    both = tokenizer(["in the beginning", "in"], padding=True)
+    assert both["input_ids"][1][-1] == 0 and both["attention_mask"][1][-1] == 0
+    cut = tokenizer("in the beginning " * 200, truncation=True)["input_ids"]
+    assert len(cut) == 128 and cut[0] == cls and cut[-1] == sep
+    # The words are the same as without BERT's special tokens.
+    plain = train_tokenizer(iter(sentences()), algorithm, 400)
+    if algorithm in ("word", "character"):
+        ours, theirs = (
+            t.convert_ids_to_tokens(t(SENTENCE, add_special_tokens=False)["input_ids"])
+            for t in (tokenizer, plain)
+        )
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_mask_stands_for_a_word_with_its_space(masked, algorithm):
+    tokenizer = masked[algorithm]
+    whole = tokenizer("the light", add_special_tokens=False)["input_ids"]
+    before = tokenizer("the", add_special_tokens=False)["input_ids"]
+    with_mask = tokenizer("the [MASK]", add_special_tokens=False)["input_ids"]
+    assert whole[: len(before)] == before
+    if algorithm == "character":  # there the space is a character to be guessed or not like any other
+        assert with_mask == [
+            *before,
+            *tokenizer(" ", add_special_tokens=False)["input_ids"],
+            tokenizer.mask_token_id,
+        ]
+    else:
+        assert with_mask == [*before, tokenizer.mask_token_id]
+        # What follows the mask keeps its space.
+        tail = tokenizer("the [MASK] God", add_special_tokens=False)["input_ids"][len(with_mask) :]
+        assert tail == tokenizer("the God", add_special_tokens=False)["input_ids"][len(before) :]
+    assert tokenizer.decode(tokenizer("the light")["input_ids"], skip_special_tokens=True) == "the light"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_token_arrays_get_masked_texts_without_special_tokens(masked, algorithm):
+    tokenizer = masked[algorithm]
+    encoder = CorpusEncoder(tokenizer)
+    assert encoder.by_word
+    texts = [SENTENCE, "the [MASK] [SEP] light", "", "and  the\nlight"]
+    ids, lengths = encoder.encode(texts)
+    assert not set(ids.tolist()) & set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    for i in (0, 3):
+        begin = lengths[:i].sum()
+        expected = tokenizer(texts[i], add_special_tokens=False)["input_ids"]
+        assert ids[begin : begin + lengths[i]].tolist() == expected
+
+
+def test_offsets_of_byte_level_tokens_are_those_of_the_word(masked):
+    tokens = masked["bpe"]("the light", return_offsets_mapping=True)
+    assert tokens["offset_mapping"][0] == tokens["offset_mapping"][-1] == (0, 0)
+    assert all("the light"[a:b].strip() == "the light"[a:b] for a, b in tokens["offset_mapping"])
+
+
+def test_masked_is_kept_apart_in_the_cache(tmp_path):
+    corpus = Corpus.from_documents(sentences(), validation_share=0.1)
+    plain = cached_tokenizer(corpus, "word", 60, cache_dir=tmp_path)
+    masked = cached_tokenizer(corpus, "word", 60, masked=True, model_max_length=64, cache_dir=tmp_path)
+    assert plain.mask_token is None and masked.mask_token_id == 4 and masked.model_max_length == 64
+    assert "mask_token_id" not in tokenizer_config_fields(plain)
+    again = cached_tokenizer(corpus, "word", 60, masked=True, model_max_length=64, cache_dir=tmp_path)
+    assert again.backend_tokenizer.to_str() == masked.backend_tokenizer.to_str()
+    assert len(list(tmp_path.glob("tokenizer-*/tokenizer.json"))) == 2
+
+
+def test_masked_training_errors():
+    with pytest.raises(ValueError, match="vocab_size 259 is too small for bpe: it needs at least 260"):
+        train_tokenizer(["a"], "bpe", 259, masked=True)
+    with pytest.raises(ValueError, match="vocab_size 5 is too small for word: it needs at least 6"):
+        train_tokenizer(["a"], "word", 5, masked=True)

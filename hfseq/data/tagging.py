@@ -1,0 +1,298 @@
+"""Tagged sentences: the CoNLL files they come in, and their words as the pieces of a tokenizer.
+
+A tokenizer of bytes or pieces makes other pieces of "word" than of " word", and has seen nearly only the second kind.
+So a sentence is tokenised as running text, its words joined by spaces, exactly as in pretraining; the character
+offsets say which word a piece belongs to. (`is_split_into_words` would tokenise every word as if it began a text.)
+The label stands on the first piece of its word, the others are -100. A word of which the tokenizer keeps nothing
+counts as tagged "O".
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .corpora import _lines, _nearest
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class TaggedSentence:
+    """Words and a tag for each."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    """None where nobody knows them (test side only)."""
+    place: str
+    """File and line of the first word."""
+    line: int = 0
+    """Number of that line."""
+
+
+def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSentence]:
+    """Reads `token TAB tag` lines with blank lines between sentences.
+
+    Args:
+        labelled: False: a file of tokens without any tags is fine, too.
+
+    Raises:
+        ValueError: a line with another number of columns, an empty token, a malformed tag; names the line.
+    """
+    path = Path(path)
+    sentences: list[TaggedSentence] = []
+    words: list[str] = []
+    tags: list[str] = []
+    first = columns = 0
+
+    def close() -> None:
+        if words:
+            own = tuple(tags) if columns == 2 else None
+            sentences.append(TaggedSentence(tuple(words), own, f"{path}, line {first}", first))
+            words.clear()
+            tags.clear()
+
+    for number, line in _lines(path):
+        place = f"{path}, line {number}"
+        line = line.rstrip("\r\n")
+        # A byte-order mark in a line of its own is what joining files leaves behind (WNUT17's dev side has one).
+        if not line.strip("\ufeff \t"):
+            if "\t" in line and line.strip("\ufeff "):
+                raise ValueError(f"{place}: a tab, but neither a token nor a tag.")
+            close()
+            continue
+        cells = line.split("\t")
+        if not columns:
+            columns = 1 if len(cells) == 1 and not labelled else 2
+        if len(cells) != columns:
+            hint = " They are separated by a tab, not by spaces." if len(cells) == 1 and " " in line else ""
+            expected = "token TAB tag" if columns == 2 else "a token alone, as in the lines before"
+            raise ValueError(f"{place}: {len(cells)} columns ({line!r:.60}), expected {expected}.{hint}")
+        word, tag = cells[0].strip(), cells[1].strip() if columns == 2 else "O"
+        if not word:
+            raise ValueError(f"{place}: tag {tag!r} without a token: words and tags are misaligned here.")
+        if not tag:
+            raise ValueError(f"{place}: token {word!r} without a tag: words and tags are misaligned here.")
+        if tag != "O" and (tag[:2] not in ("B-", "I-") or len(tag) == 2):
+            raise ValueError(
+                f"{place}: tag {tag!r} is malformed. Tags are O, B-TYPE for an entity's first word and I-TYPE for "
+                "its others."
+            )
+        before = tags[-1] if tags else "O"
+        if tag.startswith("I-") and before[2:] != tag[2:]:
+            raise ValueError(
+                f"{place}: tag {tag!r} continues no entity: before it stands "
+                f"{repr(before) if tags else 'the beginning of the sentence'}. An entity begins with B-{tag[2:]}."
+            )
+        if not words:
+            first = number
+        words.append(word)
+        tags.append(tag)
+    close()
+    return sentences
+
+
+def check_tags(
+    sides: Mapping[str, Sequence[TaggedSentence]], labels: Sequence[str] | None = None
+) -> list[str]:
+    """The list of tags, into which every tag of every side fits.
+
+    Args:
+        labels: the tags in order; default "O", then B- and I- of each type of the training side in sorted order.
+
+    Raises:
+        ValueError: a tag outside the list, an incomplete list, a type without an entity on one side.
+    """
+    if labels:
+        known = list(labels)
+        if "O" not in known:
+            raise ValueError(f"The tags {', '.join(known)} lack O, the tag of words outside entities.")
+        for tag in known:
+            if tag != "O" and (tag[:2] not in ("B-", "I-") or len(tag) == 2):
+                raise ValueError(f"Tag {tag!r} of the given list is malformed: O, B-TYPE or I-TYPE.")
+            if tag.startswith("I-") and f"B-{tag[2:]}" not in known:
+                raise ValueError(f"The given tags have {tag} but no B-{tag[2:]}: no entity could begin.")
+        if len(set(known)) != len(known):
+            raise ValueError(f"The tags {', '.join(known)} name one twice.")
+    else:
+        types = sorted({tag[2:] for s in sides["train"] for tag in s.tags or () if tag != "O"})
+        if not types:
+            raise ValueError(
+                f"{sides['train'][0].place}: no entity on the whole training side, all tags are O."
+            )
+        known = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
+    types = {tag[2:]: None for tag in known if tag != "O"}
+    for side, sentences in sides.items():
+        found: Counter[str] = Counter()
+        for sentence in sentences:
+            for number, tag in enumerate(sentence.tags or ()):
+                if tag not in known:
+                    path = sentence.place.rsplit(", line ", 1)[0]
+                    source = "the given list" if labels else "the types of the training side"
+                    raise ValueError(
+                        f"{path}, line {sentence.line + number}: tag {tag!r} does not fit {source}: "
+                        f"{', '.join(known)}.{_nearest(tag, known)}"
+                    )
+                found[tag[2:]] += tag != "O"
+        empty = [kind for kind in types if not found[kind]]
+        if empty and sentences[0].tags is not None:
+            path = sentences[0].place.rsplit(", line ", 1)[0]
+            raise ValueError(
+                f"{path}: type {', '.join(map(repr, empty))} has no entity on the {side} side, so nothing can be said "
+                "of it. Give examples, or drop it from the data and the labels."
+            )
+    return known
+
+
+@dataclass(frozen=True)
+class WordPieces:
+    """A tokenised sentence."""
+
+    ids: list[int]
+    """The pieces, without special tokens."""
+    words: list[int | None]
+    """For each piece the number of its word; None for a piece of white space alone."""
+    before: list[int]
+    """Special tokens that the tokenizer puts before a text."""
+    after: list[int]
+    """Special tokens that it puts after it."""
+
+
+def word_pieces(words: Sequence[str], tokenizer) -> WordPieces:
+    """Tokenises words as running text and finds the word of each piece.
+
+    Raises:
+        ValueError: a slow tokenizer.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} is a slow tokenizer and gives no offsets; token classification needs a fast "
+            "one."
+        )
+    encoded = tokenizer(
+        " ".join(words), return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+    )
+    ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
+    first = next((column for column, mark in enumerate(special) if not mark), len(ids))
+    last = len(ids) - next((column for column, mark in enumerate(reversed(special)) if not mark), 0)
+    ends, position = [], -1
+    for word in words:
+        position += 1 + len(word)
+        ends.append(position)
+    owners: list[int | None] = []
+    for start, end in encoded["offset_mapping"][first:last]:
+        # A piece may bring the space before its word along: from there on, the next word is meant.
+        word = bisect.bisect_right(ends, start)
+        begins = ends[word] - len(words[word]) if word < len(words) else end
+        owners.append(word if max(start, begins) < end else None)
+    return WordPieces(ids[first:last], owners, ids[:first], ids[last:])
+
+
+def encode_tagged(
+    sentences: Sequence[TaggedSentence],
+    tokenizer,
+    labels: Sequence[str],
+    max_length: int | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Rows for a token classifier.
+
+    A sentence with more pieces than fit is cut between words into several rows.
+
+    Args:
+        tokenizer: a fast one (offsets are needed).
+        labels: the tags in order.
+        max_length: of a row, special tokens included; None: no limit.
+
+    Returns:
+        rows {input_ids, attention_mask, token_type_ids, labels, sentence, word_of}: `sentence` is the number of the
+        sentence, `word_of` [time] the word whose label stands in a column, -1 elsewhere;
+        counts {sentences_cut, words_without_pieces}.
+
+    Raises:
+        ValueError: a slow tokenizer, a word longer than a row, a sentence without any piece; names the line.
+    """
+    number_of = {tag: number for number, tag in enumerate(labels)}
+    rows, counts = [], {"sentences_cut": 0, "words_without_pieces": 0}
+    for number, sentence in enumerate(sentences):
+        pieces = word_pieces(sentence.words, tokenizer)
+        labelled: set[int] = set()
+        spans = _cut(pieces, max_length, sentence)
+        for start, end in spans:
+            word_of = []
+            for word in pieces.words[start:end]:
+                is_first = word is not None and word not in labelled
+                word_of.append(word if is_first else -1)
+                if is_first:
+                    labelled.add(word)
+            word_of = [-1] * len(pieces.before) + word_of + [-1] * len(pieces.after)
+            ids = [*pieces.before, *pieces.ids[start:end], *pieces.after]
+            tags = sentence.tags or ("O",) * len(sentence.words)
+            rows.append(
+                {
+                    "input_ids": ids,
+                    "attention_mask": [1] * len(ids),
+                    "token_type_ids": [0] * len(ids),
+                    "labels": [number_of[tags[word]] if word >= 0 else IGNORED for word in word_of],
+                    "sentence": number,
+                    "word_of": word_of,
+                }
+            )
+        if not labelled:
+            raise ValueError(
+                f"{sentence.place}: the tokenizer makes nothing of {' '.join(sentence.words)!r:.60}. Drop the sentence."
+            )
+        counts["sentences_cut"] += len(spans) > 1
+        counts["words_without_pieces"] += len(sentence.words) - len(labelled)
+    return rows, counts
+
+
+def _cut(pieces: WordPieces, max_length: int | None, sentence: TaggedSentence) -> list[tuple[int, int]]:
+    """(start, end) of runs of pieces that fit into a row and begin at the first piece of a word."""
+    total = len(pieces.ids)
+    room = total if max_length is None else max_length - len(pieces.before) - len(pieces.after)
+    spans, start = [], 0
+    while total - start > room:
+        # `end` is the last column up to which a row may reach and before which a new word begins.
+        end = start + room
+        while end > start and pieces.words[end] in (None, pieces.words[end - 1]):
+            end -= 1
+        if end <= start:
+            word = next((w for w in pieces.words[start:] if w is not None), 0)
+            raise ValueError(
+                f"{sentence.place}: word {word + 1} ({sentence.words[word]!r:.60}) alone has more pieces than a row "
+                f"of {max_length} takes. Drop it from the file, or use a model with more positions."
+            )
+        spans.append((start, end))
+        start = end
+    return [*spans, (start, total)]
+
+
+def tags_of_rows(
+    rows: Sequence[Mapping[str, Any]],
+    predicted: Sequence[Sequence[int]],
+    sentences: Sequence[TaggedSentence],
+    labels: Sequence[str],
+) -> list[list[str]]:
+    """A tag for every word of every sentence from the predictions [row][time]."""
+    tags = [["O"] * len(sentence.words) for sentence in sentences]
+    for row, numbers in zip(rows, predicted, strict=True):
+        for column, word in enumerate(row["word_of"]):
+            if word >= 0:
+                tags[row["sentence"]][word] = labels[int(numbers[column])]
+    return tags
+
+
+__all__ = [
+    "TaggedSentence",
+    "WordPieces",
+    "check_tags",
+    "encode_tagged",
+    "read_conll",
+    "tags_of_rows",
+    "word_pieces",
+]

@@ -1,0 +1,784 @@
+"""Fine-tunes any model with the head: texts, pairs, several labels, numbers, tags, answers, choices.
+
+    python scripts/finetune.py outputs/encoder-wiki-imdb --dataset sst2 --learning_rates 1e-4 3e-4 --seeds 0 1 2
+    python scripts/finetune.py outputs/encoder-wiki-imdb --dataset sst2 --from_scratch --output_dir outputs/scratch
+    python scripts/finetune.py --baseline bag-of-words --dataset sst2
+    python scripts/finetune.py MODEL --task sequence-classification --train_file a.tsv --validation_file b.tsv \
+        --test_file c.tsv --text_column premise --text_pair_column hypothesis
+    python scripts/finetune.py MODEL --task question-answering --train_file train-v1.1.json
+
+Every learning rate is tried with the first seed, the one that is best on validation is run with the others; training
+stops when validation stops improving, and the best checkpoint is kept. The test side is looked at once per seed and
+chooses nothing. `--field value` sets any other field of TrainingArguments or of the model's config, such as
+`--weight_decay 0.1 --hidden_dropout_prob 0.1`.
+
+The output directory holds the model of the seed that is best on validation (ready for `pipeline`), its
+`predictions.jsonl`, `finetune_summary.json` with every number, a picture and a card. hfseq/data/tasks.py documents the
+files, HFSEQ_DATA names the folder of sst2/ and wnut17/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import shlex
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+import yaml
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    DataCollatorForMultipleChoice,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+import hfseq  # noqa: F401  (registers the model classes)
+from hfseq import metrics, training
+from hfseq.data import answering, tagging, tasks
+
+# ---------------------------------------------------------------------------- what differs from task to task
+
+
+class TextTask:
+    """One class, several classes or a number for a text or a pair of texts."""
+
+    auto_class = "AutoModelForSequenceClassification"
+    collator = DataCollatorWithPadding
+    preprocess_logits = None
+
+    def __init__(self, data: tasks.TaskData):
+        self.data = data
+        kinds = {
+            "sequence-classification": ("single_label_classification", "accuracy"),
+            "multi-label": ("multi_label_classification", "f1"),
+            "regression": ("regression", "pearson"),
+        }
+        self.problem, self.metric = kinds[data.task]
+
+    def config_fields(self) -> dict[str, Any]:
+        return {"problem_type": self.problem, **(label_fields(self.data.labels) or {"num_labels": 1})}
+
+    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
+        rows, cut = [], 0
+        for number, example in enumerate(examples):
+            texts = [example.text] + ([example.text_pair] if example.text_pair is not None else [])
+            encoded, truncated = encode_texts(texts, tokenizer, max_length, example.place)
+            cut += truncated
+            rows.append({**encoded, "labels": self.target(example.label), "example": number})
+        return rows, {"examples_truncated": cut}
+
+    def target(self, label) -> int | float | list[float]:
+        labels = self.data.labels
+        if self.problem == "regression":
+            return float(label or 0.0)
+        if self.problem == "multi_label_classification":
+            return [float(name in (label or ())) for name in labels]
+        return 0 if label is None else labels.index(label)
+
+    def decode(self, rows, examples, output) -> list[dict[str, Any]]:
+        """A prediction for each example, from logits [rows, labels]."""
+        found: list[dict[str, Any]] = [{}] * len(examples)
+        for row, logits in zip(rows, output.astype(np.float64), strict=True):
+            if self.problem == "regression":
+                found[row["example"]] = {"prediction": float(logits[0])}
+            elif self.problem == "multi_label_classification":
+                chosen = [n for n, x in zip(self.data.labels, logits, strict=True) if x > 0]
+                found[row["example"]] = {"prediction": chosen}
+            else:
+                best, shifted = int(logits.argmax()), logits - logits.max()
+                share = 1 / np.exp(shifted).sum()
+                found[row["example"]] = {"prediction": self.data.labels[best], "probability": float(share)}
+        return found
+
+    def score(self, examples, predictions) -> dict[str, float]:
+        true = [self.target(example.label) for example in examples]
+        if self.problem == "regression":
+            claimed = [p["prediction"] for p in predictions]
+            errors = np.array(true) - np.array(claimed)
+            return {
+                "pearson": metrics.pearson(true, claimed),
+                "spearman": metrics.spearman(true, claimed),
+                "mean_squared_error": float(np.mean(errors**2)),
+            }
+        claimed = [self.target(p["prediction"]) for p in predictions]
+        scores = {"accuracy": metrics.accuracy(true, claimed)}
+        if self.problem == "multi_label_classification":
+            return {
+                "f1": metrics.f1(true, claimed, "micro"),
+                "f1_macro": metrics.f1(true, claimed, "macro"),
+                **scores,
+            }
+        scores["f1_macro"] = metrics.f1(true, claimed, "macro")
+        return {**scores, "matthews_correlation": metrics.matthews_correlation(true, claimed)}
+
+    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+        if self.problem == "regression":
+            return {}
+        true = [self.target(example.label) for example in examples]
+        claimed = [self.target(p["prediction"]) for p in predictions]
+        scores = metrics.class_scores(true, claimed, len(self.data.labels))
+        return dict(zip(self.data.labels, scores, strict=True))
+
+    def picture(self, examples, predictions, path: Path, title: str) -> Path | None:
+        true = [self.target(example.label) for example in examples]
+        claimed = [self.target(p["prediction"]) for p in predictions]
+        if self.problem == "regression":
+            return training.plot_regression(true, claimed, path, title)
+        if self.problem == "multi_label_classification":
+            return training.plot_class_scores(self.classes(examples, predictions), path, title)
+        matrix = metrics.confusion_matrix(true, claimed, len(self.data.labels))
+        return training.plot_confusion_matrix(matrix, self.data.labels, path, title)
+
+    def record(self, example) -> dict[str, Any]:
+        pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
+        label = list(example.label) if isinstance(example.label, tuple) else example.label
+        return {"text": example.text, **pair, "label": label}
+
+
+class TaggingTask:
+    """A tag for each word."""
+
+    auto_class = "AutoModelForTokenClassification"
+    collator = DataCollatorForTokenClassification
+    metric = "f1"
+
+    def __init__(self, data: tasks.TaskData):
+        self.data = data
+
+    def config_fields(self) -> dict[str, Any]:
+        return label_fields(self.data.labels)
+
+    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
+        return tagging.encode_tagged(examples, tokenizer, self.data.labels, max_length)
+
+    @staticmethod
+    def preprocess_logits(logits, labels) -> torch.Tensor:
+        """Only the best tag leaves the device, not the logits of all."""
+        return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+
+    def decode(self, rows, examples, output) -> list[dict[str, Any]]:
+        return [
+            {"prediction": tags} for tags in tagging.tags_of_rows(rows, output, examples, self.data.labels)
+        ]
+
+    def score(self, examples, predictions) -> dict[str, float]:
+        scores = self._scores(examples, predictions)
+        return {name: value for name, value in scores.items() if name != "by_type"}
+
+    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+        return self._scores(examples, predictions)["by_type"]
+
+    def _scores(self, examples, predictions) -> dict[str, Any]:
+        return metrics.entity_scores([e.tags for e in examples], [p["prediction"] for p in predictions])
+
+    def picture(self, examples, predictions, path: Path, title: str) -> Path | None:
+        return training.plot_class_scores(self.classes(examples, predictions), path, title)
+
+    def record(self, example) -> dict[str, Any]:
+        return {"words": list(example.words), "tags": None if example.tags is None else list(example.tags)}
+
+
+class AnsweringTask:
+    """Where in a text the answer to a question stands."""
+
+    auto_class = "AutoModelForQuestionAnswering"
+    collator = DataCollatorWithPadding
+    preprocess_logits = None
+    metric = "f1"
+
+    def __init__(self, data: tasks.TaskData):
+        self.data = data
+        # SQuAD 2.0 is where the training side has questions without an answer.
+        self.allow_none = any(not question.answers for question in data.sides["train"])
+
+    def config_fields(self) -> dict[str, Any]:
+        return {}
+
+    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
+        return answering.encode_questions(examples, tokenizer, max_length, doc_stride)
+
+    def decode(self, rows, examples, output) -> list[dict[str, Any]]:
+        answers = answering.answers_of_windows(rows, *output[:2], examples, allow_none=self.allow_none)
+        return [{"prediction": answer} for answer in answers]
+
+    def score(self, examples, predictions) -> dict[str, float]:
+        references = [[text for text, _ in question.answers] for question in examples]
+        return metrics.answer_scores(references, [p["prediction"] for p in predictions])
+
+    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+        return {}
+
+    def picture(self, examples, predictions, path: Path, title: str) -> Path | None:
+        return None
+
+    def record(self, example) -> dict[str, Any]:
+        answers = [text for text, _ in example.answers]
+        return {"id": example.id, "question": example.question, "answers": answers}
+
+
+class ChoiceTask:
+    """Which of several texts goes with a question."""
+
+    auto_class = "AutoModelForMultipleChoice"
+    collator = DataCollatorForMultipleChoice
+    preprocess_logits = None
+    metric = "accuracy"
+
+    def __init__(self, data: tasks.TaskData):
+        self.data = data
+
+    def config_fields(self) -> dict[str, Any]:
+        return {}
+
+    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
+        rows, cut = [], 0
+        for number, example in enumerate(examples):
+            pairs = [
+                encode_texts([example.question, c], tokenizer, max_length, example.place)
+                for c in example.choices
+            ]
+            cut += any(truncated for _, truncated in pairs)
+            columns = {name: [encoded[name] for encoded, _ in pairs] for name in pairs[0][0]}
+            rows.append({**columns, "labels": example.label or 0, "example": number})
+        return rows, {"examples_truncated": cut}
+
+    def decode(self, rows, examples, output) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{}] * len(examples)
+        for row, logits in zip(rows, output, strict=True):
+            found[row["example"]] = {"prediction": int(logits.argmax())}
+        return found
+
+    def score(self, examples, predictions) -> dict[str, float]:
+        return {
+            "accuracy": metrics.accuracy([e.label for e in examples], [p["prediction"] for p in predictions])
+        }
+
+    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+        return {}
+
+    def picture(self, examples, predictions, path: Path, title: str) -> Path | None:
+        return None
+
+    def record(self, example) -> dict[str, Any]:
+        return {"question": example.question, "choices": list(example.choices), "label": example.label}
+
+
+TASK_CLASSES = {
+    **dict.fromkeys(tasks.TEXT_TASKS, TextTask),
+    "token-classification": TaggingTask,
+    "question-answering": AnsweringTask,
+    "multiple-choice": ChoiceTask,
+}
+
+
+def label_fields(labels: list[str]) -> dict[str, Any]:
+    """The fields of a config from which a pipeline knows the classes' names."""
+    if not labels:
+        return {}
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: number for number, name in enumerate(labels)},
+    }
+
+
+def encode_texts(texts: list[str], tokenizer, max_length: int | None, place: str) -> tuple[dict, bool]:
+    """Inputs of a text or a pair, and whether it had to be cut."""
+    if len(texts) == 2 and tokenizer.num_special_tokens_to_add(pair=True) == 0:
+        # A tokenizer of a language model knows no pairs: its end token, if any, stands between them.
+        texts = [(tokenizer.eos_token or " ").join(texts)]
+    encoded = tokenizer(*texts, return_token_type_ids=True, verbose=False)
+    length = len(encoded["input_ids"])
+    if length <= tokenizer.num_special_tokens_to_add(pair=len(texts) == 2):
+        sys.exit(f"{place}: the tokenizer makes nothing of {texts[0]!r:.60}. Drop the row.")
+    truncated = max_length is not None and length > max_length
+    if truncated:
+        encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_token_type_ids=True)
+    return dict(encoded), truncated
+
+
+# ------------------------------------------------------------------------------------------- the command line
+
+
+def parse_command_line() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="Any other --field value: a field of TrainingArguments or of the model's config.",
+    )
+    parser.add_argument(
+        "model", nargs="?", help="a checkpoint directory or Hub id; with --from_scratch its config"
+    )
+    source = parser.add_argument_group("data")
+    source.add_argument("--dataset", help=f"instead of files: {', '.join(tasks.DATASETS)}")
+    source.add_argument("--task", help=", ".join(tasks.TASKS))
+    source.add_argument("--train_file")
+    source.add_argument("--validation_file", help="default: --validation_share of the training examples")
+    source.add_argument("--test_file")
+    source.add_argument("--text_column", default="text")
+    source.add_argument("--text_pair_column", help="the second text of a pair")
+    source.add_argument("--label_column", default="label")
+    source.add_argument("--label_separator", default=",", help="between several labels of a text")
+    source.add_argument(
+        "--labels", nargs="+", help="the classes in order; default: those of the training side"
+    )
+    source.add_argument("--validation_share", type=float, default=0.1)
+    source.add_argument("--split_seed", type=int, default=0)
+    source.add_argument("--max_length", type=int, help="tokens per text; default: the model's positions")
+    source.add_argument(
+        "--doc_stride", type=int, default=128, help="tokens that windows of a long context share"
+    )
+    run = parser.add_argument_group("runs")
+    run.add_argument("--output_dir", help="default: outputs/MODEL-DATA")
+    run.add_argument("--overwrite", action="store_true", help="replace the run that is in output_dir")
+    run.add_argument("--tokenizer", help="where the model's directory has none")
+    run.add_argument(
+        "--from_scratch", action="store_true", help="the model's config, but none of its weights"
+    )
+    run.add_argument("--baseline", choices=["bag-of-words"], help="logistic regression instead of a model")
+    run.add_argument("--seeds", type=int, nargs="+", default=[0])
+    run.add_argument("--learning_rates", type=float, nargs="+", default=[3e-4])
+    run.add_argument("--num_train_epochs", type=float, default=10)
+    run.add_argument("--evaluations_per_epoch", type=int, default=1)
+    run.add_argument(
+        "--patience", type=int, default=3, help="evaluations without a better score before stopping"
+    )
+    run.add_argument("--batch_size", type=int, default=32)
+    run.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
+    )
+    known, rest = parser.parse_known_args()
+    if bool(known.model) == bool(known.baseline):
+        parser.error("give a model or --baseline, not both" if known.model else "give a model, or --baseline")
+    if known.evaluations_per_epoch < 1 or known.patience < 1 or known.batch_size < 1:
+        parser.error("--evaluations_per_epoch, --patience and --batch_size must be at least 1")
+    known.fields = {}
+    for option, value in zip(rest[::2], [*rest[1::2], None], strict=False):
+        if not option.startswith("--") or value is None:
+            parser.error(f"expected --field value, found {option!r}{'' if value else ' without a value'}")
+        known.fields[option[2:]] = number(yaml.safe_load(value))
+    if known.baseline and known.fields:
+        parser.error(f"--{next(iter(known.fields))} means nothing to a baseline")
+    return known
+
+
+def number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 (no dot) as text; nobody means text by it."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def sort_fields(fields: dict[str, Any], config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(for TrainingArguments, for the config)."""
+    of_training = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
+    fixed = {"output_dir", "learning_rate", "seed", "metric_for_best_model", "load_best_model_at_end"}
+    fixed |= {"per_device_train_batch_size", "eval_steps", "remove_unused_columns"}
+    for name in fields:
+        if name in fixed:
+            sys.exit(f"--{name} is set by the script; see --help for what sets it.")
+        if name not in of_training and not hasattr(config, name):
+            near = difflib.get_close_matches(name, [*of_training, *config.to_dict()], n=2, cutoff=0.5)
+            sys.exit(f"Unknown option --{name}.{f' Did you mean {chr(32).join(near)}?' if near else ''}")
+    return (
+        {name: value for name, value in fields.items() if name in of_training},
+        {name: value for name, value in fields.items() if name not in of_training},
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+
+def main() -> None:
+    options = parse_command_line()
+    try:
+        data = tasks.load_task(
+            options.task,
+            options.dataset,
+            train_file=options.train_file,
+            validation_file=options.validation_file,
+            test_file=options.test_file,
+            columns=tasks.Columns(
+                options.text_column, options.text_pair_column, options.label_column, options.label_separator
+            ),
+            labels=options.labels,
+            validation_share=options.validation_share,
+            split_seed=options.split_seed,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(str(error))
+    task = TASK_CLASSES[data.task](data)
+    output = prepare_output(options, data)
+    print(
+        f"{data.name} ({data.task}): "
+        + ", ".join(f"{len(examples):,} {side}" for side, examples in data.sides.items())
+        + (f"; {len(data.labels)} labels" if data.labels else "")
+    )
+    facts = run_baseline(options, task, output) if options.baseline else run_model(options, task, output)
+    finish(options, task, facts, output)
+
+
+def prepare_output(options, data: tasks.TaskData) -> Path:
+    name = options.baseline or Path(options.model.rstrip("/")).name + (
+        "-scratch" if options.from_scratch else ""
+    )
+    output = Path(options.output_dir or f"outputs/{name}-{data.name.replace(', ', '-')}")
+    if (output / "finetune_summary.json").exists() and not options.overwrite:
+        sys.exit(f"{output} holds a finished run: say --overwrite, or choose another --output_dir.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "finetune_summary.json").unlink(missing_ok=True)
+    except OSError as error:
+        sys.exit(f"Cannot write to output_dir {output}: {error}. Choose another with --output_dir.")
+    return output
+
+
+def run_model(options, task, output: Path) -> dict[str, Any]:
+    """Tries the learning rates, runs the seeds; the best model stays in `output`."""
+    data = task.data
+    config, tokenizer, max_length = load_parts(options, task)
+    arguments, config_fields = sort_fields(options.fields, config)
+    config_fields |= task.config_fields()
+    rows, encoding = {}, {}
+    for side, examples in data.sides.items():
+        try:
+            rows[side], encoding[side] = task.encode(examples, tokenizer, max_length, options.doc_stride)
+        except ValueError as error:
+            sys.exit(str(error))
+        # Neighbours of one length need no padding; each row knows its example.
+        if side != "train":
+            rows[side].sort(key=lambda row: len(row["input_ids"]))
+        said = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in encoding[side].items() if n)
+        print(
+            f"{side}: {len(rows[side]):,} rows of up to {max_length or 'any number of'} tokens{said and '; ' + said}"
+        )
+
+    kept, trials, runs = None, [], {}
+    for rate in options.learning_rates:
+        run = train_once(
+            options, task, tokenizer, config_fields, arguments, rows, rate, options.seeds[0], output
+        )
+        trials.append(
+            {key: run[key] for key in ("learning_rate", "seed", "validation", "epochs", "diverged")}
+        )
+        runs[rate] = run
+        kept = keep_best(kept, run, output)
+    if kept is None:
+        sys.exit(f"Every run diverged; try lower --learning_rates than {min(options.learning_rates):g}.")
+    final = [runs[kept["learning_rate"]]]
+    for seed in options.seeds[1:]:
+        run = train_once(
+            options, task, tokenizer, config_fields, arguments, rows, final[0]["learning_rate"], seed, output
+        )
+        final.append(run)
+        kept = keep_best(kept, run, output)
+    predictions = kept["predictions"]
+    return {
+        "model": options.model,
+        "model_class": kept["model_class"],
+        "parameters": kept["parameters"],
+        "initialization": "from scratch" if options.from_scratch else "pretrained",
+        "max_length": max_length,
+        "encoding": encoding,
+        "learning_rate": kept["learning_rate"],
+        "learning_rate_trials": trials,
+        "kept_seed": kept["seed"],
+        "runs": [{k: v for k, v in run.items() if k not in ("predictions", "folder")} for run in final],
+        "training_arguments": {
+            "num_train_epochs": options.num_train_epochs,
+            "batch_size": options.batch_size,
+            "evaluations_per_epoch": options.evaluations_per_epoch,
+            "patience": options.patience,
+            **options.fields,
+        },  # fmt: skip
+        "predictions": predictions,
+    }
+
+
+def load_parts(options, task):
+    """The config, the tokenizer and the number of tokens in a row."""
+    remote = {"trust_remote_code": options.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(options.model, **remote)
+        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or options.model, **remote)
+    except (OSError, ValueError) as error:
+        sys.exit(f"Cannot load config and tokenizer of {options.model} (--tokenizer names another): {error}")
+    known = getattr(transformers, task.auto_class)._model_mapping.keys()
+    if type(config) not in known and task.auto_class not in (getattr(config, "auto_map", None) or {}):
+        sys.exit(
+            f"{options.model} is a {config.model_type}, which has no head for {task.data.task} ({task.auto_class})."
+        )
+    if max(tokenizer.get_vocab().values()) >= config.vocab_size:
+        sys.exit(
+            f"The tokenizer has {len(tokenizer)} ids, {options.model} only {config.vocab_size}: not made for it."
+        )
+    if tokenizer.pad_token is None:
+        sys.exit(
+            f"The tokenizer of {options.model} has no padding token, so texts cannot be batched. Add one to it."
+        )
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+    positions = min((limit for limit in limits if limit and limit < 10**9), default=None)
+    if options.max_length and positions and options.max_length > positions:
+        sys.exit(f"--max_length {options.max_length} is beyond the {positions} positions of {options.model}.")
+    return config, tokenizer, options.max_length or positions
+
+
+def make_model(options, task, config_fields: dict[str, Any]):
+    """The model with a new head, on its pretrained weights or new ones."""
+    auto_class = getattr(transformers, task.auto_class)
+    remote = {"trust_remote_code": options.trust_remote_code}
+    try:
+        if options.from_scratch:
+            config = AutoConfig.from_pretrained(options.model, **config_fields, **remote)
+            return auto_class.from_config(config, **remote)
+        model, info = auto_class.from_pretrained(
+            options.model, output_loading_info=True, dtype=torch.float32, **config_fields, **remote
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"Cannot load {options.model} for {task.data.task}: {error}")
+    # A checkpoint whose names do not fit would silently be a model from scratch.
+    missing = {name for name in info["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")}
+    body = [name for name, _ in model.named_parameters() if name.startswith(f"{model.base_model_prefix}.")]
+    missing = {name for name in missing if ".pooler." not in name}
+    if missing:
+        sys.exit(
+            f"{options.model} lacks {len(missing)} of the {len(body)} weights of {type(model).__name__}'s body (such as "
+            f"{min(missing)}): it holds another model. --from_scratch trains without its weights."
+        )
+    return model
+
+
+def train_once(
+    options, task, tokenizer, config_fields, given, rows, rate, seed, output: Path
+) -> dict[str, Any]:
+    """One run: what it scored; its best checkpoint is in run["folder"]."""
+    set_seed(seed)
+    model = make_model(options, task, config_fields)
+    folder = output / f"run-{rate:g}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    sides = {side: model_inputs(model, examples) for side, examples in rows.items()}
+    updates = math.ceil(
+        len(rows["train"]) / options.batch_size / int(given.get("gradient_accumulation_steps", 1))
+    )
+    defaults = {
+        "warmup_steps": 0.06,
+        "weight_decay": 0.01,
+        "per_device_eval_batch_size": 2 * options.batch_size,
+        "train_sampling_strategy": "group_by_length",
+        "logging_steps": max(1, updates // 10),
+        "use_cpu": not torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
+        "report_to": "none",
+    }
+    fixed = {
+        "output_dir": str(folder),
+        "learning_rate": rate,
+        "seed": seed,
+        "num_train_epochs": options.num_train_epochs,
+        "per_device_train_batch_size": options.batch_size,
+        "eval_strategy": "steps",
+        "eval_steps": max(1, math.ceil(updates / options.evaluations_per_epoch)),
+        "save_strategy": "best",
+        "save_total_limit": 1,
+        "save_only_model": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": f"eval_{task.metric}",
+        "greater_is_better": True,
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+    }
+    try:
+        arguments = TrainingArguments(**{**defaults, **given, **fixed})
+    except (TypeError, ValueError) as error:
+        sys.exit(f"Training arguments: {error}")
+    validation = task.data.sides["validation"]
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=sides["train"],
+        eval_dataset=sides["validation"],
+        data_collator=task.collator(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=lambda p: task.score(
+            validation, task.decode(rows["validation"], validation, logits_of(task, p.predictions))
+        ),
+        preprocess_logits_for_metrics=task.preprocess_logits,
+        callbacks=[EarlyStoppingCallback(options.patience), training.StopOnNonFiniteLoss()],
+    )
+    training.replace_progress(trainer, OneLine(task.metric, f"lr {rate:g} seed {seed}"))
+    run = {"learning_rate": rate, "seed": seed, "model_class": type(model).__name__, "diverged": False}
+    run |= {"parameters": sum(p.numel() for p in model.parameters()), "folder": folder}
+    start = time.perf_counter()
+    try:
+        trainer.train()
+    except FloatingPointError as error:
+        print(error)
+        shutil.rmtree(folder, ignore_errors=True)
+        return run | {"diverged": True, "validation": None, "epochs": None}
+    run["training_seconds"] = round(time.perf_counter() - start, 1)
+    history = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    run |= {"updates": trainer.state.global_step, "epochs": round(float(trainer.state.epoch), 2)}
+    run["best_update"] = max(history, key=lambda e: e[f"eval_{task.metric}"])["step"]
+    run["evaluations"] = [
+        {"update": e["step"], "loss": e["eval_loss"], task.metric: e[f"eval_{task.metric}"]} for e in history
+    ]
+    # From here on the best checkpoint is loaded. Predicted once more, so that the score is that of what is saved.
+    trainer.compute_metrics = None
+    run["predictions"] = {}
+    for side in [side for side in sides if side != "train"]:
+        examples = task.data.sides[side]
+        output_of = logits_of(task, trainer.predict(sides[side]).predictions)
+        run["predictions"][side] = task.decode(rows[side], examples, output_of)
+        run[side] = task.score(examples, run["predictions"][side]) if is_labelled(examples) else None
+    shutil.rmtree(folder)
+    trainer.save_model(str(folder))
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    print(f"lr {rate:g} seed {seed}: " + ", ".join(f"{s} {task.metric} {run[s][task.metric]:.4f}" for s in ("validation", "test") if run.get(s)))  # fmt: skip
+    return run
+
+
+def model_inputs(model, rows: list[dict]) -> list[dict]:
+    """The columns of each row that this model takes."""
+    takes = set(inspect.signature(model.forward).parameters)
+    if getattr(model.config, "type_vocab_size", 2) < 2:
+        takes.discard("token_type_ids")
+    return [{name: value for name, value in row.items() if name in takes} for row in rows]
+
+
+def logits_of(task, predictions):
+    """Without what else a model's output holds (hidden states, a cache); question answering has two kinds."""
+    if isinstance(predictions, tuple) and not isinstance(task, AnsweringTask):
+        return predictions[0]
+    return predictions
+
+
+def is_labelled(examples) -> bool:
+    for attribute in ("label", "tags", "answers"):
+        if hasattr(examples[0], attribute):
+            return any(getattr(e, attribute) is not None and getattr(e, attribute) != () for e in examples)
+    return False
+
+
+def keep_best(kept: dict | None, run: dict, output: Path) -> dict | None:
+    """The better run on validation; its files move to `output`, the other's folder goes."""
+    if run["diverged"]:
+        return kept
+    metric = next(iter(run["validation"]))
+    if kept is not None and run["validation"][metric] <= kept["validation"][metric]:
+        shutil.rmtree(run["folder"])
+        return kept
+    for file in run["folder"].iterdir():
+        shutil.move(file, output / file.name)
+    run["folder"].rmdir()
+    return run
+
+
+class OneLine(TrainerCallback):
+    """A line per evaluation."""
+
+    def __init__(self, metric: str, name: str):
+        self.metric, self.name, self.loss = metric, name, math.nan
+
+    def on_log(self, args, state, control, logs, **kwargs) -> None:
+        self.loss = logs.get("loss", self.loss)
+        if f"eval_{self.metric}" in logs and state.is_world_process_zero:
+            print(
+                f"{self.name}  epoch {state.epoch:.2f}/{state.num_train_epochs}  training loss {self.loss:.4f}  "
+                f"validation loss {logs['eval_loss']:.4f}  {self.metric} {logs[f'eval_{self.metric}']:.4f}",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+
+
+def run_baseline(options, task, output: Path) -> dict[str, Any]:
+    """Logistic regression on the same sides."""
+    from hfseq.metrics import linear
+
+    try:
+        found = linear.bag_of_words(task.data)
+    except (ValueError, ImportError) as error:
+        sys.exit(str(error))
+    predictions = {side: [{"prediction": p} for p in found.predictions[side]] for side in found.predictions}
+    run = {"seed": None, "training_seconds": found.seconds}
+    for side, claimed in predictions.items():
+        examples = task.data.sides[side]
+        run[side] = task.score(examples, claimed) if is_labelled(examples) else None
+    return {
+        "model": options.baseline,
+        "model_class": found.description,
+        "parameters": found.parameters,
+        "initialization": "convex: no initialisation, no seed",
+        "regularization_trials": found.trials,
+        "runs": [run],
+        "predictions": predictions,
+    }
+
+
+# ------------------------------------------------------------------------------------------------- what is left
+
+
+def finish(options, task, facts: dict[str, Any], output: Path) -> None:
+    data, predictions = task.data, facts.pop("predictions")
+    side = "test" if "test" in data.sides else "validation"
+    examples, claimed = data.sides[side], predictions[side]
+    with open(output / "predictions.jsonl", "w", encoding="utf-8") as file:
+        for example, prediction in zip(examples, claimed, strict=True):
+            record = {**task.record(example), **prediction, "place": example.place}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    scores = {}
+    for name in ("validation", "test"):
+        values = [run[name] for run in facts["runs"] if run.get(name)]
+        if values:
+            scores[name] = {metric: spread([v[metric] for v in values]) for metric in values[0]}
+    facts = {
+        "name": output.name,
+        "command": " ".join(["python", "scripts/finetune.py", *map(shlex.quote, sys.argv[1:])]),
+        "task": data.task,
+        "data": data.name,
+        "examples": {name: len(examples) for name, examples in data.sides.items()},
+        "split": data.split,
+        "terms": data.terms,
+        "labels": data.labels,
+        "metric": task.metric,
+        "scores": scores,
+        **facts,
+        "predictions_of": side,
+        "machine": training.describe_machine(),
+    }
+    if is_labelled(examples):
+        facts["classes"] = task.classes(examples, claimed)
+        title = f"{output.name}: {data.name}, {side}"
+        picture = task.picture(examples, claimed, output / "report.png", title)
+        facts["picture"] = picture and picture.name
+    training.write_json(output / "finetune_summary.json", facts)
+    training.write_task_card(output, facts)
+    for name, values in scores.items():
+        print(f"{name}: " + ", ".join(f"{m} {s['mean']:.4f} ± {s['std']:.4f}" for m, s in values.items()))
+    print(f"written to {output}")
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation (0 for a single run)."""
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std, "runs": values}
+
+
+if __name__ == "__main__":
+    main()
