@@ -1,11 +1,13 @@
 """Compares a trained language model with interpolated Kneser-Ney on the same tokens and the same split.
 
     python scripts/compare.py outputs/lstm-kjv
+    python scripts/compare.py outputs/lstm-kjv --models outputs/gru-kjv outputs/rnn-kjv
     python scripts/compare.py --arrays ~/.cache/hfseq/FINGERPRINT --orders 3 4 5 6 --output kneser-ney.json
 
 N-gram models of each order are counted on train; the order is chosen on validation. For a model directory (what
 scripts/pretrain.py wrote) the result goes into its training_summary.json and its model card; for a directory of
-token arrays it is only printed, and written to --output. Needs the metrics extra: pip install 'hfseq[metrics]'.
+token arrays it is only printed, and written to --output. --models adds other models of the same text to the card.
+Needs the metrics extra: pip install 'hfseq[metrics]'.
 """
 
 from __future__ import annotations
@@ -26,14 +28,16 @@ def main() -> None:
         arrays = (
             model_arrays(arguments.model) if arguments.model else data.load_token_arrays(arguments.arrays)
         )
+        others = [read_summary(directory) for directory in arguments.models]
         if model_facts:
             check_same_text(arguments.model, model_facts, arrays)
+            check_same_scores(model_facts, others)
         baseline = metrics.best_kneser_ney(arrays, arguments.orders, estimator)
         show(baseline, model_facts)
         if arguments.output:
             arguments.output.write_text(json.dumps(baseline, indent=2) + "\n", encoding="utf-8")
         if model_facts:
-            add_to_card(arguments.model, model_facts, baseline)
+            add_to_card(arguments.model, model_facts, [*map(as_baseline, others), baseline])
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(str(error))
 
@@ -48,6 +52,9 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument(
         "--estimator", choices=["mitlm", "kenlm"], help="default: the first that is installed"
     )
+    parser.add_argument(
+        "--models", type=Path, nargs="+", default=[], help="other models of the same text, for the card"
+    )
     parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
     arguments = parser.parse_args()
     if (arguments.model is None) == (arguments.arrays is None):
@@ -61,7 +68,12 @@ def read_summary(directory: Path) -> dict:
         raise FileNotFoundError(
             f"{directory} has no training_summary.json: scripts/pretrain.py writes it when it finishes."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if facts.get("task", "text-generation") != "text-generation":
+        raise ValueError(
+            f"{directory} is for {facts['task']}: only a model that predicts the next token compares with Kneser-Ney."
+        )
+    return facts
 
 
 def model_arrays(directory: Path) -> dict[str, data.TokenArray]:
@@ -77,6 +89,7 @@ def model_arrays(directory: Path) -> dict[str, data.TokenArray]:
         validation_file=section.validation_file,
         test_file=section.test_file,
         text_column=section.text_column,
+        txt_document=section.txt_document,
         validation_share=section.validation_share,
         test_share=section.test_share,
         split_seed=section.split_seed,
@@ -97,6 +110,23 @@ def check_same_text(directory: Path, facts: dict, arrays: dict[str, data.TokenAr
             )
 
 
+def check_same_scores(facts: dict, others: list[dict]) -> None:
+    """Other models go on the card only if they were scored on the same text."""
+    for other in others:
+        for split, score in facts["scores"].items():
+            theirs = other["scores"].get(split, {})
+            if theirs.get("bytes") != score["bytes"]:
+                raise ValueError(
+                    f"{other['recipe']} was scored on {theirs.get('bytes')} bytes of {split}, {facts['recipe']} on "
+                    f"{score['bytes']}: they did not see the same text, and do not compare."
+                )
+
+
+def as_baseline(facts: dict) -> dict:
+    """Another model's row on the card."""
+    return {"name": f"{facts['recipe']}, {facts['parameters']:,} parameters", **facts["scores"]}
+
+
 def show(baseline: dict, model_facts: dict | None) -> None:
     splits = [split for split in ("validation", "test") if split in baseline]
     print(f"{baseline['smoothing']}, {baseline['library']}; bits per byte:\n")
@@ -110,12 +140,18 @@ def show(baseline: dict, model_facts: dict | None) -> None:
         print(f"{model_facts['recipe']:24}" + "".join(f"{scored.get(split, '-'):>12}" for split in splits))
 
 
-def add_to_card(directory: Path, facts: dict, baseline: dict) -> None:
+def add_to_card(directory: Path, facts: dict, baselines: list[dict]) -> None:
+    """Replaces what an earlier comparison wrote; adds nothing twice."""
     from hfseq.cards import write_model_card
     from hfseq.training import write_json
 
-    others = [b for b in facts.get("baselines") or [] if not b["name"].startswith("interpolated Kneser-Ney")]
-    facts["baselines"] = [*others, baseline]
+    names = {baseline["name"] for baseline in baselines}
+    kept = [
+        b
+        for b in facts.get("baselines") or []
+        if b["name"] not in names and not b["name"].startswith("interpolated Kneser-Ney")
+    ]
+    facts["baselines"] = [*kept, *baselines]
     write_json(directory / "training_summary.json", facts)
     print(f"\nwritten to {directory / 'training_summary.json'} and {write_model_card(directory, facts)}")
 

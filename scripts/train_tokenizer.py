@@ -41,6 +41,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--vocab_size", type=int, default=4096, help="largest vocabulary, special tokens included"
     )
     parser.add_argument("--lowercase", action="store_true", help="lower-case the text first")
+    parser.add_argument(
+        "--masked", action="store_true", help="for a masked-language model: [CLS], [SEP], [MASK]"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
     return parser.parse_args(arguments)
 
@@ -64,7 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
         split_seed=args.split_seed,
         streaming=args.streaming,
     )
-    tokenizer = train_tokenizer(corpus.train, args.algorithm, args.vocab_size, lowercase=args.lowercase)
+    tokenizer = train_tokenizer(
+        corpus.train, args.algorithm, args.vocab_size, lowercase=args.lowercase, masked=args.masked
+    )
     tokenizer.save_pretrained(args.directory)
     print(
         f"{args.algorithm} tokenizer with {len(tokenizer)} tokens in {args.directory}; a model's vocab_size: "

