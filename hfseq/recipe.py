@@ -25,7 +25,7 @@ class DataSection:
     """What is read, and how it becomes training rows."""
 
     corpus: str | list[str] | None = None
-    """A packaged demo ("kjv", "wiki", "imdb") or a Hub data set id ("org/name", "org/name:configuration"), or several."""
+    """A packaged demo ("kjv", "wiki", "imdb"), a Hub data set id ("org/name", "org/name:configuration"), or several."""
     train_file: str | list[str] | None = None
     """Local text instead: files, folders or globs of .txt, .jsonl, .csv, .parquet, each also .gz."""
     validation_file: str | list[str] | None = None

@@ -332,6 +332,15 @@ def masked_run(recipe: Recipe, config, tokenizer, arrays, world_size: int) -> Ru
             f"data.row_length {plan.longest_row} is longer than model.max_position_embeddings "
             f"{config.max_position_embeddings}: raise that, or shorten the rows."
         )
+    pairs = section.packing in ("nsp", "sop")
+    if pairs and config.type_vocab_size < 2:
+        raise ValueError(
+            f"data.packing {section.packing} has rows of two texts, but model.type_vocab_size is "
+            f"{config.type_vocab_size}: set it to 2."
+        )
+    prompt = recipe.training.prompt
+    if prompt and tokenizer.mask_token not in prompt:
+        raise ValueError(f"training.prompt {prompt!r} has no {tokenizer.mask_token} to fill in.")
     tokenizer.model_max_length = config.max_position_embeddings
 
     def evaluation_plan(array: data.TokenArray) -> data.MaskedPlan:
@@ -345,7 +354,6 @@ def masked_run(recipe: Recipe, config, tokenizer, arrays, world_size: int) -> Ru
             long_documents=section.long_documents,
         )
 
-    pairs = section.packing in ("nsp", "sop")
     return Run(
         task="fill-mask",
         auto_class=AutoModelForPreTraining if pairs else AutoModelForMaskedLM,
@@ -462,8 +470,6 @@ def continue_text(model, tokenizer, prompt: str) -> str:
 def fill_in(model, tokenizer, prompt: str) -> list[dict[str, object]]:
     """The five likeliest tokens in place of the prompt's mask ("[MASK]" or whatever the tokenizer's is)."""
     model.eval()
-    if tokenizer.mask_token not in prompt:
-        raise ValueError(f"training.prompt {prompt!r} has no {tokenizer.mask_token} to fill in.")
     if not hasattr(model, "next_sentence"):
         fill = pipeline("fill-mask", model=model, tokenizer=tokenizer, device=model.device)
         return [

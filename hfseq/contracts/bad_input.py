@@ -57,7 +57,7 @@ def common_bad_inputs(case: Case) -> tuple[BadInput, ...]:
         ),
         BadInput(
             "a mask of another length",
-            lambda model, batch: model(**{**batch, mask: batch[mask][:, :-2]}),
+            lambda model, batch: model(**{**batch, mask: batch[mask][..., :-2]}),
             (mask, str(SHAPE[1])),
         ),
         BadInput(
@@ -67,7 +67,7 @@ def common_bad_inputs(case: Case) -> tuple[BadInput, ...]:
         ),
         BadInput(
             "no time steps",
-            lambda model, batch: model(**{ids: batch[ids][:, :0]}),
+            lambda model, batch: model(**{ids: batch[ids][..., :0]}),
             ("time",),
         ),
     )
@@ -107,7 +107,7 @@ def unknown_ids_are_not_read(case: Case) -> None:
     size = model.get_input_embeddings().weight.shape[0]
     for wrong in (size, -1):
         changed = {**batch, _ids_name(case): batch[_ids_name(case)].clone()}
-        changed[_ids_name(case)][0, 1] = wrong
+        changed[_ids_name(case)][0, ..., 1] = wrong
         try:
             model(**changed)
         except (IndexError, ValueError):
@@ -123,7 +123,8 @@ def rows_of_padding_alone(case: Case) -> None:
     for name in case.kind.masks.values():
         batch[name][1] = 0
     if case.kind.labels:
-        batch[case.kind.labels][1] = IGNORE_INDEX
+        for name in case.kind.labels:
+            batch[name][1] = IGNORE_INDEX
         loss = model(**batch).loss
         require(bool(torch.isfinite(loss)), f"a row of padding alone makes the loss {float(loss)}")
         loss.backward()

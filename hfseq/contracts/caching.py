@@ -298,7 +298,7 @@ def prompt_side(case: Case) -> str:
 def prompt_of(case: Case, batch: Batch) -> Batch:
     """What a user gives to `generate`."""
     target = case.kind.ids.get("target"), case.kind.masks.get("target")
-    dropped = {"position_ids", case.kind.labels, *target}
+    dropped = {"position_ids", *case.kind.labels, *target}
     return {name: value for name, value in batch.items() if name not in dropped}
 
 

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
+from . import kinds
 from .comparing import FLOAT64, PRECISIONS, Precision
-from .kinds import CAUSAL_BASE, CAUSAL_LM, IGNORE_INDEX, Batch, Kind, Row, random_ids
+from .kinds import IGNORE_INDEX, Batch, Kind, Row, random_ids
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Case:
         sharpness: standard deviation of the random matrices.
         plain: overrides that leave a loss of nothing but cross-entropy.
         sides: where padding may stand: only "right" for absolute positions that the caller cannot give.
-        packs: several sequences in one row are kept apart (False: they must be refused).
+        packs: the ways, of `kinds.PACKED_FORMS`, to say where sequences that share a row begin; none: such rows must be
+            refused.
         streams: carries its state along `stream_id` in training.
         bad_inputs: what only this family refuses.
         full: runs only in the full matrix (`make contracts`).
@@ -68,7 +70,7 @@ class Case:
     sharpness: float = 0.7
     plain: dict[str, object] = field(default_factory=dict)
     sides: tuple[str, ...] = ("right", "left")
-    packs: bool = False
+    packs: tuple[str, ...] = ()
     streams: bool = False
     bad_inputs: tuple[BadInput, ...] = ()
     full: bool = False
@@ -131,11 +133,11 @@ class Case:
         batch: Batch = {}
         for axis, mask_name in self.kind.masks.items():
             ids_name = self.kind.ids[axis]
-            width = max(len(row[ids_name]) for row in rows) + extra
+            width = max(row[ids_name].shape[-1] for row in rows) + extra
             left = side == "left" and axis != "target"
             batch[mask_name] = _pad([torch.ones_like(row[ids_name]) for row in rows], width, 0, left)
             for name in (n for n, a in self.kind.axes.items() if a == axis):
-                value = IGNORE_INDEX if name == self.kind.labels else pad_id if name == ids_name else 0
+                value = IGNORE_INDEX if name in self.kind.labels else pad_id if name == ids_name else 0
                 batch[name] = _pad([row[name] for row in rows], width, value, left)
                 if generator is not None and name == ids_name:
                     noise = random_ids(config, batch[name].numel(), generator).view_as(batch[name])
@@ -144,6 +146,8 @@ class Case:
                 batch["position_ids"] = positions(batch[mask_name])
         for name in (n for n, a in self.kind.axes.items() if a is None):
             batch[name] = torch.stack([row[name] for row in rows])
+            if name in self.kind.columns and side == "left":
+                batch[name] += (batch["attention_mask"] == 0).sum(-1)
         return batch
 
     def alone(self, row: Row, config: PreTrainedConfig) -> Batch:
@@ -151,7 +155,7 @@ class Case:
         return self.batch([row], config)
 
     def without_labels(self, batch: Batch) -> Batch:
-        return {name: value for name, value in batch.items() if name != self.kind.labels}
+        return {name: value for name, value in batch.items() if name not in self.kind.labels}
 
     def outputs(self, model: PreTrainedModel, batch: Batch, **options) -> dict[str, torch.Tensor]:
         """The outputs worth comparing, computed without labels or gradients."""
@@ -169,16 +173,17 @@ class Case:
 
 
 def _pad(rows: list[torch.Tensor], width: int, value: int, left: bool) -> torch.Tensor:
-    padded = rows[0].new_full((len(rows), width, *rows[0].shape[1:]), value)
+    padded = rows[0].new_full((len(rows), *rows[0].shape[:-1], width), value)
     for i, row in enumerate(rows):
-        start = width - len(row) if left else 0
-        padded[i, start : start + len(row)] = row
+        length = row.shape[-1]
+        start = width - length if left else 0
+        padded[i, ..., start : start + length] = row
     return padded
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Positions of the tokens of a masked batch [batch, time], counted from each row's first token."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
+    """Positions of the tokens of a masked batch [..., time], counted from each row's first token."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def dropout_fields(config: PreTrainedConfig) -> list[str]:
@@ -287,7 +292,7 @@ def _recurrent_cases() -> Iterator[Case]:
         yield Case(
             f"{cell}Model",
             model_class=getattr(models, f"{prefix}Model"),
-            kind=CAUSAL_BASE,
+            kind=kinds.CAUSAL_BASE,
             make_config=tiny(config, **fields, **awd),
             in_subprocesses=cell == prefix,
             **shared,
@@ -296,7 +301,7 @@ def _recurrent_cases() -> Iterator[Case]:
             yield Case(
                 f"{cell}ForCausalLM-{variant}",
                 model_class=getattr(models, f"{prefix}ForCausalLM"),
-                kind=CAUSAL_LM,
+                kind=kinds.CAUSAL_LM,
                 make_config=tiny(config, **fields, **options),
                 plain={"activation_regularization": 0.0, "temporal_activation_regularization": 0.0},
                 # Tied with a projection: the most parameters that a loss must reach, and a tie.
@@ -306,8 +311,221 @@ def _recurrent_cases() -> Iterator[Case]:
             )
 
 
+def _encoder_bad_inputs(class_name: str) -> tuple[BadInput, ...]:
+    """What an encoder class refuses; the last one concerns learned positions alone."""
+
+    def config(**fields):
+        return lambda model, batch: type(model.config)(**fields)
+
+    def longer(model, batch):
+        ids = batch["input_ids"]
+        return model(input_ids=ids.repeat(*[1] * (ids.ndim - 1), 10))
+
+    def spoilt(**others):
+        return lambda model, batch: model(**{**batch, **others})
+
+    def in_training(**others):
+        return lambda model, batch: model.train()(**{**batch, **others})
+
+    def packed_with_a_mask(name, value):
+        def call(model, batch):
+            return model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **{name: value}
+            )
+
+        return call
+
+    rows, time = 3, 5  # of the batches that `bad_input` spoils
+    found = [
+        BadInput("hidden_size 0", config(hidden_size=0), ("hidden_size", "0")),
+        BadInput(
+            "a hidden_size that the heads do not divide",
+            config(hidden_size=20, num_attention_heads=3),
+            ("hidden_size", "20", "num_attention_heads", "3"),
+        ),
+        BadInput(
+            "rotary positions in heads of odd width",
+            config(hidden_size=15, num_attention_heads=3, position_embedding_type="rotary"),
+            ("even", "15", "3"),
+        ),
+        BadInput(
+            "an unknown kind of positions",
+            config(position_embedding_type="relative"),
+            ("position_embedding_type", "relative", "rotary"),
+        ),
+        BadInput("an unknown activation", config(hidden_act="gelo"), ("hidden_act", "gelo")),
+        BadInput("a dropout of 1", config(hidden_dropout_prob=1.0), ("hidden_dropout_prob", "1.0")),
+        BadInput(
+            "a negative dropout",
+            config(attention_probs_dropout_prob=-0.1),
+            ("attention_probs_dropout_prob", "-0.1"),
+        ),
+        BadInput("a classifier dropout of 2", config(classifier_dropout=2), ("classifier_dropout", "2")),
+        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("segment types below none", config(type_vocab_size=-1), ("type_vocab_size", "-1")),
+        BadInput(
+            "attention weights that SDPA does not keep",
+            spoilt(output_attentions=True),
+            ("sdpa", 'attn_implementation="eager"'),
+        ),
+    ]
+    if class_name != "EncoderForMultipleChoice":
+        borders = torch.arange(0, (rows + 1) * time, time, dtype=torch.int32)
+        found += [
+            BadInput(
+                "packed rows with a mask, by borders",
+                packed_with_a_mask("cu_seq_lens_q", borders),
+                ("acked", "attention_mask") if class_name in PACKING_ENCODERS else ("packed",),
+            ),
+            BadInput(
+                "packed rows with a mask, by numbers",
+                packed_with_a_mask("seq_idx", torch.zeros(rows, time, dtype=torch.long)),
+                ("acked", "attention_mask") if class_name in PACKING_ENCODERS else ("packed",),
+            ),
+        ]
+    if class_name in ("EncoderForMaskedLM", "EncoderForPreTraining"):
+        short, wide = torch.zeros(rows, time - 1).long(), torch.zeros(rows - 1, 2).long()
+        found += [
+            BadInput("labels of another length", in_training(labels=short), ("labels", f"[{rows}, {time}]")),
+            BadInput(
+                "evaluation labels of another length",
+                lambda model, batch: model.eval()(**batch, labels=short),
+                ("labels", f"[{rows}, {time}]"),
+            ),
+            BadInput(
+                "masked positions of another batch",
+                in_training(labels=torch.zeros(rows, time).long(), masked_positions=wide),
+                ("masked_positions", f"[{rows}, ", f"[{rows - 1}, 2]"),
+            ),
+            BadInput(
+                "masked positions in one line",
+                in_training(labels=torch.zeros(rows, time).long(), masked_positions=wide.flatten()),
+                ("masked_positions", f"[{rows}, "),
+            ),
+        ]
+    if class_name == "EncoderForPreTraining":
+        found += [
+            BadInput(
+                "sentence labels of another batch",
+                spoilt(next_sentence_label=torch.zeros(rows + 1).long()),
+                ("next_sentence_label", f"[{rows}]", f"[{rows + 1}]"),
+            )
+        ]
+    if class_name == "EncoderForTokenClassification":
+        found += [
+            BadInput(
+                "labels of another length",
+                spoilt(labels=torch.zeros(rows, time - 1).long()),
+                ("labels", f"[{rows}, {time}]", f"[{rows}, {time - 1}]"),
+            )
+        ]
+    if class_name == "EncoderForSequenceClassification":
+
+        def several_without_saying_so(model, batch):
+            model.config.problem_type = "single_label_classification"
+            return model(**batch, labels=torch.zeros(rows, 3))
+
+        found += [
+            BadInput("labels of another batch", spoilt(labels=torch.zeros(rows + 1).long()), (f"[{rows}]",)),
+            BadInput(
+                "float labels for a classifier of one label",
+                several_without_saying_so,
+                ("int64", "multi_label_classification"),
+            ),
+        ]
+    if class_name == "EncoderForQuestionAnswering":
+        found += [
+            BadInput(
+                "answers of another batch",
+                spoilt(
+                    start_positions=torch.zeros(rows + 1).long(), end_positions=torch.zeros(rows + 1).long()
+                ),
+                ("start_positions", f"[{rows}]", f"[{rows + 1}]"),
+            ),
+            BadInput(
+                "beginnings without ends",
+                spoilt(start_positions=torch.zeros(rows).long()),
+                ("start_positions", "end_positions"),
+            ),
+        ]
+    if class_name == "EncoderForMultipleChoice":
+        found += [
+            BadInput(
+                "inputs without choices",
+                lambda model, batch: model(input_ids=batch["input_ids"][:, 0]),
+                ("[batch, choices, time]", f"[{rows}, {time}]"),
+            ),
+            BadInput(
+                "labels of another batch",
+                spoilt(labels=torch.zeros(rows + 1).long()),
+                ("labels", f"[{rows}]", f"[{rows + 1}]"),
+            ),
+        ]
+    return (*found, BadInput("more positions than there are", longer, ("max_position_embeddings", "16")))
+
+
+PACKING_ENCODERS = ("EncoderModel", "EncoderForMaskedLM", "EncoderForTokenClassification")
+
+
+def _encoder_cases() -> Iterator[Case]:
+    from ..models import modeling_encoder as models
+    from ..models.configuration_encoder import EncoderConfig
+
+    def tiny(**fields):
+        def make(**overrides):
+            return EncoderConfig(**{**sizes, **fields, **overrides})
+
+        sizes = {
+            "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 24, "max_position_embeddings": 16, "num_labels": 3,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "mask_token_id": 3,
+        }  # fmt: skip
+        return make
+
+    # "bert" is published BERT, with its dropout and its ties; "modern" is everything that is not.
+    modern = {
+        "pre_norm": True, "position_embedding_type": "rotary", "gated_mlp": True, "hidden_act": "silu",
+        "use_bias": False, "type_vocab_size": 0,
+    }  # fmt: skip
+    variants = {
+        "bert": {},
+        "modern": modern,
+        "bert-untied": {"tie_word_embeddings": False},
+        "modern-untied": {**modern, "tie_word_embeddings": False, "hidden_act": "gelu"},
+    }
+    heads = {
+        "Model": (kinds.BASE, ("bert", "modern")),
+        "ForMaskedLM": (kinds.MASKED_LM, ("bert", "modern", "bert-untied")),
+        "ForPreTraining": (kinds.PRETRAINING, ("bert",)),
+        "ForSequenceClassification": (kinds.SEQUENCE_CLASSIFICATION, ("bert",)),
+        "ForTokenClassification": (kinds.TOKEN_CLASSIFICATION, ("modern",)),
+        "ForQuestionAnswering": (kinds.QUESTION_ANSWERING, ("bert",)),
+        "ForMultipleChoice": (kinds.MULTIPLE_CHOICE, ("bert",)),
+    }
+    for head, (kind, quick) in heads.items():
+        name = f"Encoder{head}"
+        for variant, fields in variants.items():
+            if variant.endswith("untied") and kind not in (kinds.MASKED_LM, kinds.PRETRAINING):
+                continue  # nothing to tie
+            bad_inputs = _encoder_bad_inputs(name)
+            yield Case(
+                f"{name}-{variant}",
+                family="encoder",
+                model_class=getattr(models, name),
+                kind=kind,
+                make_config=tiny(**fields),
+                sharpness=0.4,
+                packs=kinds.PACKED_FORMS if name in PACKING_ENCODERS else (),
+                # Rotary positions have no last one.
+                bad_inputs=bad_inputs[:-1] if variant.startswith("modern") else bad_inputs,
+                full=variant not in quick,
+                in_subprocesses=variant == quick[0],
+            )
+
+
 RECURRENT = tuple(_recurrent_cases())
-CASES = RECURRENT
+ENCODER = tuple(_encoder_cases())
+CASES = (*RECURRENT, *ENCODER)
 
 
 def find_cases(source: str, names: Iterable[str]) -> list[Case]:

@@ -20,6 +20,9 @@ KINDS = (
     (kinds.MASKED_LM, names.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
     (kinds.SEQUENCE_CLASSIFICATION, names.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
     (kinds.TOKEN_CLASSIFICATION, names.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
+    (kinds.QUESTION_ANSWERING, names.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES),
+    (kinds.MULTIPLE_CHOICE, names.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES),
+    (kinds.PRETRAINING, {"bert": "BertForPreTraining"}),  # what other families pretrain on differs
     (kinds.BASE, names.MODEL_MAPPING_NAMES),
 )
 
@@ -63,7 +66,8 @@ def checkpoint_case(path: str, trust_remote_code: bool = False) -> Case:
     stranger = Case(kind=kind, family="stranger", **changes)
     # Whoever generates is given left padding; elsewhere it is not known that the positions may be shifted.
     sides = ("right", "left") if stranger.takes_positions and kind.generates else ("right",)
-    packs = kind.pack is not None and stranger.takes_positions
+    # What transformers does for causal models under its own attention; borders are for flash attention alone.
+    packs = ("position_ids",) if kind.causal_axis and kind.pack and stranger.takes_positions else ()
     return dataclasses.replace(stranger, sides=sides, packs=packs)
 
 

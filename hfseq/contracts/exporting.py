@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from . import caching
 from .cases import Case
 from .comparing import FLOAT64
-from .loss import logits_and_labels, smoothed
+from .loss import loss_by_hand
 from .subprocesses import run_python
 from .violation import ContractViolation, require, run_checks
 
@@ -55,7 +55,7 @@ def _named(name: str, function):
     return function
 
 
-def letters_tokenizer(size: int, pad: int, eos: int) -> PreTrainedTokenizerFast:
+def letters_tokenizer(size: int, pad: int, eos: int, mask: int | None = None) -> PreTrainedTokenizerFast:
     """Words w0 ... as ids 0 ..., just enough of a tokenizer for a tiny model."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -64,7 +64,7 @@ def letters_tokenizer(size: int, pad: int, eos: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=words[pad], eos_token=words[eos], unk_token=words[-1],
-        padding_side="left",
+        mask_token=None if mask is None else words[mask], padding_side="left",
     )  # fmt: skip
 
 
@@ -81,7 +81,10 @@ def write(case: Case, directory: Path) -> None:
     if case.kind.generates:
         model.generation_config.suppress_tokens = [config.vocab_size - 1]
         model.generation_config.pad_token_id = config.pad_token_id
-    tokenizer = letters_tokenizer(config.vocab_size - 1, config.pad_token_id or 0, config.eos_token_id or 2)
+    mask = getattr(config, "mask_token_id", None)
+    tokenizer = letters_tokenizer(
+        config.vocab_size - 1, config.pad_token_id or 0, config.eos_token_id or 2, mask
+    )
     export(model, directory, tokenizer)
 
     batch = case.batch(case.rows(model.config, [5, 3]), model.config)
@@ -95,13 +98,12 @@ def write(case: Case, directory: Path) -> None:
         "tokens": TOKENS,
     }
     inputs = {f"input.{name}": value for name, value in case.without_labels(batch).items()}
-    if case.kind.labels:
+    if case.kind.smoothed_by_trainer:
         plain = case.model(FLOAT64, **case.plain)
         plain.load_state_dict(model.state_dict())
-        logits, labels = logits_and_labels(case, plain, batch)
-        expected["smoothed_loss"] = smoothed(logits, labels, SMOOTHING)
+        expected["smoothed_loss"] = loss_by_hand(case, plain, batch, SMOOTHING)
         inputs |= {f"labelled.{name}": value for name, value in batch.items()}
-        facts |= {"counted": len(labels), "plain": case.plain}
+        facts |= {"counted": case.kind.count_labels(batch), "plain": case.plain}
     if case.kind.generates:
         inputs |= {f"prompt.{name}": value for name, value in prompt.items()}
         expected["greedy"] = caching.generate(model, prompt, TOKENS)

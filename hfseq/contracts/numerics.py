@@ -134,11 +134,10 @@ def resized_embeddings(case: Case) -> None:
         kept = min(old_size, size)
         for row in rows:
             for name in case.kind.ids.values():
-                row[name].remainder_(kept - 6).add_(
-                    3
-                )  # ids that both vocabularies have, none of them special
+                # Ids that both vocabularies have, none of them special.
+                row[name].remainder_(kept - 6).add_(3)
             if case.kind.labels and model.get_output_embeddings() is not None:
-                labels = row[case.kind.labels]
+                labels = row[case.kind.labels[0]]
                 labels.copy_(torch.where(labels == IGNORE_INDEX, labels, labels.remainder(kept)))
         batch = case.batch(rows, model.config)
         before = case.outputs(model, batch)

@@ -75,6 +75,9 @@ def every_hidden_state(case: Case) -> None:
                     real = batch[case.kind.masks[axis]][number].bool()
                     for layer, (got, expected) in enumerate(zip(layers, alone[name][1], strict=True)):
                         what = f"padded on the {side}: {name}[{layer}] of row {number}"
+                        if case.kind.texts is not None:  # [batch x texts, ...]
+                            got = got.unflatten(0, (-1, case.kind.texts))
+                            expected = expected.flatten(0, 1).unsqueeze(0)
                         require_close(what, got[number][real], expected[0], precision.tolerance)
 
 

@@ -7,7 +7,7 @@ without looking at every class is a TypeError, and a test fails while a class th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from . import (
     bad_input,
@@ -98,6 +98,30 @@ RECURRENT_MODEL = Row(
 )
 RECURRENT_LM = Row(**{field.name: RUN for field in fields(Row)})
 
+BIDIRECTIONAL = "bidirectional: every position sees the whole text"
+NO_CACHE = "computes a text once and does not generate, so it has no cache"
+ENCODER_HEAD = Row(
+    saving=RUN,
+    caching=NO_CACHE,
+    padding=RUN,
+    packing=RUN,  # one answer per row: packed rows must be refused; one per token: they are kept apart
+    causality=BIDIRECTIONAL,
+    loss=RUN,
+    numerics=RUN,
+    compiling=RUN,
+    distributed=RUN,
+    resuming=RUN,
+    exporting=RUN,
+    bad_input=RUN,
+)
+ENCODER_MODEL = replace(
+    ENCODER_HEAD,
+    loss="a base model has no loss",
+    compiling="compiled inside each of its heads",
+    distributed="trains only under a head",
+    resuming="trains only under a head",
+)
+
 TABLE = {
     "RNNModel": RECURRENT_MODEL,
     "GRUModel": RECURRENT_MODEL,
@@ -105,6 +129,13 @@ TABLE = {
     "RNNForCausalLM": RECURRENT_LM,
     "GRUForCausalLM": RECURRENT_LM,
     "LSTMForCausalLM": RECURRENT_LM,
+    "EncoderModel": ENCODER_MODEL,
+    "EncoderForMaskedLM": ENCODER_HEAD,
+    "EncoderForPreTraining": ENCODER_HEAD,
+    "EncoderForSequenceClassification": ENCODER_HEAD,
+    "EncoderForTokenClassification": ENCODER_HEAD,
+    "EncoderForQuestionAnswering": ENCODER_HEAD,
+    "EncoderForMultipleChoice": ENCODER_HEAD,
 }
 
 

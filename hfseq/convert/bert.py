@@ -91,7 +91,16 @@ def import_model(path: str | PathLike[str], head: str | None = None) -> PreTrain
     head = _head(fields, weights, head, path)
     renamed = _to_ours(weights)
 
-    config = EncoderConfig(**{name: fields[name] for name in _FIELDS if name in fields}, mask_token_id=None)
+    known = {name: fields[name] for name in _FIELDS if name in fields}
+    classifier = renamed.get("classifier.weight")
+    if (
+        classifier is not None
+        and head != "ForMultipleChoice"
+        and len(fields.get("id2label", ())) != len(classifier)
+    ):
+        # Old files name two labels, however many there are.
+        known |= {"id2label": None, "label2id": None, "num_labels": len(classifier)}
+    config = EncoderConfig(**known, mask_token_id=None)
     output, embedding = renamed.get("lm_head.weight"), renamed["model.embed_tokens.weight"]
     config.tie_word_embeddings = output is None or torch.equal(output, embedding)
     config.pooler = head == "Model" and "model.pooler.dense.weight" in renamed
@@ -175,6 +184,8 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
 
     head = type(model).__name__.removeprefix("Encoder")
     fields = {name: getattr(config, name) for name in _FIELDS}
+    if head == "ForQuestionAnswering":  # BERT's has as many outputs as labels: a beginning and an end
+        fields |= {"id2label": None, "label2id": None, "num_labels": 2}
     target_class = getattr(transformers, f"Bert{head}")
     options = {"add_pooling_layer": model.pooler is not None} if head == "Model" else {}
     target = target_class(transformers.BertConfig(**fields), **options)

@@ -141,6 +141,13 @@ def take_columns(x: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return x.flatten(0, 1).index_select(0, (columns + starts).flatten()).view(*columns.shape, -1)
 
 
+def first_columns(example: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """The column of each row's first token [batch, 1]: 0, unless the row is padded on the left."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return torch.zeros(len(example), 1, dtype=torch.long, device=example.device)
+    return (attention_mask != 0).to(torch.uint8).argmax(dim=1, keepdim=True)
+
+
 class EncoderMLP(nn.Module):
     """The feed-forward network, gated by option."""
 
@@ -281,7 +288,8 @@ class EncoderModel(EncoderPreTrainedModel):
                 other, and the longest one's length, as `DataCollatorWithFlattening` gives them. Segments never
                 cross a row.
             seq_idx: packed segments by number [batch, time].
-            output_positions: [batch, n] ascending columns: last_hidden_state is computed for those alone.
+            output_positions: [batch, n] ascending columns: last_hidden_state is computed for those alone, and a pooler
+                reads the first of them (without: each row's first token).
 
         Returns:
             last_hidden_state [batch, time or n, hidden_size]; pooler_output where there is a pooler; hidden_states;
@@ -322,9 +330,13 @@ class EncoderModel(EncoderPreTrainedModel):
             x = take_columns(x, output_positions)
         if self.final_norm is not None:
             x = hidden_states[-1] = self.final_norm(x)
+        pooled = None
+        if self.pooler is not None:
+            first = x if output_positions is not None else take_columns(x, first_columns(x, attention_mask))
+            pooled = self.pooler(first)
         return BaseModelOutputWithPooling(
             last_hidden_state=x,
-            pooler_output=self.pooler(x) if self.pooler is not None else None,
+            pooler_output=pooled,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
@@ -482,8 +494,7 @@ class MaskedLanguageModel(EncoderPreTrainedModel):
 
     def _labelled(self, labels, masked_positions, input_shape) -> tuple[torch.Tensor, torch.Tensor]:
         """The labelled columns [batch, slots], ascending, and their labels, -100 in slots to spare."""
-        if labels.shape != input_shape:
-            raise ValueError(f"labels must be {list(input_shape)} like the input, not {list(labels.shape)}.")
+        check_labels("labels", labels, input_shape)
         time = labels.shape[1]
         if masked_positions is None:
             counted = labels != IGNORE_INDEX
@@ -561,6 +572,7 @@ class EncoderForMaskedLM(MaskedLanguageModel):
         logits = self.lm_head(self.head(outputs.last_hidden_state))
         loss = None
         if labels is not None:
+            check_labels("labels", labels, logits.shape[:2])
             loss = cross_entropy(logits, labels) / count_labels(labels, num_items_in_batch)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -620,19 +632,25 @@ class EncoderForPreTraining(MaskedLanguageModel):
         if self.training and labels is not None:
             shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
             columns, kept = self._labelled(labels, masked_positions, shape)
-            # The pooler reads the first column.
-            outputs = self.model(**inputs, output_positions=F.pad(columns, (1, 0)), **kwargs)
+            # The pooler reads the first of the columns that are asked for.
+            asked = torch.cat([first_columns(labels, attention_mask), columns], dim=1)
+            outputs = self.model(**inputs, output_positions=asked, **kwargs)
             loss = self._summed_loss(outputs.last_hidden_state[:, 1:], kept)
         else:
             kept = labels
             outputs = self.model(**inputs, **kwargs)
             logits = self.lm_head(self.head(outputs.last_hidden_state))
             if labels is not None:
+                check_labels("labels", labels, logits.shape[:2])
                 loss = cross_entropy(logits, labels)
         relationship = self.next_sentence(outputs.pooler_output)
         if next_sentence_label is not None:
+            check_labels("next_sentence_label", next_sentence_label, relationship.shape[:1])
             rows = F.cross_entropy(
-                relationship, next_sentence_label, ignore_index=IGNORE_INDEX, reduction="none"
+                relationship.float() if relationship.dtype.itemsize < 4 else relationship,
+                next_sentence_label,
+                ignore_index=IGNORE_INDEX,
+                reduction="none",
             )
             if kept is None:
                 loss = rows.sum() / (next_sentence_label != IGNORE_INDEX).sum().clamp(min=1)
@@ -647,6 +665,12 @@ class EncoderForPreTraining(MaskedLanguageModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+def check_labels(name: str, labels: torch.Tensor | None, shape: torch.Size) -> None:
+    """Raises ValueError unless labels, where there are any, have the shape."""
+    if labels is not None and labels.shape != shape:
+        raise ValueError(f"{name} must be {list(shape)} like the input, not {list(labels.shape)}.")
 
 
 def refuse_packed(model: nn.Module, attention_mask, position_ids, kwargs) -> None:
@@ -677,7 +701,7 @@ class PooledClassifier(EncoderPreTrainedModel):
         if not (self.config.output_hidden_states if states is None else states):
             example = inputs["inputs_embeds"] if inputs["input_ids"] is None else inputs["input_ids"]
             if example is not None:
-                first = torch.zeros(len(example), 1, dtype=torch.long, device=example.device)
+                first = first_columns(example, inputs["attention_mask"])
                 kwargs = {**kwargs, "output_positions": first}
         outputs = self.model(**inputs, **kwargs)
         pooled = F.dropout(outputs.pooler_output, classifier_dropout(self.config), self.training)
@@ -759,10 +783,17 @@ class EncoderForMultipleChoice(PooledClassifier):
             loss; logits [batch, choices]; hidden_states; attentions (of batch x choices rows).
         """
         given = input_ids if inputs_embeds is None else inputs_embeds
-        if given is None or given.ndim != (3 if inputs_embeds is None else 4):
-            shape = None if given is None else list(given.shape)
-            raise ValueError(f"Multiple choice takes inputs [batch, choices, time], not {shape}.")
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        if given.ndim != (3 if inputs_embeds is None else 4):
+            raise ValueError(f"Multiple choice takes inputs [batch, choices, time], not {list(given.shape)}.")
         choices = given.shape[1]
+        for name, value in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+            if value is not None and value.shape != given.shape[:3]:
+                raise ValueError(
+                    f"{name} must be {list(given.shape[:3])} like the input, not {list(value.shape)}."
+                )
+        check_labels("labels", labels, given.shape[:1])
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -822,6 +853,7 @@ class EncoderForTokenClassification(EncoderPreTrainedModel):
         logits = self.classifier(hidden)
         loss = None
         if labels is not None:
+            check_labels("labels", labels, logits.shape[:2])
             smoothing = self.config.label_smoothing if self.training else 0.0
             loss = cross_entropy(logits, labels, smoothing) / count_labels(labels, num_items_in_batch)
         return TokenClassifierOutput(
@@ -860,6 +892,9 @@ class EncoderForQuestionAnswering(EncoderPreTrainedModel):
         Returns:
             loss (the mean of both); start_logits and end_logits [batch, time]; hidden_states; attentions.
         """
+        refuse_packed(self, attention_mask, position_ids, kwargs)
+        if (start_positions is None) != (end_positions is None):
+            raise ValueError("Pass start_positions and end_positions, or neither.")
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -870,10 +905,18 @@ class EncoderForQuestionAnswering(EncoderPreTrainedModel):
         )
         start, end = self.qa_outputs(outputs.last_hidden_state).unbind(-1)  # [batch, time] each
         loss = None
-        if start_positions is not None and end_positions is not None:
+        if start_positions is not None:
+            check_labels("start_positions", start_positions, start.shape[:1])
+            check_labels("end_positions", end_positions, start.shape[:1])
             total, count = 0.0, 0
             for logits, target in ((start, start_positions), (end, end_positions)):
                 target = target.masked_fill((target < 0) | (target >= logits.shape[1]), IGNORE_INDEX)
+                if attention_mask is not None and attention_mask.ndim == 2:
+                    # Padding is beyond the row too: nothing begins or ends there.
+                    padding = attention_mask == 0
+                    logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+                    in_padding = padding.gather(1, target.clamp(min=0).unsqueeze(1)).squeeze(1)
+                    target = target.masked_fill(in_padding, IGNORE_INDEX)
                 total = total + cross_entropy(logits, target)
                 count = count + (target != IGNORE_INDEX).sum()
             # Trainer counts items by `labels`, which there are none of here; who passes a count means examples.

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from hfseq import LSTMForCausalLM
+from hfseq import EncoderForMaskedLM, EncoderForTokenClassification, LSTMForCausalLM
 from hfseq.contracts import (
     CASES,
     ContractViolation,
@@ -27,7 +27,7 @@ from hfseq.contracts import (
     resuming,
     saving,
 )
-from hfseq.models import caches, modeling_recurrent
+from hfseq.models import caches, modeling_encoder, modeling_recurrent
 
 
 def case_of(model_class=None, name="LSTMForCausalLM-tied", **changes):
@@ -376,3 +376,144 @@ def test_a_violation_reports_every_failed_check_and_raised_errors():
     text = str(caught.value)
     assert text.count("raised RuntimeError: no such luck") >= 5
     assert "padded on the left" in text and "other neighbours" in text
+
+
+# --- the encoder ------------------------------------------------------------------------------------------------------
+
+
+def encoder(name, model_class=None):
+    return case_of(model_class, name=f"Encoder{name}")
+
+
+def test_packed_rows_that_leak(monkeypatch):
+    """Positions begin again as they should, but every segment sees the others."""
+    original = modeling_encoder.find_packed
+
+    def leaking(*arguments):
+        packed = original(*arguments)
+        if packed is not None:
+            batch, time = packed.position_ids.shape
+            borders = torch.arange(0, (batch + 1) * time, time, dtype=torch.int32)
+            packed._segments = modeling_encoder.Segments(borders, borders, time, time)
+        return packed
+
+    monkeypatch.setattr(modeling_encoder, "find_packed", leaking)
+    case = encoder("ForMaskedLM-bert")
+    caught_by(packing.outputs_of_packed_rows, case, "logits of 1 packed rows by position_ids")
+    caught_by(packing.loss_and_gradients_of_packed_rows, case, "loss of 1 packed rows")
+    padding.padded_on_the_right(case)
+
+
+def test_packed_rows_that_leak_under_a_mask(monkeypatch):
+    monkeypatch.setattr(modeling_encoder.EncoderModel, "_attends_by_segment", lambda *arguments: False)
+    packing.outputs_of_packed_rows(encoder("Model-modern"))
+    monkeypatch.setattr(
+        modeling_encoder.Packed, "numbers", property(lambda self: torch.zeros_like(self.position_ids))
+    )
+    caught_by(packing.outputs_of_packed_rows, encoder("Model-modern"), "last_hidden_state of")
+
+
+def test_packed_rows_of_one_answer_that_are_let_through(monkeypatch):
+    monkeypatch.setattr(modeling_encoder, "refuse_packed", lambda *arguments: None)
+    for head in ("ForPreTraining", "ForQuestionAnswering", "ForSequenceClassification", "ForMultipleChoice"):
+        caught_by(packing.contract, encoder(f"{head}-bert"), "was accepted")
+
+
+def test_padding_that_attention_sees(monkeypatch):
+    monkeypatch.setattr(modeling_encoder, "create_bidirectional_mask", lambda **arguments: None)
+    case = encoder("ForMaskedLM-bert")
+    caught_by(padding.padded_on_the_right, case, "padded on the right")
+    caught_by(padding.padded_on_the_left, case, "padded on the left")
+
+
+def test_a_pooler_that_reads_padding(monkeypatch):
+    monkeypatch.setattr(
+        modeling_encoder,
+        "first_columns",
+        lambda example, mask: torch.zeros(len(example), 1, dtype=torch.long),
+    )
+    case = encoder("ForSequenceClassification-bert")
+    caught_by(padding.padded_on_the_left, case, "padded on the left")
+    padding.padded_on_the_right(case)
+
+
+def test_answers_that_may_lie_in_padding():
+    original = modeling_encoder.EncoderForQuestionAnswering
+
+    def forward(self, *arguments, start_positions=None, end_positions=None, **kwargs):
+        output = original.forward(self, *arguments, **kwargs)
+        if start_positions is not None:
+            terms = ((output.start_logits, start_positions), (output.end_logits, end_positions))
+            output.loss = sum(nn.functional.cross_entropy(*term) for term in terms) / 2
+        return output
+
+    wrapped = functools.wraps(original.forward)(forward)
+    broken_class = type("EncoderForQuestionAnswering", (original,), {"forward": wrapped})
+    caught_by(padding.loss_padded_on_the_right, encoder("ForQuestionAnswering-bert", broken_class), "loss")
+
+
+def test_a_second_task_that_is_a_mean_per_micro_batch():
+    """What BERT's own class does: wrong by the number of accumulation steps."""
+    original = modeling_encoder.EncoderForPreTraining
+
+    def forward(self, *arguments, next_sentence_label=None, **kwargs):
+        output = original.forward(self, *arguments, **kwargs)
+        if next_sentence_label is not None:
+            mean = nn.functional.cross_entropy(output.seq_relationship_logits, next_sentence_label)
+            output.loss = mean if output.loss is None else output.loss + mean
+        return output
+
+    wrapped = functools.wraps(original.forward)(forward)
+    case = encoder("ForPreTraining-bert", type("EncoderForPreTraining", (original,), {"forward": wrapped}))
+    caught_by(loss.micro_batches_add_up, case, "micro-batches")
+    caught_by(loss.sixteen_rows_are_four_times_four, case)
+
+
+def test_a_masked_language_model_that_takes_its_own_mean(monkeypatch):
+    monkeypatch.setattr(
+        modeling_encoder, "count_labels", lambda labels, items: (labels != -100).sum().clamp(min=1)
+    )
+    case = encoder("ForMaskedLM-bert")
+    caught_by(loss.num_items_in_batch, case, "num_items_in_batch=")
+    caught_by(loss.micro_batches_add_up, case, "micro-batches")
+    loss.cross_entropy_by_hand(case)
+
+
+def test_a_labelled_position_that_is_skipped(monkeypatch):
+    """In training alone, where the loss is computed at the labels only."""
+    original = modeling_encoder.MaskedLanguageModel._labelled
+
+    def skipping(self, *arguments):
+        columns, kept = original(self, *arguments)
+        return columns[:, :-1], kept[:, :-1]
+
+    monkeypatch.setattr(modeling_encoder.MaskedLanguageModel, "_labelled", skipping)
+    case = encoder("ForMaskedLM-modern")
+    caught_by(loss.loss_of_training_is_loss_of_evaluation, case, "loss in training mode")
+    loss.cross_entropy_by_hand(case)
+
+
+def test_a_pooler_that_no_loss_reaches():
+    """DDP would wait for its gradient for ever."""
+
+    def initialise(self, config):
+        EncoderForTokenClassification.__init__(self, config)
+        self.model.pooler = modeling_encoder.EncoderPooler(config)
+
+    broken_class = type(
+        "EncoderForTokenClassification", (EncoderForTokenClassification,), {"__init__": initialise}
+    )
+    case = encoder("ForTokenClassification-modern", broken_class)
+    caught_by(numerics.resized_embeddings, case, "no gradient reaches", "pooler")
+
+
+def test_a_tie_that_a_resize_breaks():
+    def resize_token_embeddings(self, size, **kwargs):
+        result = EncoderForMaskedLM.resize_token_embeddings(self, size, **kwargs)
+        self.lm_head.weight = nn.Parameter(self.lm_head.weight.detach().clone())
+        return result
+
+    broken_class = type(
+        "EncoderForMaskedLM", (EncoderForMaskedLM,), {"resize_token_embeddings": resize_token_embeddings}
+    )
+    caught_by(numerics.resized_embeddings, encoder("ForMaskedLM-bert", broken_class), "tied before")

@@ -37,7 +37,7 @@ SIZES = {
 }  # fmt: skip
 LLAMA = Case(
     "llama", "stranger", transformers.LlamaForCausalLM, kinds.CAUSAL_LM,
-    tiny(transformers.LlamaConfig, num_key_value_heads=1, **SIZES), packs=True,
+    tiny(transformers.LlamaConfig, num_key_value_heads=1, **SIZES), packs=("position_ids",),
 )  # fmt: skip
 MARIAN = Case(
     "marian", "stranger", transformers.MarianMTModel, kinds.SEQ2SEQ_LM,
@@ -58,6 +58,22 @@ CLASSIFIER = Case(
 TAGGER = Case(
     "bert-tagger", "stranger", transformers.BertForTokenClassification, kinds.TOKEN_CLASSIFICATION,
     BERT_CONFIG, sides=("right",),
+)  # fmt: skip
+PRETRAINER = Case(
+    "bert-pretrainer",
+    "stranger",
+    transformers.BertForPreTraining,
+    kinds.PRETRAINING,
+    BERT_CONFIG,
+    sides=("right",),
+)
+ANSWERER = Case(
+    "bert-answerer", "stranger", transformers.BertForQuestionAnswering, kinds.QUESTION_ANSWERING,
+    tiny(transformers.BertConfig, max_position_embeddings=64, num_labels=2, **SIZES), sides=("right",),
+)  # fmt: skip
+CHOOSER = Case(
+    "bert-chooser", "stranger", transformers.BertForMultipleChoice, kinds.MULTIPLE_CHOICE, BERT_CONFIG,
+    sides=("right",),
 )  # fmt: skip
 
 
@@ -85,6 +101,10 @@ TAGGER = Case(
         (padding.other_neighbours, CLASSIFIER),
         (saving.contract, TAGGER),
         (padding.padded_on_the_right, TAGGER),
+        (padding.padded_on_the_right, PRETRAINER),
+        (padding.whatever_the_padding_holds, ANSWERER),
+        (padding.every_hidden_state, CHOOSER),
+        (loss.cross_entropy_by_hand, CHOOSER),
     ],
     ids=lambda value: getattr(value, "name", None) or f"{value.__module__.split('.')[-1]}.{value.__name__}",
 )
@@ -103,6 +123,8 @@ def test_what_stock_models_get_right(contract, case):
         (numerics.bfloat16, BERT, "bfloat16"),
         (loss.micro_batches_add_up, CLASSIFIER, "micro-batches"),
         (loss.nothing_to_count, TAGGER, "nan"),
+        (loss.micro_batches_add_up, PRETRAINER, "micro-batches"),
+        (padding.loss_padded_on_the_right, ANSWERER, "evaluation loss"),  # answers may lie in padding
     ],
     ids=lambda value: getattr(value, "name", None) or getattr(value, "__name__", str(value)),
 )

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from hfseq import GRUConfig, LSTMConfig, RNNConfig
+from hfseq import EncoderConfig, GRUConfig, LSTMConfig, RNNConfig
 
 FOLDER = Path(__file__).parents[1] / "golden"
 SIZES = {"vocab_size": 32, "embedding_size": 6, "hidden_size": 8, "num_hidden_layers": 2}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+ENCODER = {
+    "vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12,
+    "max_position_embeddings": 8,
+}  # fmt: skip
 GOLDEN = {
     "rnn": RNNConfig(**SIZES, **SPECIAL),
     "rnn-relu": RNNConfig(nonlinearity="relu", **SIZES, **SPECIAL),
@@ -24,13 +28,29 @@ GOLDEN = {
     "lstm-awd": LSTMConfig(
         last_hidden_size=6, weight_dropout=0.5, variational_dropout=True, **SIZES, **SPECIAL
     ),
+    "encoder": EncoderConfig(**ENCODER, **SPECIAL),
+    "encoder-modern": EncoderConfig(
+        pre_norm=True,
+        position_embedding_type="rotary",
+        gated_mlp=True,
+        hidden_act="silu",
+        use_bias=False,
+        type_vocab_size=0,
+        tie_word_embeddings=False,
+        **ENCODER,
+        **SPECIAL,
+    ),
 }
 INPUT_IDS = torch.tensor([[1, 5, 9, 31, 7, 2, 2], [1, 30, 4, 4, 17, 22, 3]])
 ATTENTION_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]])
 
 
+def auto_class(name: str):
+    return AutoModelForMaskedLM if name.startswith("encoder") else AutoModelForCausalLM
+
+
 def logits_of(folder: Path) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = auto_class(folder.name).from_pretrained(folder).eval()
     with torch.no_grad():
         return model(INPUT_IDS, attention_mask=ATTENTION_MASK).logits
 
@@ -51,7 +71,7 @@ def write_missing() -> None:
         if (FOLDER / name).exists():
             continue
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config)
+        model = auto_class(name).from_config(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.7)
         model.save_pretrained(FOLDER / name)

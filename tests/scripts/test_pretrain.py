@@ -1,6 +1,5 @@
 """scripts/pretrain.py as a user runs it, on a text of a few kilobytes."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -29,34 +28,6 @@ RUN_FILES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working directory with a small text of 40 documents."""
-    documents = [
-        "\n".join(f"And king {n} reigned {year} years in the city of {n * year % 7}." for year in range(1, 8))
-        for n in range(40)
-    ]
-    (tmp_path / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def pretrain(monkeypatch):
-    """Calls the script's main with a command line."""
-    spec = importlib.util.spec_from_file_location("pretrain", ROOT / "scripts/pretrain.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "stdin", open("/dev/null"))  # noqa: SIM115 - nobody answers questions
-
-    def run(*words: str, recipe: str = "lstm-kjv.yaml") -> None:
-        path = recipe if "/" in recipe else ROOT / "scripts/recipes" / recipe
-        monkeypatch.setattr(sys, "argv", ["pretrain.py", str(path), *words])
-        module.main()
-
-    return run
-
-
 def message(raised, capsys) -> str:
     """What a user reads: argparse prints, sys.exit carries."""
     return f"{raised.value} {capsys.readouterr().err}"
@@ -75,7 +46,7 @@ def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
         summary["scores"]["validation"]["loss"], rel=0.05
     )
     printed = capsys.readouterr().out
-    assert "bits/byte" in printed and "In the beginning" in printed
+    assert "bits per byte" in printed and "In the beginning" in printed
     card = (output / "README.md").read_text()
     assert f"{summary['scores']['test']['bits_per_byte']:.4f}" in card
     assert (output / "loss_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
