@@ -34,7 +34,17 @@ from .models.modeling_recurrent import (
 
 __version__ = "0.1.0"
 
-_LAZY_MODULES = ("benchmarks", "cards", "contracts", "convert", "data", "hub", "metrics", "recipe", "training")
+_LAZY_MODULES = (
+    "benchmarks",
+    "cards",
+    "contracts",
+    "convert",
+    "data",
+    "hub",
+    "metrics",
+    "recipe",
+    "training",
+)
 
 _AUTO_CLASSES = {**modeling_recurrent.AUTO_CLASSES, **modeling_encoder.AUTO_CLASSES}
 for _config, _classes in _AUTO_CLASSES.items():

@@ -409,6 +409,8 @@ def sort_fields(fields: dict[str, Any], config) -> tuple[dict[str, Any], dict[st
 
 def main() -> None:
     options = parse_command_line()
+    transformers.logging.set_verbosity_error()  # what it says of missing heads, make_model checks
+    transformers.logging.disable_progress_bar()
     try:
         data = tasks.load_task(
             options.task,
@@ -508,7 +510,7 @@ def run_model(options, task, output: Path) -> dict[str, Any]:
             "evaluations_per_epoch": options.evaluations_per_epoch,
             "patience": options.patience,
             **options.fields,
-        },  # fmt: skip
+        },
         "predictions": predictions,
     }
 
@@ -560,8 +562,8 @@ def make_model(options, task, config_fields: dict[str, Any]):
     missing = {name for name in missing if ".pooler." not in name}
     if missing:
         sys.exit(
-            f"{options.model} lacks {len(missing)} of the {len(body)} weights of {type(model).__name__}'s body (such as "
-            f"{min(missing)}): it holds another model. --from_scratch trains without its weights."
+            f"{options.model} lacks {len(missing)} of the {len(body)} weights of the body of {type(model).__name__} "
+            f"(such as {min(missing)}): it holds another model. --from_scratch trains without its weights."
         )
     return model
 
@@ -610,7 +612,7 @@ def train_once(
     except (TypeError, ValueError) as error:
         sys.exit(f"Training arguments: {error}")
     validation = task.data.sides["validation"]
-    trainer = Trainer(
+    trainer = InOrder(
         model=model,
         args=arguments,
         train_dataset=sides["train"],
@@ -651,7 +653,8 @@ def train_once(
     shutil.rmtree(folder)
     trainer.save_model(str(folder))
     (folder / "training_args.bin").unlink(missing_ok=True)
-    print(f"lr {rate:g} seed {seed}: " + ", ".join(f"{s} {task.metric} {run[s][task.metric]:.4f}" for s in ("validation", "test") if run.get(s)))  # fmt: skip
+    said = [f"{side} {task.metric} {run[side][task.metric]:.4f}" for side in run["predictions"] if run[side]]
+    print(f"lr {rate:g} seed {seed}: {', '.join(said)}", flush=True)
     return run
 
 
@@ -689,6 +692,14 @@ def keep_best(kept: dict | None, run: dict, output: Path) -> dict | None:
         shutil.move(file, output / file.name)
     run["folder"].rmdir()
     return run
+
+
+class InOrder(Trainer):
+    """Evaluates and predicts in the order of the examples. With group_by_length Trainer would shuffle them there too,
+    and predictions would not be those of the examples beside them."""
+
+    def _get_eval_sampler(self, eval_dataset):
+        return torch.utils.data.SequentialSampler(eval_dataset)
 
 
 class OneLine(TrainerCallback):

@@ -335,7 +335,9 @@ def load_corpus(
     if train_file is not None:
         sources.append((None, file_source(train_file, text_column, txt_document)))
     else:
-        sources += _named_sources([corpus] if isinstance(corpus, str) else list(corpus), given, text_column, streaming)
+        sources += _named_sources(
+            [corpus] if isinstance(corpus, str) else list(corpus), given, text_column, streaming
+        )
     return Corpus(
         sources,
         validation_share=validation_share,

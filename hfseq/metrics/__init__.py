@@ -2,6 +2,11 @@
 
     language_model   perplexity per token and per word, bits per byte
     ngram            interpolated Kneser-Ney of the best order, on the same tokens and the same split
+    classification   accuracy, F1, Matthews', Pearson's and Spearman's correlation, confusion matrix
+    entities         precision, recall and F1 of entities in tagged sentences
+    answers          exact match and F1 of SQuAD
+    linear           bag-of-words and window baselines, on the same sides
+    modules          all of these for `evaluate.load`: hfseq.metrics.load("f1"), hfseq.metrics.path("f1")
 
 Names load when first used.
 
@@ -16,6 +21,19 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
+    "answers": ("answer_scores", "normalize_answer"),
+    "classification": (
+        "accuracy",
+        "class_scores",
+        "confusion_matrix",
+        "f1",
+        "matthews_correlation",
+        "pearson",
+        "spearman",
+    ),
+    "entities": ("entity_scores",),
+    "linear": ("LinearBaseline", "bag_of_words"),
+    "modules": ("NAMES", "load", "path"),
     "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
     "ngram": ("BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"),
 }
