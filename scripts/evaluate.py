@@ -2,9 +2,11 @@
 
     python scripts/evaluate.py outputs/lstm-kjv --corpus kjv --split test
     python scripts/evaluate.py outputs/lstm-kjv --file my.txt --output scores.json
+    python scripts/evaluate.py outputs/encoder-kjv --corpus kjv --packing documents
 
-Every token of the text counts once, read as contiguous streams with carried state. With `--corpus` the split is the
-one that a recipe with the same settings held out.
+A recurrent model scores every token once, reading contiguous streams with carried state. An encoder guesses 15% of the
+tokens, always the same ones: perplexity and accuracy. With `--corpus` the split is the one that a recipe with the same
+settings held out.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 import hfseq  # noqa: F401  (registers the model classes)
 from hfseq import data, training
@@ -22,13 +24,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a checkpoint directory or a Hub id")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--corpus", help="kjv, wiki, imdb or a Hub data set id")
+    source.add_argument("--corpus", nargs="+", help="kjv, wiki, imdb or a Hub data set id")
     source.add_argument("--file", nargs="+", help="local text: files, folders or globs")
     parser.add_argument(
         "--split", default="test", choices=("train", "validation", "test"), help="of --corpus"
     )
+    parser.add_argument("--validation_share", type=float, default=0.05, help="of --corpus, as in the recipe")
+    parser.add_argument("--test_share", type=float, default=0.05, help="of --corpus, as in the recipe")
     parser.add_argument("--text_column", default="text")
     parser.add_argument("--streams", type=int, default=8, help="contiguous parts, each begun without context")
+    parser.add_argument("--row_length", type=int, default=128, help="tokens per row, for an encoder")
+    parser.add_argument(
+        "--packing", default="blocks", help="rows for an encoder: blocks, documents, sentences"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", help="also write the scores to this JSON file")
     parser.add_argument(
@@ -38,15 +46,22 @@ def main() -> None:
 
     remote = {"trust_remote_code": arguments.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, **remote)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, **remote).to(arguments.device)
-    if not hasattr(model, "carried_states"):
+    masked = AutoConfig.from_pretrained(arguments.model, **remote).model_type == "hfseq_encoder"
+    auto_class = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    model = auto_class.from_pretrained(arguments.model, **remote).to(arguments.device)
+    if not (masked or hasattr(model, "carried_states")):
         parser.error(
-            f"{type(model).__name__} carries no state between segments; this script scores recurrent models"
+            f"{type(model).__name__} is neither recurrent nor an encoder of hfseq's; this script scores those"
         )
     data.check_vocabulary(tokenizer, model.config)
     try:
         if arguments.corpus:
-            corpus = data.load_corpus(arguments.corpus, text_column=arguments.text_column)
+            corpus = data.load_corpus(
+                arguments.corpus,
+                text_column=arguments.text_column,
+                validation_share=arguments.validation_share,
+                test_share=arguments.test_share,
+            )
             split = arguments.split
         else:
             corpus = data.load_corpus(
@@ -59,7 +74,17 @@ def main() -> None:
             split = "train"
         with tempfile.TemporaryDirectory() as cache:
             array = data.build_token_arrays(corpus, tokenizer, cache)[split]
-            score = training.score_language_model(model, array, streams=arguments.streams)
+            if masked:
+                plan = data.MaskedPlan.evaluation(
+                    array,
+                    data.MaskingVocabulary.from_tokenizer(tokenizer),
+                    row_length=arguments.row_length,
+                    tokens_per_batch=max(4096, arguments.row_length),
+                    packing=arguments.packing,
+                )
+                score = training.score_masked_language_model(model, plan)
+            else:
+                score = training.score_language_model(model, array, streams=arguments.streams)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     for name, value in score.as_dict().items():

@@ -34,7 +34,8 @@ class EncoderConfig(PreTrainedConfig):
         use_bias: biases in the linear layers and norms of encoder and masked-LM head (classifiers always have one).
         pooler: whether a bare `EncoderModel` has BERT's pooler; heads that use one bring it.
         tie_word_embeddings: the masked-LM output shares the embedding's matrix.
-        label_smoothing: in training, the share of each target spread evenly over the vocabulary.
+        label_smoothing: in training, the share of each target spread evenly over the vocabulary (masked-LM) or the
+            classes (token and single-label sequence classification).
         mask_token_id: of the tokenizer, for whoever builds masked rows.
     """
 

@@ -1,6 +1,9 @@
 """scripts/pretrain.py on encoders, on a text of a few kilobytes."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ SIZES = [
     "--validation_share", "0.1", "--test_share", "0.1",
 ]  # fmt: skip
 RECIPE = "encoder-kjv.yaml"
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
@@ -34,6 +38,28 @@ def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
     assert "pipeline_tag: fill-mask" in card and "AutoModelForCausalLM" not in card
     fill = pipeline("fill-mask", model=str(output))
     assert fill("And king 7 [MASK] 3 years")[0]["token_str"] == "reigned"
+
+
+def test_evaluate_repeats_what_the_run_measured(folder, pretrain):
+    (folder / "held.txt").write_text(
+        "And king 3 reigned 2 years in the city of 6.\n\n" * 30, encoding="utf-8"
+    )
+    pretrain(*LOCAL, *SIZES, "--test_share", "0", "--validation_file", "held.txt", recipe=RECIPE)
+    score = json.loads((folder / "out/training_summary.json").read_text())["scores"]["validation"]
+    command = [
+        sys.executable,
+        ROOT / "scripts/evaluate.py",
+        "out",
+        "--file",
+        "held.txt",
+        "--output",
+        "scores.json",
+    ]
+    done = subprocess.run(
+        [*command, "--packing", "documents", "--row_length", "64"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "scores.json").read_text())["loss"] == pytest.approx(score["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["encoder-wiki-imdb", "encoder-base"])
