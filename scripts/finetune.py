@@ -320,6 +320,7 @@ def encode_texts(texts: list[str], tokenizer, max_length: int | None, place: str
 
 def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # --learning_rate is no short form of --learning_rates
         description=__doc__.splitlines()[0],
         epilog="Any other --field value: a field of TrainingArguments or of the model's config.",
     )

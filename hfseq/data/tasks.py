@@ -166,6 +166,7 @@ def load_task(
         sides["validation"] = [example for example in train if _identity(example) in held_out]
         sides["train"] = [example for example in train if _identity(example) not in held_out]
         split = f"validation: {validation_share:.0%} of the training examples, by a hash of their text"
+    sides = {side: sides[side] for side in SIDES if side in sides}
     name = ", ".join(Path(path).name for path in files.values() if path is not None)
     return _checked(TaskData(name, task, sides, split=split), labels)
 

@@ -1,0 +1,31 @@
+"""A module for `evaluate.load`: the harmonic mean of precision and recall.
+
+Needs hfseq and no network: `hfseq.metrics.load("f1")`.
+"""
+
+import datasets
+import evaluate
+
+from hfseq.metrics.classification import f1
+
+
+class F1(evaluate.Metric):
+    """`compute` returns {"f1": ...}."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        kind = (
+            datasets.Sequence(datasets.Value("int64"))
+            if self.config_name == "multilabel"
+            else datasets.Value("int64")
+        )
+        features = datasets.Features({"predictions": kind, "references": kind})
+        return evaluate.MetricInfo(
+            description="The harmonic mean of precision and recall.",
+            citation="",
+            inputs_description="predictions, references: class numbers; average: binary, micro, macro or weighted; "
+            "pos_label: the class of binary. Configuration 'multilabel' takes 0/1 lists.",
+            features=features,
+        )
+
+    def _compute(self, predictions, references, average="binary", pos_label=1):
+        return {"f1": f1(references, predictions, average, pos_label)}
