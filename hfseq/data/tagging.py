@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .corpora import _lines, _nearest
+from .corpora import lines_of, nearest_hint
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
             words.clear()
             tags.clear()
 
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         place = f"{path}, line {number}"
         line = line.rstrip("\r\n")
         # WNUT17 ends most sentences with a lone tab, and has a byte-order mark where files were joined.
@@ -143,7 +143,7 @@ def check_tags(
                     source = "the given list" if labels else "the types of the training side"
                     raise ValueError(
                         f"{path}, line {sentence.line + number}: tag {tag!r} does not fit {source}: "
-                        f"{', '.join(known)}.{_nearest(tag, known)}"
+                        f"{', '.join(known)}.{nearest_hint(tag, known)}"
                     )
                 found[tag[2:]] += tag != "O"
         empty = [kind for kind in types if not found[kind]]

@@ -27,7 +27,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .corpora import PACKAGES, _csv_rows, _format, _lines, _nearest, _read_wiki, packaged_source, split_of
+from .corpora import (
+    PACKAGES,
+    csv_rows,
+    format_of,
+    lines_of,
+    nearest_hint,
+    packaged_source,
+    read_wiki,
+    split_of,
+)
 
 TASKS = (
     "sequence-classification",
@@ -132,7 +141,7 @@ def load_task(
     if dataset is not None:
         if dataset not in DATASETS:
             raise ValueError(
-                f"Unknown data set {dataset!r}.{_nearest(dataset, DATASETS)} Known: {', '.join(DATASETS)}; "
+                f"Unknown data set {dataset!r}.{nearest_hint(dataset, DATASETS)} Known: {', '.join(DATASETS)}; "
                 "everything else goes to train_file."
             )
         own_task, read = DATASETS[dataset]
@@ -144,7 +153,9 @@ def load_task(
         data = read(split_seed)
         return _checked(data, labels)
     if task not in TASKS:
-        raise ValueError(f"Unknown task {task!r}.{_nearest(task or '', TASKS)} Known: {', '.join(TASKS)}.")
+        raise ValueError(
+            f"Unknown task {task!r}.{nearest_hint(task or '', TASKS)} Known: {', '.join(TASKS)}."
+        )
     files = {"train": train_file, "validation": validation_file, "test": test_file}
     sides = {
         side: read_examples(path, task, columns or Columns(), labelled=side != "test")
@@ -188,7 +199,7 @@ def read_examples(
     path = Path(path)
     if not path.is_file():
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f"No file {path} (seen from {Path.cwd()}).{_nearest(path.name, near)}")
+        raise FileNotFoundError(f"No file {path} (seen from {Path.cwd()}).{nearest_hint(path.name, near)}")
     if task == "token-classification":
         examples = read_conll(path, labelled)
     elif task == "question-answering":
@@ -273,7 +284,7 @@ def _text(value: Any, place: str, column: str) -> str:
 
 def _rows(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of a table; the wanted columns are there, whatever they hold."""
-    kind = _format(path)
+    kind = format_of(path)
     if kind not in TABLE_FORMATS:
         raise ValueError(
             f"{path}: cannot read {kind or 'a file without an ending'} for this task; known: "
@@ -288,13 +299,13 @@ def _rows(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, dict[str, An
             if column not in row:
                 raise ValueError(
                     f"{place}: no column {column!r}; there are {', '.join(map(repr, row)) or 'none'}."
-                    f"{_nearest(column, row)} Name it with text_column, text_pair_column or label_column."
+                    f"{nearest_hint(column, row)} Name it with text_column, text_pair_column or label_column."
                 )
         yield place, row
 
 
 def _csv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, row in _csv_rows(path):
+    for place, row in csv_rows(path):
         if None in row or None in row.values():
             raise ValueError(
                 f"{place}: {'more' if None in row else 'fewer'} cells than the heading has columns. A text with a "
@@ -305,7 +316,7 @@ def _csv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _tsv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     heading: list[str] | None = None
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         if not line.strip():
             continue
         cells = line.rstrip("\r\n").split("\t")
@@ -329,7 +340,7 @@ def _json_table(path: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
             )
         rows: Iterable[tuple[str, Any]] = ((f"{path}, entry {n}", row) for n, row in enumerate(content, 1))
     else:
-        rows = ((f"{path}, line {number}", line) for number, line in _lines(path) if line.strip())
+        rows = ((f"{path}, line {number}", line) for number, line in lines_of(path) if line.strip())
     for place, row in rows:
         if kind == ".jsonl":
             try:
@@ -346,7 +357,7 @@ def _json_table(path: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file, possibly gzipped; ValueError names file and line of what is wrong."""
-    text = "".join(line for _, line in _lines(path))
+    text = "".join(line for _, line in lines_of(path))
     if not text.strip():
         raise ValueError(f"{path}: no examples. The file is empty.")
     try:
@@ -422,7 +433,7 @@ def _check_classes(data: TaskData, labels: Sequence[str] | None) -> list[str]:
                     source = "those given" if labels else "those of the training side"
                     raise ValueError(
                         f"{example.place}: label {name!r} is outside the classes, {source}: "
-                        f"{', '.join(known)}.{_nearest(name, known)}"
+                        f"{', '.join(known)}.{nearest_hint(name, known)}"
                     )
     for side, found in counts.items():
         empty = [name for name in known if name not in found]
@@ -562,7 +573,7 @@ def _read_movie_reviews(split_seed: int) -> TaskData:
     # As corpus imdb reads and splits it: a model that was pretrained there has not read the test side.
     examples = [
         TextExample(row["text"].replace("<br />", "\n"), names[row["label"]], place)
-        for place, row in _csv_rows(path)
+        for place, row in csv_rows(path)
     ]
     return TaskData(
         name="movie-reviews",
@@ -578,7 +589,7 @@ def _read_wiki_topics(split_seed: int) -> TaskData:
     topics = [article["topic"] for article in json.loads(path.read_text(encoding="utf-8")).values()]
     examples = [
         TextExample(text, topic, f"{path}, article {number}")
-        for number, (text, topic) in enumerate(zip(_read_wiki(path), topics, strict=True), 1)
+        for number, (text, topic) in enumerate(zip(read_wiki(path), topics, strict=True), 1)
         if topic != "Uncategorized"
     ]
     return TaskData(

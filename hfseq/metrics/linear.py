@@ -19,7 +19,7 @@ from ..data.tasks import TaskData, TextExample
 from .classification import accuracy, f1, pearson
 from .entities import entity_scores
 
-STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Inverse strengths of regularisation (scikit-learn's C) to choose from."""
 
 
