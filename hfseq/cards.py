@@ -123,6 +123,7 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
           Optional:
             task: a key of `TASKS`; text-generation by default.
             baselines: [{name, SPLIT: {metrics as in scores}, ...}], measured on the same splits.
+            fine_tuning: what scripts/finetune.py wrote to its summaries, of this model and of what it is held against.
             learning_rate_trials: [{learning_rate, ..., validation}], all that was tried.
             vocabulary, train_documents, train_tokens, train_bytes, updates, epochs, training_seconds,
             tokens_per_second; machine: {torch, processor, ...}.
@@ -149,6 +150,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
     if facts.get("learning_rate_trials"):
         sections += ["### What was tried", "On the validation split, before the settings below were chosen."]
         sections.append(_table(facts["learning_rate_trials"]))
+    if facts.get("fine_tuning"):
+        sections += ["### Fine-tuned", _fine_tuning(facts["fine_tuning"])]
     if image:
         sections.append(f"![training and validation loss]({image})")
     sections += ["## Use", _usage(directory, facts)]
@@ -260,6 +263,30 @@ def _metrics(task: Task, values: Mapping[str, Any], where: str) -> dict[str, str
         name: format(_finite(values[metric], f"{where}.{metric}"), shape) if metric in values else "-"
         for metric, (name, shape) in task.metrics.items()
     }
+
+
+def _fine_tuning(summaries: list[Mapping[str, Any]]) -> str:
+    """A row for each summary of scripts/finetune.py: what started where, and what it reached."""
+    rows = []
+    for run in summaries:
+        row = {
+            "data": run["data"],
+            "model": run["name"],
+            "starting point": run["initialization"],
+            "metric": run["metric"],
+        }
+        for split, scores in run["scores"].items():
+            score, seeds = scores[run["metric"]], len(run["runs"])
+            mean = _finite(score["mean"], f"fine_tuning.{run['name']}.{split}")
+            row[split] = f"{mean:.4f} ± {score['std']:.4f}" if seeds > 1 else f"{mean:.4f}"
+        rows.append({**row, "seeds": len(run["runs"]), "learning rate": run.get("learning_rate")})
+    commands = "\n".join(run["command"] for run in summaries)
+    notes = "\n".join(dict.fromkeys(f"- {run['data']}: {run['split']}" for run in summaries))
+    return (
+        f"{_table(rows)}\n\nMean ± sample standard deviation over seeds. Each model's learning rate was chosen on "
+        "validation, and training stopped when validation stopped improving.\n\n"
+        f"{notes}\n\n```bash\n{commands}\n```"
+    )
 
 
 def _usage(directory: Path, facts: Mapping[str, Any]) -> str:

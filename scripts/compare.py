@@ -2,11 +2,13 @@
 
     python scripts/compare.py outputs/lstm-kjv
     python scripts/compare.py outputs/lstm-kjv --models outputs/gru-kjv outputs/rnn-kjv
+    python scripts/compare.py outputs/encoder-wiki-imdb --finetuned outputs/sst2 outputs/sst2-scratch outputs/sst2-bow
     python scripts/compare.py --arrays ~/.cache/hfseq/FINGERPRINT --orders 3 4 5 6 --output kneser-ney.json
 
 N-gram models of each order are counted on train; the order is chosen on validation. For a model directory (what
 scripts/pretrain.py wrote) the result goes into its training_summary.json and its model card; for a directory of
 token arrays it is only printed, and written to --output. --models adds other models of the same text to the card.
+An encoder gives no probability of a text; its card takes what scripts/finetune.py measured (--finetuned).
 Needs the metrics extra: pip install 'hfseq[metrics]'.
 """
 
@@ -23,12 +25,15 @@ from hfseq import data, metrics
 def main() -> None:
     arguments = parse_command_line()
     try:
+        if arguments.finetuned:
+            add_finetuned(arguments.model, arguments.finetuned)
+            return
         estimator = metrics.find_estimator(arguments.estimator)
-        model_facts = read_summary(arguments.model) if arguments.model else None
+        model_facts = read_language_model(arguments.model) if arguments.model else None
         arrays = (
             model_arrays(arguments.model) if arguments.model else data.load_token_arrays(arguments.arrays)
         )
-        others = [read_summary(directory) for directory in arguments.models]
+        others = [read_language_model(directory) for directory in arguments.models]
         if model_facts:
             check_same_text(arguments.model, model_facts, arrays)
             check_same_scores(model_facts, others)
@@ -55,11 +60,43 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument(
         "--models", type=Path, nargs="+", default=[], help="other models of the same text, for the card"
     )
+    parser.add_argument(
+        "--finetuned", type=Path, nargs="+", default=[], help="what scripts/finetune.py wrote, for the card"
+    )
     parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
     arguments = parser.parse_args()
     if (arguments.model is None) == (arguments.arrays is None):
         parser.error("give a model directory or --arrays DIRECTORY, one of the two")
     return arguments
+
+
+def read_language_model(directory: Path) -> dict:
+    """The summary of a model that predicts the next token."""
+    facts = read_summary(directory)
+    if facts.get("task", "text-generation") != "text-generation":
+        raise ValueError(
+            f"{directory} is for {facts['task']}: only a model that predicts the next token compares with Kneser-Ney. "
+            "Name fine-tuned models with --finetuned."
+        )
+    return facts
+
+
+def add_finetuned(directory: Path, finetuned: list[Path]) -> None:
+    """Puts the results of fine-tuning on the pretrained model's card."""
+    if directory is None:
+        raise ValueError("--finetuned needs the pretrained model's directory.")
+    facts = read_summary(directory)
+    facts["fine_tuning"] = []
+    for path in finetuned:
+        file = path / "finetune_summary.json"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{path} has no finetune_summary.json: scripts/finetune.py writes it at its end."
+            )
+        run = json.loads(file.read_text(encoding="utf-8"))
+        facts["fine_tuning"].append({k: v for k, v in run.items() if k not in ("runs", "classes", "machine")})
+        facts["fine_tuning"][-1]["runs"] = [{"seed": r["seed"]} for r in run["runs"]]
+    save_card(directory, facts)
 
 
 def read_summary(directory: Path) -> dict:
@@ -68,12 +105,7 @@ def read_summary(directory: Path) -> dict:
         raise FileNotFoundError(
             f"{directory} has no training_summary.json: scripts/pretrain.py writes it when it finishes."
         )
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if facts.get("task", "text-generation") != "text-generation":
-        raise ValueError(
-            f"{directory} is for {facts['task']}: only a model that predicts the next token compares with Kneser-Ney."
-        )
-    return facts
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def model_arrays(directory: Path) -> dict[str, data.TokenArray]:
@@ -142,9 +174,6 @@ def show(baseline: dict, model_facts: dict | None) -> None:
 
 def add_to_card(directory: Path, facts: dict, baselines: list[dict]) -> None:
     """Replaces what an earlier comparison wrote; adds nothing twice."""
-    from hfseq.cards import write_model_card
-    from hfseq.training import write_json
-
     names = {baseline["name"] for baseline in baselines}
     kept = [
         b
@@ -152,6 +181,13 @@ def add_to_card(directory: Path, facts: dict, baselines: list[dict]) -> None:
         if b["name"] not in names and not b["name"].startswith("interpolated Kneser-Ney")
     ]
     facts["baselines"] = [*kept, *baselines]
+    save_card(directory, facts)
+
+
+def save_card(directory: Path, facts: dict) -> None:
+    from hfseq.cards import write_model_card
+    from hfseq.training import write_json
+
     write_json(directory / "training_summary.json", facts)
     print(f"\nwritten to {directory / 'training_summary.json'} and {write_model_card(directory, facts)}")
 

@@ -690,8 +690,8 @@ def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str,
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or os.path.exists(identifier):
         hint = " Local text goes to train_file." if os.path.exists(identifier) else ""
         raise ValueError(
-            f"Unknown corpus {identifier!r}.{nearest_hint(identifier, PACKAGES)}{hint} Known: {', '.join(PACKAGES)}, or "
-            "a Hub data set id of the form org/name or org/name:configuration."
+            f"Unknown corpus {identifier!r}.{nearest_hint(identifier, PACKAGES)}{hint} Known: {', '.join(PACKAGES)}, "
+            "or a Hub data set id of the form org/name or org/name:configuration."
         )
     try:
         import datasets
