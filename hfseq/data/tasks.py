@@ -18,6 +18,7 @@ are never on two sides and the split does not depend on order. SST-2 needs more,
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -480,7 +481,8 @@ def benchmark_folder(name: str) -> Path:
     return Path(root) / name
 
 
-def _read_sst2(split_seed: int) -> TaskData:
+def _read_sst2(split_seed: int, sentences: bool = False) -> TaskData:
+    """All phrases of the training sentences, or with `sentences` the whole sentences alone."""
     folder = benchmark_folder("sst2")
     columns = Columns(text="sentence")
     names = {"0": "negative", "1": "positive"}
@@ -492,16 +494,45 @@ def _read_sst2(split_seed: int) -> TaskData:
         for side in ("train", "dev", "test")
     }
     # dev.tsv is a random tenth of the same phrases: no validation side, but it knows whole sentences of train.tsv.
-    train, validation = split_by_root(files["train"], (e.text for e in files["dev"]), seed=split_seed)
+    dev = [example.text for example in files["dev"]]
+    share = 0.1 if sentences else 0.05
+    train, validation = split_by_root(files["train"], dev, share=share, seed=split_seed)
+    if sentences:
+        roots = set(roots_of([*(example.text for example in files["train"]), *dev]))
+        train, validation = ([e for e in side if _spaced(e.text) in roots] for side in (train, validation))
+    phrases = "root sentences" if sentences else "phrases"
     return TaskData(
-        name="sst2",
+        name="sst2-sentences" if sentences else "sst2",
         task="sequence-classification",
         sides={"train": train, "validation": validation, "test": files["test"]},
-        split="validation: the phrases of 5% of the root sentences of train.tsv, none of which stands in a training "
-        "sentence; test: test.tsv, the 872 sentences of GLUE's dev side. Not comparable with the 1,821-sentence test "
-        "side of the literature.",
+        split=f"{phrases} of train.tsv; validation: those of {share:.0%} of the root sentences, none of which stands "
+        "in a training sentence; test: test.tsv, the 872 sentences of GLUE's dev side. Not comparable with the "
+        "1,821-sentence test side of the literature.",
         terms="Stanford Sentiment Treebank (Socher et al. 2013), in GLUE's version (Wang et al. 2019).",
     )
+
+
+def _spaced(text: str) -> str:
+    """Words joined by single spaces."""
+    return " ".join(text.split())
+
+
+def roots_of(phrases: Iterable[str]) -> list[str]:
+    """The phrases that no other one contains as a run of whole words, longest first, words joined by single spaces."""
+    distinct = {_spaced(phrase) for phrase in phrases}
+    roots, covered = [], set()
+    # Longest first: what is not contained in anything before it is a root.
+    for phrase in sorted(distinct, key=lambda phrase: (-len(phrase.split()), phrase)):
+        if phrase in covered:
+            continue
+        roots.append(phrase)
+        words = phrase.split()
+        for start in range(len(words)):
+            for end in range(start + 1, len(words) + 1):
+                part = " ".join(words[start:end])
+                if part in distinct:
+                    covered.add(part)
+    return roots
 
 
 def split_by_root(
@@ -525,16 +556,12 @@ def split_by_root(
     Returns:
         (training examples, held-out examples), in their order.
     """
-    # Words joined by single spaces.
-    normal = {example.text: " ".join(example.text.split()) for example in examples}
-    phrases = {*normal.values(), *(" ".join(text.split()) for text in other_texts)}
+    normal = {example.text: _spaced(example.text) for example in examples}
+    phrases = {*normal.values(), *map(_spaced, other_texts)}
     held_out: dict[str, bool] = {}
-    # Longest first: what is not contained in anything before it is a root.
-    for phrase in sorted(phrases, key=lambda phrase: (-len(phrase.split()), phrase)):
-        if phrase in held_out:
-            continue
-        is_held_out = split_of(phrase, validation=share, test=0, seed=seed) == "validation"
-        words = phrase.split()
+    for root in roots_of(phrases):
+        is_held_out = split_of(root, validation=share, test=0, seed=seed) == "validation"
+        words = root.split()
         for start in range(len(words)):
             for end in range(start + 1, len(words) + 1):
                 part = " ".join(words[start:end])
@@ -614,6 +641,7 @@ def _split_unique(examples: Iterable[TextExample], seed: int) -> dict[str, list[
 
 DATASETS = {
     "sst2": ("sequence-classification", _read_sst2),
+    "sst2-sentences": ("sequence-classification", functools.partial(_read_sst2, sentences=True)),
     "wnut17": ("token-classification", _read_wnut17),
     "movie-reviews": ("sequence-classification", _read_movie_reviews),
     "wiki-topics": ("sequence-classification", _read_wiki_topics),

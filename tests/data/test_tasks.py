@@ -209,3 +209,15 @@ def test_packaged_data(name, classes):
     assert len(data.labels) == classes
     sizes = [len(data.sides[side]) for side in tasks.SIDES]
     assert sizes[0] > 8000 and 0.03 < sizes[1] / sum(sizes) < 0.07
+
+
+def test_sst2_sentences_are_whole(shared_data, monkeypatch):
+    monkeypatch.setenv("HFSEQ_DATA", str(shared_data))
+    data = load_task(dataset="sst2-sentences")
+    train, validation, test = (data.sides[side] for side in tasks.SIDES)
+    assert (len(train), len(validation), len(test)) == (5559, 648, 872)
+    assert (
+        sum(len(e.text.split()) for e in train) / len(train) > 19
+    )  # the test sentences have 19.5, phrases 9
+    roots = tasks.roots_of(["a b c", "b  c", "c", "d", "b c d"])
+    assert roots == ["a b c", "b c d"]
