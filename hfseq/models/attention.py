@@ -136,7 +136,10 @@ def rotary_angles(
 
 
 def rotate(x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Turns x [batch, heads, time, width]; number i of the first half is paired with number i of the second."""
+    """Turns x [batch, heads, time, width]; number i of the first half is paired with number i of the second.
+
+    Under autocast x has fewer bits than the angles; it keeps its type, as kernels want queries and values of one.
+    """
     cos, sin = angles
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)

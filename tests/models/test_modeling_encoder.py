@@ -530,3 +530,23 @@ def test_a_fresh_model_guesses_evenly():
     torch.manual_seed(0)
     model = EncoderForMaskedLM(EncoderConfig(**{**SIZES, "hidden_size": 64, "intermediate_size": 64}))
     assert abs(float(model.eval()(**BATCH, labels=LABELS).loss.detach()) - math.log(40)) < 0.1
+
+
+def test_rotary_positions_under_autocast():
+    """Queries and keys keep the type of the values, packed or not."""
+    sizes = {
+        "vocab_size": 40,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    model = EncoderForMaskedLM(EncoderConfig(**sizes, position_embedding_type="rotary")).eval()
+    ids = torch.randint(5, 40, (2, 8))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = model(input_ids=ids).logits
+        packed = model(input_ids=ids, position_ids=torch.arange(4).repeat(2, 2)).logits
+    with torch.no_grad():
+        exact = model(input_ids=ids).logits
+    assert torch.isfinite(packed).all()
+    assert (plain.float() - exact).abs().max() < 0.05

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from hfseq.benchmarks import measuring, recurrent
+from hfseq.benchmarks import encoder, measuring, recurrent
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +181,20 @@ def test_what_only_a_gpu_measures_runs_on_a_cpu_too(report, size):
         "generate() with and without cache",
     } <= set(report.checks)
     assert any(line.name.startswith("LSTM layers, fp32") for line in report.lines)
+
+
+def test_what_only_a_gpu_measures_of_the_encoder_runs_on_a_cpu_too(report, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # takes minutes here
+    size = encoder.EncoderSize(vocabulary=64, width=32, layers=2, rows=4, time=64)
+    encoder.gpu_lines(report, size, "bf16")
+    assert report.failures == [] and report.facts["MLM training, bf16, compiled: MFU"] > 0
+    assert {line.name.split(",")[2].strip() for line in report.lines} >= {"full rows", "sentences of 8-128"}
+
+
+def test_peers_batch_holds_the_same_sentences_and_masks(report, monkeypatch):
+    size = encoder.encoder_size(report.settings, 16384)
+    (batch,), _ = encoder.plan_batches(size, report.settings, "documents", 1)
+    padded = encoder.padded(batch)
+    assert int(padded["attention_mask"].sum()) == encoder.real_tokens(batch)
+    ours, theirs = ((b["labels"] != encoder.IGNORE_INDEX).sum() for b in (batch, padded))
+    assert ours == theirs > 0
