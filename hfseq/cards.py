@@ -279,12 +279,21 @@ def _fine_tuning(summaries: list[Mapping[str, Any]]) -> str:
             score, seeds = scores[run["metric"]], len(run["runs"])
             mean = _finite(score["mean"], f"fine_tuning.{run['name']}.{split}")
             row[split] = f"{mean:.4f} ± {score['std']:.4f}" if seeds > 1 else f"{mean:.4f}"
-        rows.append({**row, "seeds": len(run["runs"]), "learning rate": run.get("learning_rate")})
+        rates = run.get("learning_rate_trials")
+        tried = len({trial["learning_rate"] for trial in rates}) if rates else None
+        rows.append(
+            {
+                **row,
+                "seeds": len(run["runs"]),
+                "learning rate": run.get("learning_rate"),
+                "rates tried": tried,
+            }
+        )
     commands = "\n".join(run["command"] for run in summaries)
     notes = "\n".join(dict.fromkeys(f"- {run['data']}: {run['split']}" for run in summaries))
     return (
-        f"{_table(rows)}\n\nMean ± sample standard deviation over seeds. Each model's learning rate was chosen on "
-        "validation, and training stopped when validation stopped improving.\n\n"
+        f"{_table(rows)}\n\nMean ± sample standard deviation over seeds. Where several learning rates were "
+        "tried, validation chose; the best checkpoint on validation is what counts.\n\n"
         f"{notes}\n\n```bash\n{commands}\n```"
     )
 
