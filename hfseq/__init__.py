@@ -11,9 +11,10 @@ import importlib
 
 import transformers
 
-from .models import modeling_encoder, modeling_recurrent
+from .models import modeling_encoder, modeling_recurrent, modeling_transformer
 from .models.configuration_encoder import EncoderConfig
 from .models.configuration_recurrent import GRUConfig, LSTMConfig, RNNConfig
+from .models.configuration_transformer import TransformerConfig
 from .models.modeling_encoder import (
     EncoderForMaskedLM,
     EncoderForMultipleChoice,
@@ -31,6 +32,7 @@ from .models.modeling_recurrent import (
     RNNForCausalLM,
     RNNModel,
 )
+from .models.modeling_transformer import TransformerForSeq2SeqLM, TransformerModel
 
 __version__ = "0.1.0"
 
@@ -46,7 +48,11 @@ _LAZY_MODULES = (
     "training",
 )
 
-_AUTO_CLASSES = {**modeling_recurrent.AUTO_CLASSES, **modeling_encoder.AUTO_CLASSES}
+_AUTO_CLASSES = {
+    **modeling_recurrent.AUTO_CLASSES,
+    **modeling_encoder.AUTO_CLASSES,
+    **modeling_transformer.AUTO_CLASSES,
+}
 for _config, _classes in _AUTO_CLASSES.items():
     transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
     for _auto_name, _class in _classes.items():
@@ -77,4 +83,7 @@ __all__ = [
     "RNNConfig",
     "RNNForCausalLM",
     "RNNModel",
+    "TransformerConfig",
+    "TransformerForSeq2SeqLM",
+    "TransformerModel",
 ]

@@ -175,6 +175,8 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
     foreign = [
         f"{name}={getattr(config, name)!r}" for name, value in plain.items() if getattr(config, name) != value
     ]
+    if isinstance(model, modeling_encoder.PooledClassifier) and config.classifier_pooling != "cls":
+        foreign.append(f"classifier_pooling={config.classifier_pooling!r}")
     if config.type_vocab_size == 0:
         foreign.append("type_vocab_size=0")
     if foreign:

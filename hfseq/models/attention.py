@@ -62,6 +62,54 @@ def positions_of(borders: torch.Tensor, batch: int, time: int) -> torch.Tensor:
     return (places - borders[segment]).view(batch, time)
 
 
+class Packed:
+    """Several sequences in one row: their borders, numbers and positions, each computed when somebody asks."""
+
+    def __init__(self, position_ids: torch.Tensor, segments: Segments | None):
+        self.position_ids = position_ids
+        self._segments = segments
+
+    @property
+    def has_borders(self) -> bool:
+        return self._segments is not None
+
+    @property
+    def segments(self) -> Segments:
+        if self._segments is None:
+            self._segments = segments_of(self.position_ids)
+        return self._segments
+
+    @property
+    def numbers(self) -> torch.Tensor:
+        """Each position's segment, counted in its row [batch, time]."""
+        return new_segment(self.position_ids).cumsum(1)
+
+
+def find_packed(
+    attention_mask, position_ids, cu_seq_lens_q, max_length_q, seq_idx, batch: int, time: int
+) -> Packed | None:
+    """The packed segments of a batch, None where every row is one sequence. Arguments as in `EncoderModel.forward`."""
+    if cu_seq_lens_q is None and seq_idx is None and (position_ids is None or attention_mask is not None):
+        return None
+    if attention_mask is not None:
+        raise ValueError(
+            "Packed rows have no attention_mask: make padding a segment of its own and leave it out."
+        )
+    segments = None
+    if cu_seq_lens_q is not None:
+        longest = time if max_length_q is None else int(max_length_q)
+        segments = Segments(cu_seq_lens_q, cu_seq_lens_q, longest, longest)
+        if position_ids is None:
+            position_ids = positions_of(cu_seq_lens_q, batch, time)
+    elif position_ids is None:
+        first = torch.cat([torch.ones_like(seq_idx[:, :1]), seq_idx.diff(dim=1) != 0], dim=1)
+        places = torch.arange(time, device=seq_idx.device).expand(batch, time)
+        position_ids = places - (places * first).cummax(dim=1).values
+    if position_ids.shape != (batch, time):
+        position_ids = position_ids.expand(batch, time)
+    return Packed(position_ids, segments)
+
+
 def attend_segments(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -69,12 +117,14 @@ def attend_segments(
     segments: Segments,
     scaling: float,
     dropout: float = 0.0,
+    causal: bool = False,
 ) -> torch.Tensor:
     """Attention within each segment.
 
     Args:
         query: [queries, heads, width], rows laid one after the other; key, value: [keys, heads, width].
         dropout: on the attention weights; not on a GPU, whose kernel has none.
+        causal: a query sees no key after it; queries and keys then have the same borders.
 
     Returns:
         [queries, heads, width].
@@ -84,15 +134,20 @@ def attend_segments(
 
         s = segments
         longest = s.longest_query, s.longest_key
-        return varlen_attn(query, key, value, s.queries, s.keys, *longest, scale=scaling)
+        options = {"window_size": (-1, 0)} if causal else {}
+        return varlen_attn(query, key, value, s.queries, s.keys, *longest, scale=scaling, **options)
     outputs = []
     parts = [
         (t.transpose(0, 1).split(borders.diff().tolist(), dim=1))
         for t, borders in ((query, segments.queries), (key, segments.keys), (value, segments.keys))
     ]
     for q, k, v in zip(*parts, strict=True):  # [heads, length, width]
-        if q.shape[1]:
-            out = F.scaled_dot_product_attention(q[None], k[None], v[None], dropout_p=dropout, scale=scaling)
+        if q.shape[1] and not k.shape[1]:  # padding that has no keys at all: nobody reads it
+            outputs.append(q.new_zeros(q.shape[1], q.shape[0], v.shape[2]))
+        elif q.shape[1]:
+            out = F.scaled_dot_product_attention(
+                q[None], k[None], v[None], dropout_p=dropout, scale=scaling, is_causal=causal
+            )
             outputs.append(out[0].transpose(0, 1))
     return torch.cat(outputs)
 

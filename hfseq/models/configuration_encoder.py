@@ -5,6 +5,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 POSITION_TYPES = ("absolute", "rotary")
+POOLINGS = ("cls", "mean")
 
 
 @strict
@@ -33,6 +34,9 @@ class EncoderConfig(PreTrainedConfig):
         gated_mlp: act(gate(x)) * up(x) in place of act(up(x)).
         use_bias: biases in the linear layers and norms of encoder and masked-LM head (classifiers always have one).
         pooler: whether a bare `EncoderModel` has BERT's pooler; heads that use one bring it.
+        classifier_pooling: what classifiers of whole texts read: "cls", BERT's pooler on the first position, or "mean",
+            the mean over the text's positions, without a pooler. Masked-LM training alone never trains the first
+            position to stand for the text: after it, the mean is the better start (Reimers and Gurevych 2019).
         tie_word_embeddings: the masked-LM output shares the embedding's matrix.
         label_smoothing: in training, the share of each target spread evenly over the vocabulary (masked-LM) or the
             classes (token and single-label sequence classification).
@@ -60,6 +64,7 @@ class EncoderConfig(PreTrainedConfig):
     gated_mlp: bool = False
     use_bias: bool = True
     pooler: bool = False
+    classifier_pooling: str = "cls"
     tie_word_embeddings: bool = True
     label_smoothing: float | int = 0.0
     pad_token_id: int | None = 0
@@ -96,6 +101,10 @@ class EncoderConfig(PreTrainedConfig):
                 "Rotary positions turn pairs of numbers: hidden_size / num_attention_heads must be even, not "
                 f"{self.hidden_size} / {self.num_attention_heads}."
             )
+
+    def validate_pooling(self) -> None:
+        if self.classifier_pooling not in POOLINGS:
+            raise ValueError(f"classifier_pooling must be 'cls' or 'mean', not {self.classifier_pooling!r}.")
 
     def validate_activation(self) -> None:
         from transformers.activations import ACT2FN

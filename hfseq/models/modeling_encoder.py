@@ -37,14 +37,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .attention import (
+    Packed,
     Segments,
     attend_segments,
     eager_attention,
+    find_packed,
     new_segment,
-    positions_of,
     rotary_angles,
     rotate,
-    segments_of,
 )
 from .configuration_encoder import EncoderConfig
 from .losses import IGNORE_INDEX, classification_loss, count_labels, cross_entropy, linear_cross_entropy
@@ -414,54 +414,6 @@ class EncoderModel(EncoderPreTrainedModel):
         return x.is_cuda and half and not drops and packed.has_borders
 
 
-class Packed:
-    """Several sequences in one row: their borders, numbers and positions, each computed when somebody asks."""
-
-    def __init__(self, position_ids: torch.Tensor, segments: Segments | None):
-        self.position_ids = position_ids
-        self._segments = segments
-
-    @property
-    def has_borders(self) -> bool:
-        return self._segments is not None
-
-    @property
-    def segments(self) -> Segments:
-        if self._segments is None:
-            self._segments = segments_of(self.position_ids)
-        return self._segments
-
-    @property
-    def numbers(self) -> torch.Tensor:
-        """Each position's segment, counted in its row [batch, time]."""
-        return new_segment(self.position_ids).cumsum(1)
-
-
-def find_packed(
-    attention_mask, position_ids, cu_seq_lens_q, max_length_q, seq_idx, batch: int, time: int
-) -> Packed | None:
-    """The packed segments of a batch, None where every row is one sequence. See `EncoderModel.forward`."""
-    if cu_seq_lens_q is None and seq_idx is None and (position_ids is None or attention_mask is not None):
-        return None
-    if attention_mask is not None:
-        raise ValueError(
-            "Packed rows have no attention_mask: make padding a segment of its own and leave it out."
-        )
-    segments = None
-    if cu_seq_lens_q is not None:
-        longest = time if max_length_q is None else int(max_length_q)
-        segments = Segments(cu_seq_lens_q, cu_seq_lens_q, longest, longest)
-        if position_ids is None:
-            position_ids = positions_of(cu_seq_lens_q, batch, time)
-    elif position_ids is None:
-        first = torch.cat([torch.ones_like(seq_idx[:, :1]), seq_idx.diff(dim=1) != 0], dim=1)
-        places = torch.arange(time, device=seq_idx.device).expand(batch, time)
-        position_ids = places - (places * first).cummax(dim=1).values
-    if position_ids.shape != (batch, time):
-        position_ids = position_ids.expand(batch, time)
-    return Packed(position_ids, segments)
-
-
 class EncoderPredictionHead(nn.Module):
     """BERT's masked-LM transform: linear layer, activation, layer norm; the output layer follows it."""
 
@@ -686,26 +638,36 @@ def refuse_packed(model: nn.Module, attention_mask, position_ids, kwargs) -> Non
 
 
 class PooledClassifier(EncoderPreTrainedModel):
-    """An encoder with BERT's pooler and a linear layer on it."""
+    """An encoder and a linear layer on one vector per text: BERT's pooler, or the mean of the last layer."""
 
     def __init__(self, config: EncoderConfig, outputs: int):
         super().__init__(config)
-        self.model = EncoderModel(config, add_pooling_layer=True)
+        self.model = EncoderModel(config, add_pooling_layer=config.classifier_pooling == "cls")
         self.classifier = nn.Linear(config.hidden_size, outputs)
         self.post_init()
 
     def _classify(self, inputs: dict, kwargs: dict):
-        """(logits [batch, outputs], the encoder's outputs). The last layer is computed for the first column alone."""
-        refuse_packed(self, inputs["attention_mask"], inputs["position_ids"], kwargs)
+        """(logits [batch, outputs], the encoder's outputs). For a pooler the last layer computes one column alone."""
+        mask = inputs["attention_mask"]
+        refuse_packed(self, mask, inputs["position_ids"], kwargs)
         states = kwargs.get("output_hidden_states")
-        if not (self.config.output_hidden_states if states is None else states):
+        pooler = self.model.pooler is not None
+        if pooler and not (self.config.output_hidden_states if states is None else states):
             example = inputs["inputs_embeds"] if inputs["input_ids"] is None else inputs["input_ids"]
             if example is not None:
-                first = first_columns(example, inputs["attention_mask"])
-                kwargs = {**kwargs, "output_positions": first}
+                kwargs = {**kwargs, "output_positions": first_columns(example, mask)}
         outputs = self.model(**inputs, **kwargs)
-        pooled = F.dropout(outputs.pooler_output, classifier_dropout(self.config), self.training)
+        pooled = outputs.pooler_output if pooler else mean_over_text(outputs.last_hidden_state, mask)
+        pooled = F.dropout(pooled, classifier_dropout(self.config), self.training)
         return self.classifier(pooled), outputs
+
+
+def mean_over_text(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """hidden [batch, time, width] -> its mean over the positions that are not padding [batch, width]."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return hidden.mean(1)
+    kept = (attention_mask != 0).to(hidden.dtype).unsqueeze(-1)  # [batch, time, 1]
+    return (hidden * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
 def classifier_dropout(config: EncoderConfig) -> float:

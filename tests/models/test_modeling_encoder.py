@@ -172,6 +172,26 @@ def test_a_pooled_head_gives_the_same_with_all_hidden_states():
     assert [h.shape[1] for h in whole.hidden_states] == [TIME] * 3
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_mean_pooling_reads_the_mean_of_the_text_alone(variant, side):
+    model = build(EncoderForSequenceClassification, classifier_pooling="mean", **variant).eval()
+    batch = BATCH if side == "right" else {name: value.flip(1) for name, value in BATCH.items()}
+    hidden = model.model(**batch).last_hidden_state
+    means = torch.stack(
+        [h[mask.bool()].mean(0) for h, mask in zip(hidden, batch["attention_mask"], strict=True)]
+    )
+    torch.testing.assert_close(model(**batch).logits, model.classifier(means))
+    assert model.model.pooler is None
+
+
+def test_mean_pooling_has_no_counterpart_in_bert(tmp_path):
+    model = build(EncoderForSequenceClassification, classifier_pooling="mean").float()
+    with pytest.raises(ValueError, match="classifier_pooling"):
+        hfseq.convert.export_model(model, tmp_path / "bert", "bert")
+    with pytest.raises(Exception, match="'cls' or 'mean', not 'max'"):
+        EncoderConfig(classifier_pooling="max")
+
+
 def test_the_pooler_reads_the_first_token_wherever_the_padding_is():
     model = build(EncoderForSequenceClassification).eval()
     ids, mask = BATCH["input_ids"], BATCH["attention_mask"]

@@ -1,0 +1,862 @@
+"""The encoder-decoder Transformer (Vaswani et al. 2017).
+
+Its default is the paper's: post-norm, sinusoidal positions, scaled and shared embeddings, ReLU. Weights go to and from
+`MarianMTModel` with equal logits (`hfseq/convert/marian.py`). Where its time goes, and what is done about it:
+
+- The logits of a training batch are its largest tensor; the loss never keeps them (`losses.py`).
+- Causal attention over a target without padding inside it needs no mask: padding on the right is never attended to by a
+  token before it, and its own outputs carry no label.
+- While decoding, the source's keys and values are projected once (`EncoderDecoderCache`), the source's mask is a view,
+  and a single new token needs no mask at all.
+- Several pairs in one row do not see each other, and cost only their own length (`attention.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import can_return_tuple
+
+from .attention import (
+    Packed,
+    Segments,
+    attend_segments,
+    eager_attention,
+    find_packed,
+    rotary_angles,
+    rotate,
+)
+from .configuration_transformer import TransformerConfig
+from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
+from .pretrained import HfseqPreTrainedModel
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """What the attention of every layer needs beside the hidden states.
+
+    Args:
+        mask: as the attention implementation takes it, or None.
+        segments: borders of packed segments, in place of a mask.
+        angles: rotary cosines and sines of the positions.
+        options: passed on to the attention implementation.
+    """
+
+    mask: object = None
+    segments: Segments | None = None
+    angles: tuple[torch.Tensor, torch.Tensor] | None = None
+    options: dict | None = None
+
+
+class TransformerAttention(nn.Module):
+    """Multi-head attention with its projections: of a sequence to itself, or of the target to the source."""
+
+    def __init__(self, config: TransformerConfig, heads: int, layer: int, causal: bool = False):
+        super().__init__()
+        self.config = config
+        self.heads = heads
+        self.layer = layer
+        self.is_causal = causal
+        self.scaling = (config.d_model // heads) ** -0.5
+        self.q_proj = nn.Linear(config.d_model, config.d_model)
+        self.k_proj = nn.Linear(config.d_model, config.d_model)
+        self.v_proj = nn.Linear(config.d_model, config.d_model)
+        self.o_proj = nn.Linear(config.d_model, config.d_model)
+
+    def forward(
+        self, x: torch.Tensor, context: AttentionContext, cache: Cache | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Self-attention, x [batch, time, d_model] -> ([batch, time, d_model], weights or None)."""
+        q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        if context.angles is not None:
+            q, k = rotate(q, context.angles), rotate(k, context.angles)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        return self._attend(x, q, k, v, context)
+
+    def to_source(
+        self,
+        x: torch.Tensor,
+        source: torch.Tensor,
+        context: AttentionContext,
+        cache: EncoderDecoderCache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Cross-attention of x [batch, time, d_model] to the source [batch, source time, d_model]."""
+        q = self._heads(self.q_proj(x))
+        if cache is not None and cache.is_updated.get(self.layer):
+            kept = cache.cross_attention_cache.layers[self.layer]
+            k, v = kept.keys, kept.values
+        else:
+            k, v = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
+            if cache is not None:
+                k, v = cache.cross_attention_cache.update(k, v, self.layer)
+                cache.is_updated[self.layer] = True
+        return self._attend(x, q, k, v, context)
+
+    def _attend(self, x, q, k, v, context: AttentionContext):
+        p = self.config.attention_dropout if self.training else 0.0
+        weights = None
+        if context.segments is not None:
+            flat = [t.transpose(1, 2).flatten(0, 1) for t in (q, k, v)]
+            output = attend_segments(*flat, context.segments, self.scaling, p, self.is_causal)
+        else:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+            output, weights = attend(
+                self, q, k, v, context.mask, scaling=self.scaling, dropout=p, **(context.options or {})
+            )
+        return self.o_proj(output.reshape(x.shape)), weights
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [batch, heads, time, width]
+
+
+class TransformerMLP(nn.Module):
+    """The feed-forward network, gated by option."""
+
+    def __init__(self, config: TransformerConfig, inner: int):
+        super().__init__()
+        width = config.d_model
+        self.dropout = config.activation_dropout
+        self.gate_proj = nn.Linear(width, inner) if config.gated_mlp else None
+        self.up_proj = nn.Linear(width, inner)
+        self.down_proj = nn.Linear(inner, width)
+        self.act = ACT2FN[config.activation_function]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (
+            self.act(self.up_proj(x))
+            if self.gate_proj is None
+            else self.act(self.gate_proj(x)) * self.up_proj(x)
+        )
+        return self.down_proj(F.dropout(x, self.dropout, self.training) if self.dropout else x)
+
+
+class Residual(nn.Module):
+    """x and a sublayer's output together: dropout, sum and layer norm, in the order that the config says."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.dropout = config.dropout
+        self.norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+
+    def enter(self, x: torch.Tensor) -> torch.Tensor:
+        """What the sublayer reads."""
+        return self.norm(x) if self.pre_norm else x
+
+    def leave(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """What the next sublayer is given."""
+        x = x + (F.dropout(output, self.dropout, self.training) if self.dropout else output)
+        return x if self.pre_norm else self.norm(x)
+
+
+class TransformerEncoderLayer(GradientCheckpointingLayer):
+    def __init__(self, config: TransformerConfig, layer: int):
+        super().__init__()
+        self.attention = TransformerAttention(config, config.encoder_attention_heads, layer)
+        self.attention_residual = Residual(config)
+        self.mlp = TransformerMLP(config, config.encoder_ffn_dim)
+        self.mlp_residual = Residual(config)
+
+    def forward(self, x: torch.Tensor, context: AttentionContext) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x [batch, time, d_model] -> (the same, attention weights or None)."""
+        attended, weights = self.attention(self.attention_residual.enter(x), context)
+        x = self.attention_residual.leave(x, attended)
+        return self.mlp_residual.leave(x, self.mlp(self.mlp_residual.enter(x))), weights
+
+
+class TransformerDecoderLayer(GradientCheckpointingLayer):
+    def __init__(self, config: TransformerConfig, layer: int):
+        super().__init__()
+        heads = config.decoder_attention_heads
+        self.attention = TransformerAttention(config, heads, layer, causal=True)
+        self.attention_residual = Residual(config)
+        self.cross_attention = TransformerAttention(config, heads, layer)
+        self.cross_attention_residual = Residual(config)
+        self.mlp = TransformerMLP(config, config.decoder_ffn_dim)
+        self.mlp_residual = Residual(config)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        source: torch.Tensor,
+        context: AttentionContext,
+        cross_context: AttentionContext,
+        cache: EncoderDecoderCache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """x [batch, time, d_model], source [batch, source time, d_model] -> (like x, weights, cross weights)."""
+        kept = None if cache is None else cache.self_attention_cache
+        attended, weights = self.attention(self.attention_residual.enter(x), context, kept)
+        x = self.attention_residual.leave(x, attended)
+        attended, cross_weights = self.cross_attention.to_source(
+            self.cross_attention_residual.enter(x), source, cross_context, cache
+        )
+        x = self.cross_attention_residual.leave(x, attended)
+        return self.mlp_residual.leave(x, self.mlp(self.mlp_residual.enter(x))), weights, cross_weights
+
+
+class SinusoidalPositions(nn.Module):
+    """The paper's positions, as a table [positions, width] that is no parameter and is not saved."""
+
+    def __init__(self, positions: int, width: int, interleaved: bool):
+        super().__init__()
+        self.interleaved = interleaved
+        self.register_buffer("table", torch.empty(positions, width), persistent=False)
+        self.fill()
+
+    @torch.no_grad()
+    def fill(self) -> None:
+        """(Re)computes the table: after loading on the meta device there are no numbers in it."""
+        positions, width = self.table.shape
+        if self.table.is_meta:
+            return
+        frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+        angles = (
+            torch.arange(positions, dtype=torch.float64).unsqueeze(1) * frequencies
+        )  # [positions, width / 2]
+        pair = (angles.sin(), angles.cos())
+        table = torch.stack(pair, dim=2).flatten(1) if self.interleaved else torch.cat(pair, dim=1)
+        init.copy_(self.table, table.to(self.table))
+
+
+class TransformerPreTrainedModel(HfseqPreTrainedModel):
+    """Initialisation shared by all classes."""
+
+    config_class = TransformerConfig
+    config: TransformerConfig
+    _no_split_modules = ["TransformerEncoderLayer", "TransformerDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.init_std
+        if isinstance(module, nn.Linear):
+            if std is None:
+                init.xavier_uniform_(module.weight)
+            else:
+                init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.d_model**-0.5 if std is None else std)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, SinusoidalPositions):
+            module.fill()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return getattr(self, "model", self).encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        getattr(self, "model", self).encoder.embed_tokens = value
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        """As in transformers; refused where source and target have vocabularies of their own."""
+        if not self.config.share_encoder_decoder_embeddings:
+            raise ValueError(
+                "Source and target have embeddings of their own (share_encoder_decoder_embeddings is false), and one "
+                "new size cannot be meant for both: build a new model with the sizes that you want."
+            )
+        embedding = super().resize_token_embeddings(*args, **kwargs)
+        self.config.decoder_vocab_size = self.config.vocab_size
+        return embedding
+
+
+class TransformerStack(TransformerPreTrainedModel):
+    """What encoder and decoder share: embedding, positions, dropout."""
+
+    def _build_positions(self, config: TransformerConfig) -> None:
+        kind = config.position_embedding_type
+        self.embed_positions = None
+        if kind == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.d_model)
+        elif kind == "sinusoidal":
+            size = config.max_position_embeddings, config.d_model
+            self.embed_positions = SinusoidalPositions(*size, config.interleaved_positions)
+        self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
+
+    def _embed(self, x: torch.Tensor, first: int, position_ids: torch.Tensor | None) -> torch.Tensor:
+        """Word vectors [batch, time, d_model], the first of them at position `first` -> the first layer's input."""
+        x = x * self.embed_scale
+        if self.embed_positions is not None:
+            learned = isinstance(self.embed_positions, nn.Embedding)
+            table = self.embed_positions.weight if learned else self.embed_positions.table
+            places = (
+                table[first : first + x.shape[1]]
+                if position_ids is None
+                else F.embedding(position_ids, table)
+            )
+            x = x + places.to(x.dtype)
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def _angles(self, x: torch.Tensor, first: int, position_ids: torch.Tensor | None, heads: int):
+        if self.config.position_embedding_type != "rotary":
+            return None
+        if position_ids is None:
+            position_ids = torch.arange(first, first + x.shape[1], device=x.device).unsqueeze(0)
+        return rotary_angles(position_ids, self.config.d_model // heads, self.config.rope_theta, x.dtype)
+
+    def _check_length(self, side: str, length: int) -> None:
+        if length == 0:
+            raise ValueError(f"The {side} has no time steps: every row needs at least one token.")
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"The {side} has {length} positions, the model only {self.config.max_position_embeddings} "
+                "(max_position_embeddings): truncate it in the tokenizer (truncation=True, max_length=...), split it "
+                "into sentences, or train with more positions."
+            )
+
+    def _attends_by_segment(self, x: torch.Tensor, packed: Packed) -> bool:
+        """Whether segments are attended to one by one, exactly and faster than under a mask."""
+        if self.config._attn_implementation != "sdpa":
+            return False
+        if x.device.type == "cpu":
+            return not torch.compiler.is_compiling()  # the number of calls depends on the data
+        half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
+        drops = self.training and self.config.attention_dropout > 0
+        return x.is_cuda and half and not drops and packed.has_borders
+
+    def _packed_context(
+        self, x: torch.Tensor, borders: Segments | None, mask, angles=None
+    ) -> AttentionContext:
+        """Attention within segments: by their borders where there are any, else under what `mask()` returns."""
+        if borders is None:
+            return AttentionContext(mask(), None, angles)
+        if "flash" not in self.config._attn_implementation:
+            return AttentionContext(None, borders, angles)
+        options = {
+            "cu_seq_lens_q": borders.queries,
+            "cu_seq_lens_k": borders.keys,
+            "max_length_q": borders.longest_query,
+            "max_length_k": borders.longest_key,
+        }
+        return AttentionContext(None, None, angles, options)
+
+    def _uses_borders(self, x: torch.Tensor, packed: Packed) -> bool:
+        return "flash" in self.config._attn_implementation or self._attends_by_segment(x, packed)
+
+
+def positions_from(attention_mask: torch.Tensor | None, time: int) -> torch.Tensor | None:
+    """Positions of the last `time` columns [batch, time], counted from each row's first token, wherever that is."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return None
+    return (attention_mask != 0).cumsum(1).sub(1).clamp(min=0)[:, -time:]
+
+
+class TransformerEncoder(TransformerStack):
+    """Embeds and encodes the source."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self._build_positions(config)
+        self.layers = nn.ModuleList(TransformerEncoderLayer(config, i) for i in range(config.encoder_layers))
+        self.final_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if config.pre_norm else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        packed: Packed | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """Encodes the source; see `TransformerModel.forward` for the arguments."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        batch, time = x.shape[:2]
+        self._check_length("source", time if packed is None else 1)
+        if attention_mask is not None and attention_mask.ndim == 2 and attention_mask.shape != (batch, time):
+            raise ValueError(
+                f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
+            )
+        if packed is None:
+            packed = find_packed(attention_mask, position_ids, None, None, None, batch, time)
+        if packed is not None:
+            position_ids = packed.position_ids
+        elif position_ids is None:
+            position_ids = positions_from(attention_mask, time)
+        x = self._embed(x, 0, position_ids)
+        angles = self._angles(x, 0, position_ids, self.config.encoder_attention_heads)
+        if packed is None:
+            mask = create_bidirectional_mask(
+                config=self.config, inputs_embeds=x, attention_mask=attention_mask
+            )
+            context = AttentionContext(mask, None, angles)
+        else:
+            borders = packed.segments if self._uses_borders(x, packed) else None
+            context = self._packed_context(
+                x, borders, lambda: within_segments(self.config, x, packed), angles
+            )
+        states, attentions = [x], []
+        for layer in self.layers:
+            x, weights = layer(x, context)
+            states.append(x)
+            attentions.append(weights)
+        if self.final_norm is not None:
+            x = states[-1] = self.final_norm(x)
+        wants_states, wants_weights = wanted(self.config, output_hidden_states, output_attentions)
+        return BaseModelOutput(
+            last_hidden_state=x,
+            hidden_states=tuple(states) if wants_states else None,
+            attentions=tuple(attentions) if wants_weights else None,
+        )
+
+
+def wanted(
+    config: TransformerConfig, hidden_states: bool | None, attentions: bool | None
+) -> tuple[bool, bool]:
+    """Whether to return hidden states and attention weights."""
+    hidden_states = config.output_hidden_states if hidden_states is None else hidden_states
+    attentions = config.output_attentions if attentions is None else attentions
+    if attentions and config._attn_implementation != "eager":
+        raise ValueError(
+            f"attn_implementation {config._attn_implementation!r} keeps no attention weights: load the model with "
+            'attn_implementation="eager" for output_attentions.'
+        )
+    return hidden_states, attentions
+
+
+def within_segments(config, x: torch.Tensor, packed: Packed, source: Packed | None = None, states=None):
+    """The mask under which a position sees the segment of its own number: in its row, or in the source's.
+
+    Args:
+        x: [batch, time, d_model], for its sizes; states: the source's [batch, source time, d_model],
+            for cross-attention.
+        packed: of the queries; source: of the keys, where those are others.
+    """
+    queries = packed.numbers  # [batch, time]
+    keys = queries if source is None else source.numbers
+
+    def same_segment(b, head, q, k):
+        return queries[b, q] == keys[b, k]
+
+    return create_bidirectional_mask(
+        config=config,
+        inputs_embeds=x,
+        attention_mask=None,
+        encoder_hidden_states=states,
+        and_mask_function=same_segment,
+    )
+
+
+class TransformerDecoder(TransformerStack):
+    """Embeds the target and decodes it, reading the encoded source."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        own = not config.share_encoder_decoder_embeddings
+        self.embed_tokens = nn.Embedding(config.decoder_vocab_size, config.d_model) if own else None
+        self._build_positions(config)
+        self.layers = nn.ModuleList(TransformerDecoderLayer(config, i) for i in range(config.decoder_layers))
+        self.final_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if config.pre_norm else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        source: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        cache: EncoderDecoderCache | None = None,
+        packed: Packed | None = None,
+        source_packed: Packed | None = None,
+        options: dict | None = None,
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor | None], list[torch.Tensor | None]]:
+        """x: target word vectors [batch, time, d_model]; the rest as in `TransformerModel.forward`.
+
+        Returns:
+            last hidden state, hidden states, attention weights, cross-attention weights.
+        """
+        time = x.shape[1]
+        seen = 0 if cache is None else cache.get_seq_length()
+        self._check_length("target", seen + time if packed is None else 1)
+        if decoder_attention_mask is not None and decoder_attention_mask.ndim == 2:
+            expected = (x.shape[0], seen + time)
+            if decoder_attention_mask.shape != expected:
+                raise ValueError(
+                    f"decoder_attention_mask must be {list(expected)}, the tokens in the cache included, not "
+                    f"{list(decoder_attention_mask.shape)}."
+                )
+        if packed is not None:
+            position_ids = packed.position_ids
+        elif position_ids is None:
+            position_ids = positions_from(decoder_attention_mask, time)
+        x = self._embed(x, seen, position_ids)
+        angles = self._angles(x, seen, position_ids, self.config.decoder_attention_heads)
+        if packed is None:
+            context = AttentionContext(
+                self._causal_mask(x, decoder_attention_mask, cache, seen), None, angles
+            )
+            cross_context = AttentionContext(self._source_mask(x, source, attention_mask))
+        else:
+            context, cross_context = self._packed_contexts(x, source, packed, source_packed, angles)
+        if options:
+            context, cross_context = (
+                replace(c, options={**(c.options or {}), **options}) for c in (context, cross_context)
+            )
+        states, attentions, cross_attentions = [x], [], []
+        for layer in self.layers:
+            x, weights, cross_weights = layer(x, source, context, cross_context, cache)
+            states.append(x)
+            attentions.append(weights)
+            cross_attentions.append(cross_weights)
+        if self.final_norm is not None:
+            x = states[-1] = self.final_norm(x)
+        return x, states, attentions, cross_attentions
+
+    def _causal_mask(self, x: torch.Tensor, mask, cache, seen: int):
+        if self.config._attn_implementation == "sdpa" and mask is None and (x.shape[1] == 1 or not seen):
+            return (
+                None  # one token sees all before it; a target from its start is causal by the kernel's flag
+            )
+        return create_causal_mask(
+            config=self.config,
+            inputs_embeds=x,
+            attention_mask=mask,
+            past_key_values=None if cache is None else cache.self_attention_cache,
+        )
+
+    def _source_mask(self, x: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None):
+        if mask is None:
+            return None
+        if self.config._attn_implementation == "sdpa" and mask.ndim == 2:
+            return (mask != 0)[:, None, None, :]  # at each step of decoding: nothing but a view
+        return create_bidirectional_mask(
+            config=self.config, inputs_embeds=x, attention_mask=mask, encoder_hidden_states=source
+        )
+
+    def _packed_contexts(self, x, source, packed: Packed, source_packed: Packed, angles):
+        config = self.config
+        targets = sources = cross = None
+        if self._uses_borders(x, packed):
+            targets, sources = packed.segments, source_packed.segments
+            if len(targets.queries) != len(sources.queries):
+                raise ValueError(
+                    f"The sources have {len(sources.queries) - 1} packed segments, the targets "
+                    f"{len(targets.queries) - 1}: segment k of the one belongs to segment k of the other."
+                )
+            longest = targets.longest_query, sources.longest_key
+            cross = Segments(targets.queries, sources.keys, *longest)
+
+        def causal_mask():
+            numbers = packed.numbers
+
+            def same_segment(b, head, q, k):
+                return numbers[b, q] == numbers[b, k]
+
+            return create_causal_mask(
+                config=config,
+                inputs_embeds=x,
+                attention_mask=None,
+                past_key_values=None,
+                and_mask_function=same_segment,
+            )
+
+        def cross_mask():
+            return within_segments(config, x, packed, source_packed, source)
+
+        return self._packed_context(x, targets, causal_mask, angles), self._packed_context(
+            x, cross, cross_mask
+        )
+
+
+class TransformerModel(TransformerPreTrainedModel):
+    """Encoder and decoder, without an output layer."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        self.encoder = TransformerEncoder(config)
+        self.decoder = TransformerDecoder(config)
+        self.post_init()
+
+    @property
+    def target_embedding(self) -> nn.Embedding:
+        """The embedding of target tokens; the source's, where they share it."""
+        return self.encoder.embed_tokens if self.decoder.embed_tokens is None else self.decoder.embed_tokens
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        cu_seq_lens: torch.Tensor | None = None,
+        decoder_cu_seq_lens: torch.Tensor | None = None,
+        max_length: int | None = None,
+        decoder_max_length: int | None = None,
+        **kwargs,
+    ) -> Seq2SeqModelOutput:
+        """Encodes the source and decodes the target.
+
+        Args:
+            input_ids: [batch, source time], or inputs_embeds [batch, source time, d_model] (not yet scaled).
+            attention_mask: [batch, source time], 0 at padding, on whichever side.
+            decoder_input_ids: [batch, time], beginning with decoder_start_token_id, or decoder_inputs_embeds.
+            decoder_attention_mask: [batch, tokens in the cache + time], 0 at padding. Not needed for padding on the
+                right, whose outputs nobody reads.
+            position_ids, decoder_position_ids: positions in the source and in the target; without them they are counted
+                from each row's first token. Without masks, and without a cache, a position that does not go on from
+                its left neighbour begins a new packed segment; segments see neither each other nor each other's source.
+            encoder_outputs: an encoded source, in place of input_ids.
+            past_key_values: an `EncoderDecoderCache` of earlier steps.
+            use_cache: return a cache; by default where the model is not in training.
+            output_hidden_states, output_attentions: also return them (attention weights: eager attention only).
+            cu_seq_lens, decoder_cu_seq_lens: borders int32 [n + 1] of packed segments in the rows laid one after the
+                other, of sources and of targets; equally many, segment k of the one belongs to segment k of the other,
+                and none crosses a row. max_length, decoder_max_length: lengths of the longest.
+
+        Returns:
+            last_hidden_state [batch, time, d_model]; past_key_values; encoder_last_hidden_state; hidden states and
+            attention weights of both sides where asked.
+        """
+        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
+            raise ValueError(
+                "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
+                "head, labels alone will do)."
+            )
+        wants_states, wants_weights = wanted(self.config, output_hidden_states, output_attentions)
+        target = (
+            self.target_embedding(decoder_input_ids)
+            if decoder_inputs_embeds is None
+            else decoder_inputs_embeds
+        )
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        packs = (position_ids, decoder_position_ids, cu_seq_lens, decoder_cu_seq_lens)
+        source_packed = packed = None
+        if encoder_outputs is None and past_key_values is None and any(t is not None for t in packs):
+            source_packed, packed = self._packed(
+                input_ids if inputs_embeds is None else inputs_embeds,
+                target,
+                attention_mask,
+                decoder_attention_mask,
+                (position_ids, cu_seq_lens, max_length),
+                (decoder_position_ids, decoder_cu_seq_lens, decoder_max_length),
+            )
+            use_cache = use_cache and packed is None
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                output_hidden_states=wants_states,
+                output_attentions=wants_weights,
+                packed=source_packed,
+                return_dict=True,
+            )
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        source = encoder_outputs.last_hidden_state
+        if source.shape[0] != target.shape[0]:
+            raise ValueError(f"There are {source.shape[0]} sources, but {target.shape[0]} targets.")
+        if use_cache and past_key_values is None:
+            past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        x, states, attentions, cross_attentions = self.decoder(
+            target,
+            source,
+            attention_mask,
+            decoder_attention_mask,
+            decoder_position_ids,
+            past_key_values,
+            packed,
+            source_packed,
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=x,
+            past_key_values=past_key_values,
+            decoder_hidden_states=tuple(states) if wants_states else None,
+            decoder_attentions=tuple(attentions) if wants_weights else None,
+            cross_attentions=tuple(cross_attentions) if wants_weights else None,
+            encoder_last_hidden_state=source,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+
+    @staticmethod
+    def _packed(source, target, source_mask, target_mask, source_borders, target_borders):
+        """(packed segments of the sources, of the targets), both or neither."""
+        positions, borders, longest = source_borders
+        source_packed = find_packed(source_mask, positions, borders, longest, None, *source.shape[:2])
+        positions, borders, longest = target_borders
+        packed = find_packed(target_mask, positions, borders, longest, None, *target.shape[:2])
+        if (source_packed is None) != (packed is None):
+            given, missing = ("targets", "sources") if source_packed is None else ("sources", "targets")
+            raise ValueError(
+                f"The {given} are packed, the {missing} are not: give position_ids and decoder_position_ids, or "
+                "cu_seq_lens and decoder_cu_seq_lens, and no attention masks."
+            )
+        return source_packed, packed
+
+
+class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
+    """The Transformer with its output layer: translation, and whatever else turns one sequence into another."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        shared = config.share_encoder_decoder_embeddings
+        side = "encoder" if shared else "decoder"
+        self._tied_weights_keys = {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
+        self.model = TransformerModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=config.output_bias)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.lm_head = value
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Labels [batch, time] moved one to the right behind decoder_start_token_id; -100 becomes padding."""
+        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
+        if start is None or pad is None:
+            missing = "decoder_start_token_id" if start is None else "pad_token_id"
+            raise ValueError(f"config.{missing} is None: set it, or pass decoder_input_ids.")
+        shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted == IGNORE_INDEX, pad)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        logits_to_keep: int = 0,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """See `TransformerModel.forward` for the arguments not listed.
+
+        Args:
+            labels: [batch, time], the target and its end token, -100 where it does not count. Without decoder_input_ids
+                these are made of them; for packed rows they must be given.
+            num_items_in_batch: what the summed loss is divided by; by default this batch's labels.
+            logits_to_keep: compute logits only for the last positions; 0 for all.
+
+        Returns:
+            loss; logits [batch, time, vocabulary] (None in training with labels); and what `TransformerModel` returns.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            if decoder_position_ids is not None or kwargs.get("decoder_cu_seq_lens") is not None:
+                raise ValueError(
+                    "Packed rows need decoder_input_ids: labels alone do not say where a target begins."
+                )
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        if labels is not None and use_cache is None:
+            use_cache = False
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "decoder_input_ids": decoder_input_ids,
+            "decoder_attention_mask": decoder_attention_mask,
+            "position_ids": position_ids,
+            "decoder_position_ids": decoder_position_ids,
+            "encoder_outputs": encoder_outputs,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "decoder_inputs_embeds": decoder_inputs_embeds,
+            "use_cache": use_cache,
+            "return_dict": True,
+            **kwargs,
+        }
+        outputs = self.model(**inputs)
+        hidden = outputs.last_hidden_state  # [batch, time, d_model]
+        if labels is not None and labels.shape != hidden.shape[:2]:
+            raise ValueError(
+                f"labels must be {list(hidden.shape[:2])} like the target, not {list(labels.shape)}."
+            )
+        loss = logits = None
+        if labels is not None and self.training:
+            loss = self._training_loss(hidden, labels, inputs) / count_labels(labels, num_items_in_batch)
+        else:
+            logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+            if labels is not None:
+                kept = labels[:, -logits_to_keep:] if logits_to_keep else labels
+                loss = cross_entropy(logits, kept) / count_labels(labels, num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+        )
+
+    def _training_loss(self, hidden: torch.Tensor, labels: torch.Tensor, inputs: dict) -> torch.Tensor:
+        """Summed, label-smoothed loss, with R-Drop where the config asks for it."""
+        config, head = self.config, self.lm_head
+        flat = labels.flatten()
+        if not config.r_drop:
+            return linear_cross_entropy(
+                hidden.flatten(0, 1), head.weight, head.bias, flat, config.label_smoothing
+            )
+        again = self.model(**inputs).last_hidden_state  # other dropout
+        counted = flat != IGNORE_INDEX
+        flat = flat[counted]
+        first, second = (head(x.flatten(0, 1)[counted]) for x in (hidden, again))  # [labels, vocabulary]
+        loss = (cross_entropy(x, flat, config.label_smoothing) for x in (first, second))
+        p, q = (x.float().log_softmax(-1) for x in (first, second))
+        apart = F.kl_div(p, q, reduction="sum", log_target=True) + F.kl_div(
+            q, p, reduction="sum", log_target=True
+        )
+        return sum(loss) / 2 + config.r_drop * apart / 2
+
+
+# What each class is registered and exported as: {config: {Auto class: class}}.
+AUTO_CLASSES = {
+    TransformerConfig: {
+        "AutoModel": TransformerModel,
+        "AutoModelForSeq2SeqLM": TransformerForSeq2SeqLM,
+    }
+}
+
+__all__ = ["TransformerPreTrainedModel", "TransformerModel", "TransformerForSeq2SeqLM"]
