@@ -1,4 +1,4 @@
-"""The states of a recurrent network, kept for two purposes.
+"""What is kept from one call to the next: the states of a recurrent network, and a Transformer's source.
 
 `RecurrentCache` carries the state from one `forward` to the next while *generating*. It is a full
 transformers `Cache`: beam search reorders it, assisted decoding crops it, `num_return_sequences` repeats
@@ -8,13 +8,15 @@ it. The stock `DynamicCache` layers do not fit: they count keys, and their updat
 back-propagation through time, Merity et al. 2017, section 3), keyed by the stream's number. It is a plain
 Python object: a registered buffer would be broadcast from rank 0 to every process by DDP.
 
+`SourceCache` holds the source of an encoder-decoder while generating.
+
 A *state* is a tuple of tensors [layers, batch, hidden]: (h,) for RNN and GRU, (h, c) for LSTM.
 """
 
 from __future__ import annotations
 
 import torch
-from transformers.cache_utils import Cache, LinearAttentionCacheLayerMixin
+from transformers.cache_utils import Cache, DynamicCache, LinearAttentionCacheLayerMixin
 
 State = tuple[torch.Tensor, ...]
 
@@ -250,3 +252,14 @@ def _grown(
         return stored
     padding = stored.new_zeros((*shape[:axis], missing, *shape[axis + 1 :]))
     return torch.cat([stored, padding], dim=axis)
+
+
+class SourceCache(DynamicCache):
+    """Keys and values of the source, in generate() alone.
+
+    Beam search moves hypotheses about, but only among those of one source, which have the same source: reordering would
+    copy every layer's keys and values at every step, for nothing.
+    """
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Nothing to do: `beam_idx` never leads from one source to another."""

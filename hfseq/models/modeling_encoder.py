@@ -47,6 +47,7 @@ from .attention import (
     rotate,
 )
 from .configuration_encoder import EncoderConfig
+from .dropout import dropout
 from .losses import IGNORE_INDEX, classification_loss, count_labels, cross_entropy, linear_cross_entropy
 from .pretrained import HfseqPreTrainedModel
 
@@ -189,7 +190,7 @@ class EncoderLayer(GradientCheckpointingLayer):
         return self.mlp_norm(x + self._drop(self.mlp(x))), weights
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout, self.training)
 
 
 def layer_norm(config: EncoderConfig) -> nn.LayerNorm:
@@ -366,7 +367,7 @@ class EncoderModel(EncoderPreTrainedModel):
             table = self.embed_positions
             x = x + (table.weight[: x.shape[1]] if position_ids is None else table(position_ids))
         x = self.embed_norm(x)
-        return F.dropout(x, self.config.hidden_dropout_prob, self.training)
+        return dropout(x, self.config.hidden_dropout_prob, self.training)
 
     def _context(
         self, x: torch.Tensor, attention_mask, position_ids, packed: Packed | None
@@ -658,7 +659,7 @@ class PooledClassifier(EncoderPreTrainedModel):
                 kwargs = {**kwargs, "output_positions": first_columns(example, mask)}
         outputs = self.model(**inputs, **kwargs)
         pooled = outputs.pooler_output if pooler else mean_over_text(outputs.last_hidden_state, mask)
-        pooled = F.dropout(pooled, classifier_dropout(self.config), self.training)
+        pooled = dropout(pooled, classifier_dropout(self.config), self.training)
         return self.classifier(pooled), outputs
 
 
@@ -811,7 +812,7 @@ class EncoderForTokenClassification(EncoderPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        hidden = F.dropout(outputs.last_hidden_state, classifier_dropout(self.config), self.training)
+        hidden = dropout(outputs.last_hidden_state, classifier_dropout(self.config), self.training)
         logits = self.classifier(hidden)
         loss = None
         if labels is not None:
