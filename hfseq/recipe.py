@@ -27,11 +27,20 @@ class DataSection:
     corpus: str | list[str] | None = None
     """A packaged demo ("kjv", "wiki", "imdb"), a Hub data set id ("org/name", "org/name:configuration"), or several."""
     train_file: str | list[str] | None = None
-    """Local text instead: files, folders or globs of .txt, .jsonl, .csv, .parquet, each also .gz."""
+    """Local text instead: files, folders or globs of .txt, .jsonl, .csv, .parquet, each also .gz. Translation: a .tsv,
+    .csv or .jsonl of pairs, or two parallel files, [train.en, train.de]."""
     validation_file: str | list[str] | None = None
     """Validation text; without it `validation_share` of the documents is set aside."""
     test_file: str | list[str] | None = None
     """Test text; without it `test_share` of the documents is set aside."""
+    source_language: str = "en"
+    """Translation: the language translated from, as the corpus calls it."""
+    target_language: str = "de"
+    """Translation: the language translated into."""
+    source_column: str | None = None
+    """Translation: the column (or JSON key) translated from; without it, the one called like the language."""
+    target_column: str | None = None
+    """Translation: the column translated into, likewise."""
     text_column: str = "text"
     """The column (or JSON key) that holds the text."""
     txt_document: str = "paragraph"
@@ -50,6 +59,18 @@ class DataSection:
     """An algorithm to train (bpe, wordpiece, unigram, word, character), or a tokenizer's directory or Hub id."""
     tokenizer_vocab_size: int = 4096
     """Vocabulary of a trained tokenizer; the model's is this rounded up to a multiple of 64."""
+    vocabulary: str = "joint"
+    """Translation: one trained tokenizer for both languages (joint), or one for each (separate)."""
+    noise: str | None = None
+    """An encoder-decoder learns to repair plain text in place of translating: spans (T5) or infilling (BART)."""
+    noise_rate: float | None = None
+    """Share of the tokens that the noise takes away; by default as published, 0.15 for spans, 0.3 for infilling."""
+    noise_span: float = 3.0
+    """Mean length of what is taken away at once, in tokens."""
+    permute_sentences: bool = False
+    """Infilling: shuffle the sentences as well."""
+    sentinels: int = 100
+    """Pretraining by span corruption: how many tokens <extra_id_0>, ... a trained tokenizer has to stand for spans."""
     lowercase: bool = False
     """Lower-case the text before tokenising (byte-level tokenizers then no longer give the text back exactly)."""
     streams: int = 32
@@ -60,13 +81,22 @@ class DataSection:
     """Vary the segment length as AWD-LSTM does (Merity et al. 2017); the learning rate follows the length."""
     evaluation_streams: int = 8
     """Streams that the validation text is cut into; few, because each begins without context."""
-    packing: str = "blocks"
-    """Masked-LM rows: blocks (text cut anywhere), documents or sentences (whole ones, several per row), or pairs of
-    texts for next-sentence (nsp) or sentence-order prediction (sop)."""
+    max_source_length: int | None = None
+    """Translation: training pairs with more source tokens (the end token counts) are dropped, and how many is said."""
+    max_target_length: int | None = None
+    """Translation: likewise for targets."""
+    max_length_ratio: float | None = None
+    """Translation: training pairs are dropped where one text has more than so many times the other's tokens."""
+    packing: str | None = None
+    """Masked-LM rows: blocks (the default; text cut anywhere), documents or sentences (whole ones, several per row), or
+    pairs of texts for next-sentence (nsp) or sentence-order prediction (sop). Translation: batches (the default; pairs
+    of similar length) or packed (several pairs per row of row_length)."""
     row_length: int | list[list[float]] = 128
-    """Tokens per masked-LM row; or a curriculum, [[0.9, 128], [0.1, 512]]: 128 for 90% of the run, then 512."""
+    """Tokens per masked-LM row; or a curriculum, [[0.9, 128], [0.1, 512]]: 128 for 90% of the run, then 512. With
+    noise: the longest piece of text; for packed pairs: positions of a row."""
     tokens_per_update: int = 8192
-    """Masked-LM positions per optimiser step over all processes: a multiple of the row length."""
+    """Masked-LM positions per optimiser step over all processes: a multiple of the row length. Translation: at most so
+    many positions, pairs x the longest source or target."""
     long_documents: str = "split"
     """Documents (or sentences) longer than a packed row: split (go on in further rows) or error."""
     mask_strategy: str = "token"
@@ -89,8 +119,16 @@ class TrainingSection:
     """adamw, muon (matrices by Muon, the rest by AdamW) or ntasgd (SGD, averaged once validation stalls)."""
     optimizer_arguments: dict[str, Any] = field(default_factory=dict)
     """More arguments of that optimizer, e.g. {nonmono: 5}."""
+    initialize_from: str | None = None
+    """A checkpoint directory (or Hub id) whose weights the run starts from; data.tokenizer must name it too."""
+    average_checkpoints: int = 0
+    """After training, average the weights of the last N checkpoints; kept if validation is better for it. 0: no."""
+    translated_sentences: int = 500
+    """Translation: validation sentences translated, greedily, at each evaluation for BLEU and chrF; 0: none."""
+    num_beams: int = 5
+    """Translation: beams of the final scores, and of the saved generation config."""
     prompt: str | None = None
-    """After training, continue this text and print the result."""
+    """After training, continue (or translate) this text and print the result."""
     trials: list[dict[str, Any]] = field(default_factory=list)
     """What was tried before these values were chosen, e.g. {learning_rate: 0.001, validation: 2.3}; for the card."""
 

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py lstm                     # training, memory, streams, decoding (minutes)
     python scripts/benchmark.py encoder                  # masked-LM training and its memory
+    python scripts/benchmark.py transformer              # translation: training and generate()
     python scripts/benchmark.py import                   # what `import hfseq` costs
     python scripts/benchmark.py data                     # tokenising and batching
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
@@ -22,12 +23,13 @@ from pathlib import Path
 
 import torch
 
-from hfseq.benchmarks import encoder, recurrent, startup, text
+from hfseq.benchmarks import encoder, recurrent, startup, text, transformer
 from hfseq.benchmarks.measuring import Report, Settings
 
 BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "lstm": recurrent.lstm,
     "encoder": encoder.encoder,
+    "transformer": transformer.transformer,
     "import": startup.import_cost,
     "data": text.data_lines,
 }

@@ -4,11 +4,14 @@
     python scripts/compare.py outputs/lstm-kjv --models outputs/gru-kjv outputs/rnn-kjv
     python scripts/compare.py outputs/encoder-wiki-imdb --finetuned outputs/sst2 outputs/sst2-scratch outputs/sst2-bow
     python scripts/compare.py --arrays ~/.cache/hfseq/FINGERPRINT --orders 3 4 5 6 --output kneser-ney.json
+    python scripts/compare.py --translations theirs.de ours.de --references test.de
 
 N-gram models of each order are counted on train; the order is chosen on validation. For a model directory (what
 scripts/pretrain.py wrote) the result goes into its training_summary.json and its model card; for a directory of
 token arrays it is only printed, and written to --output. --models adds other models of the same text to the card.
 An encoder gives no probability of a text; its card takes what scripts/finetune.py measured (--finetuned).
+Translations of the same sentences, one per line (scripts/evaluate.py --output_text), are compared by a paired bootstrap
+of BLEU: is the difference from the first file larger than the choice of sentences explains?
 Needs the metrics extra: pip install 'hfseq[metrics]'.
 """
 
@@ -25,6 +28,9 @@ from hfseq import data, metrics
 def main() -> None:
     arguments = parse_command_line()
     try:
+        if arguments.translations:
+            compare_translations(arguments.translations, arguments.references, arguments.output)
+            return
         if arguments.finetuned:
             add_finetuned(arguments.model, arguments.finetuned)
             return
@@ -63,11 +69,33 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument(
         "--finetuned", type=Path, nargs="+", default=[], help="what scripts/finetune.py wrote, for the card"
     )
+    parser.add_argument(
+        "--translations", type=Path, nargs="+", default=[], help="files of translations, the baseline first"
+    )
+    parser.add_argument("--references", type=Path, help="what --translations are held against")
     parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
     arguments = parser.parse_args()
+    if arguments.translations:
+        if arguments.references is None or arguments.model or arguments.arrays:
+            parser.error("--translations needs --references FILE, and neither a model nor --arrays")
+        return arguments
     if (arguments.model is None) == (arguments.arrays is None):
         parser.error("give a model directory or --arrays DIRECTORY, one of the two")
     return arguments
+
+
+def compare_translations(files: list[Path], references: Path, output: Path | None) -> None:
+    """BLEU of each file with its 95% interval, and how likely so large a difference from the first is by chance."""
+    lines = {str(path): path.read_text(encoding="utf-8").splitlines() for path in [*files, references]}
+    systems = {str(path): lines[str(path)] for path in files}
+    compared = metrics.paired_bootstrap(systems, lines[str(references)])
+    width = max(len(name) for name in compared) + 2
+    print(f"{'':{width}}{'BLEU':>8}{'+-':>8}{'p':>8}")
+    for name, score in compared.items():
+        p = f"{score['p_value']:.3f}" if "p_value" in score else "-"
+        print(f"{name:{width}}{score['bleu']:8.2f}{score['margin']:8.2f}{p:>8}")
+    if output:
+        output.write_text(json.dumps(compared, indent=2) + "\n", encoding="utf-8")
 
 
 def read_language_model(directory: Path) -> dict:
@@ -76,7 +104,7 @@ def read_language_model(directory: Path) -> dict:
     if facts.get("task", "text-generation") != "text-generation":
         raise ValueError(
             f"{directory} is for {facts['task']}: only a model that predicts the next token compares with Kneser-Ney. "
-            "Name fine-tuned models with --finetuned."
+            "Name fine-tuned models with --finetuned, files of translations with --translations."
         )
     return facts
 

@@ -1,9 +1,11 @@
 """Brings published weights into a checkpoint directory, or writes a checkpoint in another library's format.
 
     python scripts/convert.py import textgenrnn path/to/textgenrnn checkpoint/
-    python scripts/convert.py export FORMAT checkpoint/ other/
+    python scripts/convert.py import marian path/to/opus-mt-en-de checkpoint/
+    python scripts/convert.py export marian checkpoint/ other/
 
-An imported checkpoint loads with `AutoModel.from_pretrained("checkpoint/")` after `import hfseq`, with its tokenizer.
+An imported checkpoint loads with `AutoModel.from_pretrained("checkpoint/")` after `import hfseq`, with its tokenizer;
+an exported one in the library whose format it is, without hfseq.
 """
 
 from __future__ import annotations

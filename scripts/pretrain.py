@@ -1,7 +1,8 @@
-"""Pretrains a language model: corpus -> tokenizer -> token arrays -> stock Trainer -> checkpoint and card.
+"""Trains a model from scratch: corpus -> tokenizer -> token arrays -> stock Trainer -> checkpoint and card.
 
     python scripts/pretrain.py scripts/recipes/lstm-kjv.yaml
     python scripts/pretrain.py scripts/recipes/encoder-kjv.yaml
+    python scripts/pretrain.py scripts/recipes/transformer-multi30k-en-de.yaml
     python scripts/pretrain.py scripts/recipes/lstm-kjv.yaml --hidden_size 256 --output_dir outputs/small
     python scripts/pretrain.py scripts/recipes/lstm-kjv.yaml --train_file my.txt --corpus null --output_dir outputs/mine
     torchrun --nproc_per_node 2 scripts/pretrain.py RECIPE.yaml --use_cpu true --ddp_backend gloo
@@ -9,62 +10,50 @@
 Everything is in the recipe (hfseq/recipe.py documents its fields); `--field value` changes one. What happens to an
 output directory that already holds a run is asked, or said with `--resume` or `--overwrite`.
 
-A recurrent model learns to predict the next token on contiguous streams (`stream_run`), an encoder to fill in masked
-tokens (`masked_run`); the rest is the same for both.
+A recurrent model learns to predict the next token, an encoder to fill in masked tokens, an encoder-decoder to
+translate, or to repair text (data.noise). What differs between them is in hfseq/training/runs.py; this script is what
+they share.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import yaml
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForPreTraining,
-    AutoTokenizer,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    pipeline,
-    set_seed,
-)
+from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import hfseq
 from hfseq import data, training
 from hfseq.cards import TASKS, write_model_card
 from hfseq.recipe import Recipe, load_recipe, model_config
+from hfseq.training.runs import (
+    PairData,
+    Run,
+    TrainingData,
+    denoising_run,
+    masked_run,
+    pair_run,
+    stream_run,
+)
 
-
-@dataclass
-class Run:
-    """What differs between the kinds of pretraining."""
-
-    task: str
-    """As the card names it: a key of hfseq.cards.TASKS."""
-    auto_class: type
-    plan: object
-    """The batch plan of the whole run; `validation_plan`: of an evaluation."""
-    validation_plan: object
-    collator: Callable
-    sizes: dict[str, object]
-    """TrainingArguments that follow from the plan."""
-    tokens_at: Callable[[int], int]
-    """Tokens of an update, for the progress bar."""
-    score: Callable
-    """(model, token array) -> a score with `as_dict`."""
-    callbacks: list[TrainerCallback] = field(default_factory=list)
-    streams: int | None = None
-    """Text streams whose state is carried and saved."""
+# What an evaluation's entry in the log keeps for summary and card.
+KEPT_METRICS = ("step", "epoch", "eval_loss", "eval_bleu", "eval_bleu_lowercase", "eval_chrf")
+RUNS = {
+    "text-generation": stream_run,
+    "fill-mask": masked_run,
+    "translation": pair_run,
+    "text2text-generation": denoising_run,
+}
 
 
 def main() -> None:
@@ -75,19 +64,18 @@ def main() -> None:
     resume_from = prepare_output(output, recipe, choice, is_main)
 
     # Corpus, tokenizer, token arrays: written once, by the process that comes first, read by all.
-    masked = recipe.model_type == "hfseq_encoder"
-    tokenizer, arrays = prepare_data(recipe, masked)
-    config = make_config(recipe, tokenizer, arrays)
+    prepared = prepare_data(recipe)
+    tokenizer = prepared.tokenizer
+    config = make_config(recipe, prepared)
     try:
-        run = (masked_run if masked else stream_run)(recipe, config, tokenizer, arrays, world_size)
-    except ValueError as error:
+        run = RUNS[prepared.task](recipe, config, prepared, world_size)
+    except (ValueError, ImportError) as error:
         sys.exit(f"{recipe.path}: {error}")
     arguments = make_arguments(recipe, run)
+    check_averaging(recipe, run, arguments)
     optimizer = make_optimizer(recipe, arguments)
     set_seed(arguments.seed)
-    model = run.auto_class.from_config(config)
-    if model.can_generate():
-        model.generation_config.suppress_tokens = data.surplus_ids(tokenizer, config.vocab_size) or None
+    model = make_model(recipe, run, config, tokenizer)
 
     progress = training.ReadableProgress(run.tokens_at)
     callbacks = [training.TrueEpoch(run.plan), training.StopOnNonFiniteLoss(), *run.callbacks]
@@ -109,8 +97,7 @@ def main() -> None:
         parameters = sum(p.numel() for p in model.parameters())
         print(
             f"{type(model).__name__}, {parameters / 1e6:.2f}M parameters, vocabulary {len(tokenizer)}; "
-            f"{(len(arrays['train']) - 1) / 1e6:.2f}M training tokens an epoch, {run.plan.epochs:g} epochs, "
-            f"{run.plan.n_updates} updates; output in {output}"
+            f"{run.amount} an epoch, {run.plan.epochs:g} epochs, {run.plan.n_updates} updates; output in {output}"
         )
 
     start = time.perf_counter()
@@ -119,8 +106,11 @@ def main() -> None:
     trainer.save_model(str(output))  # the tokenizer goes with it
 
     if is_main:
-        facts = finish(recipe, run, trainer, tokenizer, arrays, output, seconds, progress)
-        show(facts, recipe, output)
+        if isinstance(prepared, PairData):
+            data.save_pair_tokenizers(output, tokenizer, prepared.target_tokenizer)
+        averaging = choose_weights(recipe, run, trainer, output)
+        facts = finish(recipe, run, trainer, tokenizer, averaging, output, seconds, progress)
+        show(facts, output)
 
 
 def parse_command_line() -> tuple[Recipe, str | None]:
@@ -202,9 +192,22 @@ def remove_run(output: Path) -> None:
         (output / name).unlink(missing_ok=True)
 
 
-def prepare_data(recipe: Recipe, masked: bool) -> tuple[object, dict[str, data.TokenArray]]:
+def prepare_data(recipe: Recipe) -> TrainingData:
+    """Tokenizer and token arrays for the recipe's kind of model."""
     section = recipe.data
     try:
+        if CONFIG_MAPPING[recipe.model_type].is_encoder_decoder:
+            if section.noise is None:
+                return prepare_pairs(recipe)
+            task, options = "text2text-generation", {"translation": True}
+            if section.noise == "infilling":
+                options["mask"] = True
+            else:
+                options["sentinels"] = section.sentinels
+        elif recipe.model_type == "hfseq_encoder":
+            task, options = "fill-mask", {"masked": True}
+        else:
+            task, options = "text-generation", {}
         corpus = data.load_corpus(
             section.corpus,
             train_file=section.train_file,
@@ -224,19 +227,63 @@ def prepare_data(recipe: Recipe, masked: bool) -> tuple[object, dict[str, data.T
                 section.tokenizer,
                 section.tokenizer_vocab_size,
                 lowercase=section.lowercase,
-                masked=masked,
                 cache_dir=section.cache_dir,
+                **options,
             )
         else:
             tokenizer = load_tokenizer(section.tokenizer)
-        return tokenizer, data.build_token_arrays(corpus, tokenizer, section.cache_dir)
+        return TrainingData(task, tokenizer, data.build_token_arrays(corpus, tokenizer, section.cache_dir))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{recipe.path}: {error}")
 
 
-def load_tokenizer(name: str):
+def prepare_pairs(recipe: Recipe) -> PairData:
+    """Tokenizers, pair arrays and the held-out texts of a translation recipe."""
+    section = recipe.data
+    corpus = data.load_pairs(
+        section.corpus,
+        source_language=section.source_language,
+        target_language=section.target_language,
+        train_file=section.train_file,
+        validation_file=section.validation_file,
+        test_file=section.test_file,
+        source_column=section.source_column,
+        target_column=section.target_column,
+        validation_share=section.validation_share,
+        test_share=section.test_share,
+        split_seed=section.split_seed,
+        deduplicate=section.deduplicate,
+        streaming=section.streaming,
+    )
+    if section.tokenizer in data.ALGORITHMS:
+        tokenizers = data.cached_pair_tokenizers(
+            corpus,
+            section.tokenizer,
+            section.tokenizer_vocab_size,
+            vocabulary=section.vocabulary,
+            lowercase=section.lowercase,
+            cache_dir=section.cache_dir,
+        )
+    else:
+        tokenizers = load_tokenizer(section.tokenizer, data.load_pair_tokenizers)
+    limits = (section.max_source_length, section.max_target_length, section.max_length_ratio)
+    filters = data.PairFilter(*limits) if any(limit is not None for limit in limits) else None
+    arrays = data.build_pair_arrays(corpus, *tokenizers, cache_dir=section.cache_dir, filters=filters)
+    if filters:
+        print(arrays["train"].report)
+    return PairData(
+        task="translation",
+        tokenizer=tokenizers[0],
+        target_tokenizer=tokenizers[1],
+        arrays=arrays,
+        texts={side: texts for side, texts in corpus.texts.items() if side != "train"},
+        languages=(section.source_language, section.target_language),
+    )
+
+
+def load_tokenizer(name: str, load: Callable = AutoTokenizer.from_pretrained):
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return load(name)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"data.tokenizer {name!r} is none of the algorithms {', '.join(data.ALGORITHMS)}, and no tokenizer "
@@ -244,131 +291,26 @@ def load_tokenizer(name: str):
         ) from error
 
 
-def make_config(recipe: Recipe, tokenizer, arrays: dict[str, data.TokenArray]):
+def make_config(recipe: Recipe, prepared: TrainingData):
     """The model's config, its vocabulary fitted to the tokenizer and checked against both."""
     try:
-        config = model_config(recipe, **data.tokenizer_config_fields(tokenizer))
-        data.check_vocabulary(tokenizer, config)
-        for array in arrays.values():
-            data.check_ids(array.tokens, config.vocab_size)
+        config = model_config(recipe, **prepared.config_fields())
+        prepared.check(config)
     except ValueError as error:
         sys.exit(str(error))
     return config
 
 
-def stream_run(recipe: Recipe, config, tokenizer, arrays, world_size: int) -> Run:
-    """Next tokens on contiguous streams, the state carried from segment to segment."""
-    section, given = recipe.data, recipe.training_arguments
-    accumulation = given.get("gradient_accumulation_steps", 1)
-    rows = given.get("per_device_train_batch_size")
-    if rows is None:
-        rows = section.streams // (accumulation * world_size)
-    else:
-        accumulation = max(1, section.streams // (rows * world_size))
-    if rows * accumulation * world_size != section.streams:
-        raise ValueError(
-            f"data.streams = {section.streams} must be rows x accumulation x processes, but {rows} x "
-            f"{accumulation} x {world_size} = {rows * accumulation * world_size}. Change streams, "
-            "per_device_train_batch_size, gradient_accumulation_steps or the number of processes."
-        )
-    evaluation_rows = max(1, section.evaluation_streams // world_size)
-    plan = data.StreamPlan(
-        arrays["train"].tokens,
-        streams=section.streams,
-        segment_length=section.segment_length,
-        epochs=int(given.get("num_train_epochs", 3)),
-        random_lengths=section.random_lengths,
-        seed=given.get("data_seed") or given.get("seed", 42),
-    )
-    validation_plan = data.StreamPlan(
-        arrays["validation"].tokens,
-        streams=evaluation_rows * world_size,
-        segment_length=section.segment_length,
-    )
-    return Run(
-        task="text-generation",
-        auto_class=AutoModelForCausalLM,
-        plan=plan,
-        validation_plan=validation_plan,
-        collator=data.StreamCollator(),
-        sizes={
-            "per_device_train_batch_size": rows,
-            "gradient_accumulation_steps": accumulation,
-            "per_device_eval_batch_size": evaluation_rows,
-        },
-        tokens_at=lambda update: plan.segment_length_at(update) * section.streams,
-        score=lambda model, array: training.score_language_model(
-            model, array, streams=section.evaluation_streams
-        ),
-        callbacks=[training.ScaleRateWithLength(plan)] if section.random_lengths else [],
-        streams=section.streams,
-    )
-
-
-def masked_run(recipe: Recipe, config, tokenizer, arrays, world_size: int) -> Run:
-    """Masked tokens (and, with pairs of texts, BERT's or ALBERT's second task)."""
-    section, given = recipe.data, recipe.training_arguments
-    accumulation = given.get("gradient_accumulation_steps", 1)
-    vocabulary = data.MaskingVocabulary.from_tokenizer(tokenizer)
-    plan = data.MaskedPlan(
-        arrays["train"],
-        vocabulary,
-        row_length=section.row_length,
-        tokens_per_update=section.tokens_per_update,
-        epochs=given.get("num_train_epochs", 3),
-        micro_batches=accumulation * world_size,
-        packing=section.packing,
-        long_documents=section.long_documents,
-        masking=data.Masking(
-            rate=section.mask_rate,
-            strategy=section.mask_strategy,
-            replacement=section.mask_replacement,
-            rate_end=section.mask_rate_end,
-        ),
-        seed=given.get("data_seed") or given.get("seed", 42),
-    )
-    if plan.longest_row > config.max_position_embeddings:
-        raise ValueError(
-            f"data.row_length {plan.longest_row} is longer than model.max_position_embeddings "
-            f"{config.max_position_embeddings}: raise that, or shorten the rows."
-        )
-    pairs = section.packing in ("nsp", "sop")
-    if pairs and config.type_vocab_size < 2:
-        raise ValueError(
-            f"data.packing {section.packing} has rows of two texts, but model.type_vocab_size is "
-            f"{config.type_vocab_size}: set it to 2."
-        )
-    prompt = recipe.training.prompt
-    if prompt and tokenizer.mask_token not in prompt:
-        raise ValueError(f"training.prompt {prompt!r} has no {tokenizer.mask_token} to fill in.")
-    tokenizer.model_max_length = config.max_position_embeddings
-
-    def evaluation_plan(array: data.TokenArray) -> data.MaskedPlan:
-        return data.MaskedPlan.evaluation(
-            array,
-            vocabulary,
-            row_length=section.row_length,
-            tokens_per_batch=max(4096, plan.longest_row),
-            processes=world_size,
-            packing=section.packing,
-            long_documents=section.long_documents,
-        )
-
-    return Run(
-        task="fill-mask",
-        auto_class=AutoModelForPreTraining if pairs else AutoModelForMaskedLM,
-        plan=plan,
-        validation_plan=evaluation_plan(arrays["validation"]),
-        collator=data.WholeBatchCollator(),
-        # An item of the plan is a whole micro-batch.
-        sizes={
-            "per_device_train_batch_size": 1,
-            "gradient_accumulation_steps": accumulation,
-            "per_device_eval_batch_size": 1,
-        },
-        tokens_at=plan.tokens_at,
-        score=lambda model, array: training.score_masked_language_model(model, evaluation_plan(array)),
-    )
+def make_model(recipe: Recipe, run: Run, config, tokenizer):
+    model = run.auto_class.from_config(config)
+    if recipe.training.initialize_from:
+        try:
+            model = training.initialize_from(model, tokenizer, recipe.training.initialize_from)
+        except ValueError as error:
+            sys.exit(f"{recipe.path}: {error}")
+    if model.can_generate():
+        model.generation_config.update(**run.generation)
+    return model
 
 
 def make_arguments(recipe: Recipe, run: Run) -> TrainingArguments:
@@ -379,7 +321,7 @@ def make_arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         "eval_strategy": "steps",
         "save_strategy": "steps",
         "save_steps": given.get("eval_steps", 0.2),
-        "save_total_limit": 2,
+        "save_total_limit": max(2, recipe.training.average_checkpoints),
         "report_to": "none",
         "ddp_find_unused_parameters": False,
         "use_cpu": not torch.cuda.is_available(),
@@ -404,6 +346,28 @@ def make_arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         sys.exit(f"{recipe.path}: section training: {error}")
 
 
+def check_averaging(recipe: Recipe, run: Run, arguments: TrainingArguments) -> None:
+    """Says before training, not after it, that there will not be enough checkpoints to average."""
+    count = recipe.training.average_checkpoints
+    if not count:
+        return
+    updates = arguments.max_steps if arguments.max_steps > 0 else run.plan.n_updates
+    every = arguments.save_steps if arguments.save_steps >= 1 else math.ceil(arguments.save_steps * updates)
+    problem = None
+    if count < 2:
+        problem = "a mean needs at least 2 (0: none)"
+    elif arguments.load_best_model_at_end:
+        problem = "load_best_model_at_end already chooses the weights: use one of the two"
+    elif arguments.save_strategy != "steps":
+        problem = f"save_strategy must be steps, not {arguments.save_strategy.value}"
+    elif arguments.save_total_limit and arguments.save_total_limit < count:
+        problem = f"save_total_limit keeps only {arguments.save_total_limit}"
+    elif math.ceil(updates / every) < count:
+        problem = f"{updates} updates are saved only {math.ceil(updates / every)} times: lower save_steps"
+    if problem:
+        sys.exit(f"{recipe.path}: training.average_checkpoints = {count}, but {problem}.")
+
+
 def make_optimizer(recipe: Recipe, arguments: TrainingArguments):
     try:
         return training.optimizer_factory(
@@ -413,14 +377,37 @@ def make_optimizer(recipe: Recipe, arguments: TrainingArguments):
         sys.exit(f"{recipe.path}: section training: {error}")
 
 
-def finish(recipe, run, trainer, tokenizer, arrays, output: Path, seconds: float, progress) -> dict:
+def choose_weights(recipe: Recipe, run: Run, trainer: Trainer, output: Path) -> dict | None:
+    """Averages the last checkpoints, if the recipe says so; leaves and saves the better weights on validation."""
+    count = recipe.training.average_checkpoints
+    if not count:
+        return None
+    model = trainer.model
+    checkpoints = training.last_checkpoints(output, count)
+    last = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scores = {"last": run.score(model, "validation").as_dict()}
+    training.load_weights(model, training.average_weights(checkpoints))
+    scores["average"] = run.score(model, "validation").as_dict()
+    gain = scores["average"][run.main_score] - scores["last"][run.main_score]
+    kept = "average" if (gain > 0 if run.higher_is_better else gain < 0) else "last"
+    if kept == "last":
+        training.load_weights(model, last)
+    else:
+        trainer.save_model(str(output))
+    return {
+        "checkpoints": [int(path.name.rpartition("-")[2]) for path in checkpoints],
+        "score": run.main_score,
+        "validation": scores,
+        "kept": kept,
+    }
+
+
+def finish(recipe, run, trainer, tokenizer, averaging, output: Path, seconds: float, progress) -> dict:
     """Measures the model on validation and test text; writes the summary, the loss curve and the card."""
     model = trainer.model
-    scores = {
-        split: run.score(model, arrays[split]).as_dict()
-        for split in ("validation", "test")
-        if split in arrays
-    }
+    # Averaging has measured validation already, with the weights that were kept.
+    measured = {"validation": averaging["validation"][averaging["kept"]]} if averaging else {}
+    scores = {split: measured.get(split) or run.score(model, split).as_dict() for split in run.held_out}
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     facts = {
         "recipe": recipe.name,
@@ -431,27 +418,23 @@ def finish(recipe, run, trainer, tokenizer, arrays, output: Path, seconds: float
         "model_class": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
-        "train_tokens": len(arrays["train"].tokens),
-        "train_bytes": int(arrays["train"].n_bytes),
-        "train_documents": int(arrays["train"].n_documents),
+        **run.data_facts,
         "updates": trainer.state.global_step,
         "epochs": round(float(trainer.state.epoch or 0), 3),
         "training_seconds": round(seconds, 1),
         "tokens_per_second": progress.tokens_per_second and round(progress.tokens_per_second),
         "scores": scores,
-        "evaluations": [
-            {"step": e["step"], "epoch": e.get("epoch"), "eval_loss": e["eval_loss"]} for e in evaluations
-        ],
+        "averaging": averaging,
+        "evaluations": [{key: e[key] for key in KEPT_METRICS if key in e} for e in evaluations],
+        "evaluation_signatures": {
+            key: value for e in evaluations[-1:] for key, value in e.items() if key.endswith("_signature")
+        },
         "learning_rate_trials": recipe.training.trials,
         "machine": training.describe_machine(),
         "recipe_content": recipe.as_dict(),
     }
     if recipe.training.prompt:
-        facts["prompt"] = recipe.training.prompt
-        if run.task == "fill-mask":
-            facts["guesses"] = fill_in(model, tokenizer, recipe.training.prompt)
-        else:
-            facts["continuation"] = continue_text(model, tokenizer, recipe.training.prompt)
+        facts |= {"prompt": recipe.training.prompt, **run.sample(model, recipe.training.prompt)}
     curve = training.plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", recipe.name)
     facts["loss_curve"] = curve and curve.name
     training.write_json(output / "training_summary.json", facts)
@@ -459,49 +442,35 @@ def finish(recipe, run, trainer, tokenizer, arrays, output: Path, seconds: float
     return facts
 
 
-def continue_text(model, tokenizer, prompt: str) -> str:
-    set_seed(0)
-    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-    model.eval()
-    ids = model.generate(**inputs, max_new_tokens=60, do_sample=True, temperature=0.7, top_p=0.9)
-    return tokenizer.decode(ids[0], skip_special_tokens=True)
-
-
-def fill_in(model, tokenizer, prompt: str) -> list[dict[str, object]]:
-    """The five likeliest tokens in place of the prompt's mask ("[MASK]" or whatever the tokenizer's is)."""
-    model.eval()
-    if not hasattr(model, "next_sentence"):
-        fill = pipeline("fill-mask", model=model, tokenizer=tokenizer, device=model.device)
-        return [
-            {"token": guess["token_str"].strip(), "probability": round(guess["score"], 3)}
-            for guess in fill(prompt)
-        ]
-    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-    with torch.inference_mode():
-        logits = model(**inputs).prediction_logits[inputs["input_ids"] == tokenizer.mask_token_id][0]
-    best = logits.softmax(-1).topk(5)
-    return [
-        {"token": tokenizer.decode([i]).strip(), "probability": round(p, 3)}
-        for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    ]
-
-
-def show(facts: dict, recipe: Recipe, output: Path) -> None:
+def show(facts: dict, output: Path) -> None:
     metrics = TASKS[facts["task"]].metrics
-    print(f"\n{'':12}{'loss':>8}" + "".join(f"{name:>30}" for name, _ in metrics.values()))
-    for split, score in facts["scores"].items():
-        cells = "".join(f"{score[key]:>30{shape}}" for key, (_, shape) in metrics.items())
-        print(f"{split:12}{score['loss']:8.3f}{cells}")
+    rows = [("", facts["scores"])]
+    if facts["averaging"]:
+        rows = [
+            (f", {name}", {"validation": s}) for name, s in facts["averaging"]["validation"].items()
+        ] + rows
+    print(f"\n{'':24}{'loss':>8}" + "".join(f"{name:>30}" for name, _ in metrics.values()))
+    for what, scores in rows:
+        for split, score in scores.items():
+            cells = "".join(
+                f"{score[key]:>30{shape}}" if key in score else f"{'-':>30}"
+                for key, (_, shape) in metrics.items()
+            )
+            print(f"{split + what:24}{score['loss']:8.3f}{cells}")
     speed = f", {facts['tokens_per_second']} tokens/s" if facts["tokens_per_second"] else ""
     print(f"trained {facts['epochs']:.2f} epochs in {facts['training_seconds']:.0f} s{speed}")
     if "continuation" in facts:
         print(f"\n{facts['continuation']}\n")
+    for key in ("translation", "repaired"):
+        if key in facts:
+            print(f"\n{facts['prompt']}\n  -> {facts[key]}\n")
     if "guesses" in facts:
         guesses = ", ".join(f"{guess['token']} ({guess['probability']})" for guess in facts["guesses"])
         print(f"\n{facts['prompt']}\n  {guesses}\n")
     print(f"model, tokenizer, training_summary.json, loss_curve.png and model card: {output}")
-    if facts["task"] == "text-generation":
-        print(f"try: python scripts/generate.py {output} --prompt 'And it came to pass'")
+    if facts["task"] in ("text-generation", "translation"):
+        prompt = "And it came to pass" if facts["task"] == "text-generation" else "Two men are walking."
+        print(f"try: python scripts/generate.py {output} --prompt '{facts.get('prompt') or prompt}'")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,12 @@ class Case:
         model_class: the class.
         kind: what goes in and what comes out.
         make_config: a fresh tiny config; keyword arguments override fields.
-        sharpness: standard deviation of the random matrices.
+        sharpness: standard deviation of the random matrices; norm_spread: of the norms' weights about one. Where an
+            output layer is tied to a scaled embedding every token predicts itself, unless norms turn some signs.
         plain: overrides that leave a loss of nothing but cross-entropy.
         sides: where padding may stand: only "right" for absolute positions that the caller cannot give.
-        packs: the ways, of `kinds.PACKED_FORMS`, to say where sequences that share a row begin; none: such rows must be
-            refused.
+        packs: the ways, of `kinds.PACKED_FORMS` or `kinds.PACKED_PAIR_FORMS`, to say where sequences that share a row
+            begin; none: such rows must be refused.
         streams: carries its state along `stream_id` in training.
         bad_inputs: what only this family refuses.
         full: runs only in the full matrix (`make contracts`).
@@ -68,6 +69,7 @@ class Case:
     kind: Kind
     make_config: Callable[..., PreTrainedConfig]
     sharpness: float = 0.7
+    norm_spread: float = 0.3
     plain: dict[str, object] = field(default_factory=dict)
     sides: tuple[str, ...] = ("right", "left")
     packs: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ class Case:
         config = self.config(dropout=dropout, **overrides)
         if self.load is None:
             model = self.model_class(config)
-            sharpen(model, self.sharpness, seed)
+            sharpen(model, self.sharpness, seed, self.norm_spread)
         else:
             model = self.load(config)
         return model.to(precision.dtype).eval()
@@ -196,7 +198,7 @@ def dropout_fields(config: PreTrainedConfig) -> list[str]:
 
 
 @torch.no_grad()
-def sharpen(model: PreTrainedModel, std: float, seed: int) -> None:
+def sharpen(model: PreTrainedModel, std: float, seed: int, norm_spread: float = 0.3) -> None:
     """Random weights that matter: matrices N(0, std), biases N(0, 0.3), norms around one. Ties stay tied."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -204,9 +206,10 @@ def sharpen(model: PreTrainedModel, std: float, seed: int) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue  # sinusoids
-            scale = std if parameter.ndim > 1 else 0.3
+            is_gain = is_norm and name == "weight"
+            scale = norm_spread if is_gain else std if parameter.ndim > 1 else 0.3
             value = torch.randn(parameter.shape, generator=generator) * scale
-            parameter.copy_(value + 1 if is_norm and name == "weight" else value)
+            parameter.copy_(value + 1 if is_gain else value)
     model.tie_weights()
 
 
@@ -523,9 +526,137 @@ def _encoder_cases() -> Iterator[Case]:
             )
 
 
+def _transformer_bad_inputs() -> tuple[BadInput, ...]:
+    def config(**fields):
+        return lambda model, batch: type(model.config)(**fields)
+
+    def source_of(time):
+        ids = torch.full((3, time), 5)
+        return lambda model, batch: model(input_ids=ids, decoder_input_ids=batch["decoder_input_ids"])
+
+    def target_of(time):
+        ids = torch.full((3, time), 5)
+        return lambda model, batch: model(
+            **{**batch, "decoder_input_ids": ids, "decoder_attention_mask": None}
+        )
+
+    def without(*names, **others):
+        def call(model, batch):
+            return model(**{name: value for name, value in batch.items() if name not in names}, **others)
+
+        return call
+
+    def only(**arguments):
+        return lambda model, batch: model(**arguments)
+
+    ids = torch.full((1, 6), 5)
+    places, borders = torch.tensor([[0, 1, 2, 0, 1, 2]]), torch.tensor([0, 3, 6], dtype=torch.int32)
+    pair = {"input_ids": ids, "decoder_input_ids": ids}
+    masks = "attention_mask", "decoder_attention_mask", "position_ids"
+    return (
+        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
+        BadInput(
+            "a width that heads do not divide", config(d_model=20, encoder_attention_heads=3), ("20", "3")
+        ),
+        BadInput("a dropout of 1", config(dropout=1.0), ("dropout", "1.0")),
+        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("a negative r_drop", config(r_drop=-1.0), ("r_drop", "-1.0")),
+        BadInput("unknown positions", config(position_embedding_type="rotarry"), ("rotarry", "rotary")),
+        BadInput("an unknown activation", config(activation_function="rely"), ("rely", "relu")),
+        BadInput(
+            "one embedding for two vocabularies",
+            config(vocab_size=40, decoder_vocab_size=50),
+            ("50", "40", "share_encoder_decoder_embeddings"),
+        ),
+        BadInput(
+            "a source longer than the positions", source_of(99), ("source", "99", "max_position_embeddings")
+        ),
+        BadInput(
+            "a target longer than the positions", target_of(99), ("target", "99", "max_position_embeddings")
+        ),
+        BadInput("a source without tokens", source_of(0), ("source", "token")),
+        BadInput("no target", without("decoder_input_ids", "labels"), ("decoder_input_ids",)),
+        BadInput(
+            "a mask of another width", without("attention_mask", attention_mask=torch.ones(3, 2)), ("[3, 2]",)
+        ),
+        BadInput(
+            "packed sources, unpacked targets", only(**pair, position_ids=places), ("packed", "targets")
+        ),
+        BadInput(
+            "packed rows with a mask",
+            only(**pair, attention_mask=torch.ones(1, 6), cu_seq_lens=borders, decoder_cu_seq_lens=borders),
+            ("acked", "attention_mask"),
+        ),
+        BadInput(
+            "more packed sources than targets",
+            only(**pair, cu_seq_lens=borders, decoder_cu_seq_lens=borders[[0, 2]]),
+            ("2", "1", "segment"),
+        ),
+        BadInput("borders under another model's name", without(*masks, seq_idx=ids), ("pack", "seq_idx")),
+        BadInput(
+            "as many sources as there are not targets",
+            lambda model, batch: model(**{**batch, "decoder_input_ids": ids, "decoder_attention_mask": None}),
+            ("sources", "1 targets"),
+        ),
+    )
+
+
+def _transformer_cases() -> Iterator[Case]:
+    from ..models import modeling_transformer as models
+    from ..models.configuration_transformer import TransformerConfig
+
+    def tiny(**fields):
+        def make(**overrides):
+            return TransformerConfig(**{**sizes, **fields, **overrides})
+
+        sizes = {
+            "vocab_size": 40, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2,
+            "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 24,
+            "decoder_ffn_dim": 24, "max_position_embeddings": 48, "label_smoothing": 0.0,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+        }  # fmt: skip
+        return make
+
+    # "paper" is Vaswani et al. 2017, "modern" everything that is not, of different depths.
+    modern = {
+        "pre_norm": True, "position_embedding_type": "rotary", "gated_mlp": True, "activation_function": "silu",
+        "tie_word_embeddings": False, "output_bias": True, "decoder_layers": 3, "attention_dropout": 0.1,
+    }  # fmt: skip
+    # With larger matrices a post-norm layer drowns the token that it is given, and every continuation is one token.
+    sharp = {
+        "paper": (0.2, 1.5), "modern": (0.4, 0.3), "learned": (0.2, 1.5), "interleaved": (1.0, 0.3),
+    }  # fmt: skip
+    variants = {
+        "paper": {},
+        "modern": modern,
+        "learned": {
+            "position_embedding_type": "learned",
+            "scale_embedding": False,
+            "activation_dropout": 0.1,
+        },
+        "interleaved": {"interleaved_positions": True, "pre_norm": True},
+    }
+    for head, kind in (("Model", kinds.SEQ2SEQ_BASE), ("ForSeq2SeqLM", kinds.SEQ2SEQ_LM)):
+        for variant, fields in variants.items():
+            yield Case(
+                f"Transformer{head}-{variant}",
+                family="transformer",
+                model_class=getattr(models, f"Transformer{head}"),
+                kind=kind,
+                make_config=tiny(**fields),
+                sharpness=sharp[variant][0],
+                norm_spread=sharp[variant][1],
+                packs=kinds.PACKED_PAIR_FORMS,
+                bad_inputs=_transformer_bad_inputs(),
+                full=variant not in ("paper", "modern"),
+                in_subprocesses=variant == "paper",
+            )
+
+
 RECURRENT = tuple(_recurrent_cases())
 ENCODER = tuple(_encoder_cases())
-CASES = (*RECURRENT, *ENCODER)
+TRANSFORMER = tuple(_transformer_cases())
+CASES = (*RECURRENT, *ENCODER, *TRANSFORMER)
 
 
 def find_cases(source: str, names: Iterable[str]) -> list[Case]:

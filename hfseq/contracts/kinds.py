@@ -18,6 +18,8 @@ IGNORE_INDEX = -100
 # Ways to say where the sequences of a packed row begin: positions that begin again (without a mask), borders in the
 # flattened batch, the number of each token's sequence.
 PACKED_FORMS = ("position_ids", "cu_seq_lens_q", "seq_idx")
+# The same for pairs, each of the two for sources and targets at once.
+PACKED_PAIR_FORMS = ("position_ids", "cu_seq_lens")
 Row = dict[str, torch.Tensor]
 Batch = dict[str, torch.Tensor]
 
@@ -195,6 +197,17 @@ def _pack_causal(rows: list[Row]) -> Batch:
     return _pack([{**row, "labels": label} for row, label in zip(rows, labels, strict=True)])
 
 
+def _pack_pairs(rows: list[Row]) -> Batch:
+    """One row of sources and one of targets, in which positions begin again with each pair."""
+    joined = {name: torch.cat([row[name] for row in rows]).unsqueeze(0) for name in rows[0]}
+    targets = [torch.arange(len(row["decoder_input_ids"])) for row in rows]
+    return {
+        **joined,
+        "position_ids": _restarting(rows),
+        "decoder_position_ids": torch.cat(targets).unsqueeze(0),
+    }
+
+
 def smoothed(logits: torch.Tensor, labels: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Mean cross-entropy over the counted labels, against 1 - epsilon of the label and epsilon of all classes."""
     counted = labels != IGNORE_INDEX
@@ -282,9 +295,9 @@ MULTIPLE_CHOICE = Kind(
 SEQ2SEQ_BASE = Kind(
     "sequence-to-sequence base model", "AutoModel", _seq2seq_base_row,
     {"input_ids": "source", "decoder_input_ids": "target"}, {"last_hidden_state": "target"},
-    masks=_PAIR_MASKS, ids=_PAIR_IDS, labels=(), causal_axis="target",
+    masks=_PAIR_MASKS, ids=_PAIR_IDS, labels=(), causal_axis="target", pack=_pack_pairs,
 )  # fmt: skip
 SEQ2SEQ_LM = Kind(
     "sequence-to-sequence model", "AutoModelForSeq2SeqLM", _seq2seq_row, _PAIR, {"logits": "target"},
-    loss=_loss, masks=_PAIR_MASKS, ids=_PAIR_IDS, causal_axis="target", generates=True,
+    loss=_loss, masks=_PAIR_MASKS, ids=_PAIR_IDS, causal_axis="target", generates=True, pack=_pack_pairs,
 )  # fmt: skip

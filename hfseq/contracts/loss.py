@@ -29,6 +29,7 @@ def contract(case: Case) -> None:
         loss_of_training_is_loss_of_evaluation,
         cross_entropy_by_hand,
         shifted_labels,
+        targets_made_of_labels,
         nothing_to_count,
         sixteen_rows_are_four_times_four,
         streams_sixteen_are_four_times_four,
@@ -118,6 +119,22 @@ def shifted_labels(case: Case) -> None:
                 require_close(
                     f"loss of shift_labels with {sorted(extra)}", got, expected, precision.tolerance
                 )
+
+
+def targets_made_of_labels(case: Case) -> None:
+    """Without decoder_input_ids the targets are the labels, moved right behind decoder_start_token_id."""
+    if not case.kind.is_encoder_decoder:
+        return
+    target = {case.kind.ids["target"], case.kind.masks["target"]}
+    for model, precision in case.models():
+        batch = _batch(case, model)
+        alone = {name: value for name, value in batch.items() if name not in target}
+        for training in (True, False):
+            model.train(training)
+            mode = "training" if training else "evaluation"
+            require_close(
+                f"{mode}: loss of labels alone", model(**alone).loss, model(**batch).loss, precision.tolerance
+            )
 
 
 def nothing_to_count(case: Case) -> None:

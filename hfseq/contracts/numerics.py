@@ -152,6 +152,9 @@ def resized_embeddings(case: Case) -> None:
             _is_tied(model) == was_tied,
             f"{what}: the output layer was {'' if was_tied else 'not '}tied before",
         )
+        rebuilt = case.model_class(type(model.config).from_dict(model.config.to_dict())).state_dict()
+        wrong = [n for n, value in model.state_dict().items() if rebuilt[n].shape != value.shape]
+        require(not wrong, f"{what}: a model built from its config has other shapes in {wrong}")
         for name, value in case.outputs(model, batch).items():
             expected = before[name]
             if value.shape[-1] == size and model.get_output_embeddings() is not None:

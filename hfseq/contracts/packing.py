@@ -1,8 +1,8 @@
 """Contract 4: sequences packed into one row give what they give alone, in loss and in gradients, or are refused.
 
 Packed rows arrive in several ways (`kinds.PACKED_FORMS`): positions that begin again without a mask (what
-`DataCollatorWithFlattening` sends), `cu_seq_lens_q` (the same with lengths), `seq_idx`. A model that does not keep the
-sequences apart must see, and refuse, each of them.
+`DataCollatorWithFlattening` sends), `cu_seq_lens_q` (the same with lengths), `seq_idx`; pairs by positions or borders
+of both sides. A model that does not keep the sequences apart must see, and refuse, each of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def _packed(case: Case, rows: list[Row]) -> Iterator[tuple[str, list[int], Batch
         batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         lengths = torch.tensor([LENGTHS[number] for number in order])
         for form in case.packs:
-            arguments = _in_form(form, lengths, batch)
+            if case.kind.is_encoder_decoder:
+                arguments = _pairs_in_form(form, [rows[number] for number in order], batch)
+            else:
+                arguments = _in_form(form, lengths, batch)
             if "use_cache" in inspect.signature(case.model_class.forward).parameters:
                 arguments["use_cache"] = False  # with a cache, transformers does not look for packed rows
             yield f"{len(layout)} packed rows by {form}", order, arguments
@@ -61,8 +64,25 @@ def _in_form(form: str, lengths: torch.Tensor, batch: Batch) -> Batch:
     }  # fmt: skip
 
 
+def _pairs_in_form(form: str, rows: list[Row], batch: Batch) -> Batch:
+    """The same for pairs: two sets of positions, or two sets of borders."""
+    if form == "position_ids":
+        return dict(batch)
+    arguments = {name: value for name, value in batch.items() if not name.endswith("position_ids")}
+    for prefix in ("", "decoder_"):
+        lengths = torch.tensor([len(row[f"{prefix}input_ids"]) for row in rows])
+        borders = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).to(torch.int32)
+        arguments |= {f"{prefix}cu_seq_lens": borders, f"{prefix}max_length": int(lengths.max())}
+    return arguments
+
+
 def _borderless(packed: Batch) -> Batch:
     hints = {*PACKED_FORMS, "cu_seq_lens_k", "max_length_q", "max_length_k"}
+    hints |= {
+        f"{prefix}{name}"
+        for prefix in ("", "decoder_")
+        for name in ("position_ids", "cu_seq_lens", "max_length")
+    }
     return {name: value for name, value in packed.items() if name not in hints}
 
 

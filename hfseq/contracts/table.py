@@ -122,6 +122,15 @@ ENCODER_MODEL = replace(
     resuming="trains only under a head",
 )
 
+SEQ2SEQ_LM = Row(**{field.name: RUN for field in fields(Row)})
+SEQ2SEQ_MODEL = replace(
+    SEQ2SEQ_LM,
+    loss="a base model has no loss",
+    compiling="compiled inside its head",
+    distributed="trains only under a head",
+    resuming="trains only under a head",
+)
+
 TABLE = {
     "RNNModel": RECURRENT_MODEL,
     "GRUModel": RECURRENT_MODEL,
@@ -136,6 +145,8 @@ TABLE = {
     "EncoderForTokenClassification": ENCODER_HEAD,
     "EncoderForQuestionAnswering": ENCODER_HEAD,
     "EncoderForMultipleChoice": ENCODER_HEAD,
+    "TransformerModel": SEQ2SEQ_MODEL,
+    "TransformerForSeq2SeqLM": SEQ2SEQ_LM,
 }
 
 

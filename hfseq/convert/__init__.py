@@ -12,7 +12,7 @@ from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from . import bert, textgenrnn
+from . import bert, marian, textgenrnn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 # format -> (path, head) -> model, with `head` the name of a class where a format holds several, else None
 IMPORTERS: dict[str, Callable[..., PreTrainedModel]] = {
     "bert": bert.import_model,
+    "marian": marian.import_model,
     "textgenrnn": textgenrnn.import_model,
 }
 # format -> (path) -> tokenizer
 TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
     "bert": bert.import_tokenizer,
+    "marian": marian.import_tokenizer,
     "textgenrnn": textgenrnn.import_tokenizer,
 }
 # format -> (model, directory) -> None
-EXPORTERS: dict[str, Callable[..., None]] = {"bert": bert.export_model}
+EXPORTERS: dict[str, Callable[..., None]] = {
+    "bert": bert.export_model,
+    "marian": marian.export_model,
+}
 
 
 def import_model(path: str | PathLike[str], format: str, head: str | None = None) -> PreTrainedModel:

@@ -14,6 +14,16 @@ For masked-language models, with a tokenizer trained with `masked=True`:
 
     vocabulary = MaskingVocabulary.from_tokenizer(tokenizer)
     plan = MaskedPlan(arrays["train"], vocabulary, row_length=128, tokens_per_update=8192, epochs=10)
+
+For translation, and with plain text for denoising (a tokenizer with sentinels or a mask):
+
+    corpus = load_pairs(train_file=["train.en", "train.de"])
+    tokenizers = cached_pair_tokenizers(corpus, "bpe", 10_000)
+    arrays = build_pair_arrays(corpus, *tokenizers, filters=PairFilter(max_length_ratio=1.5))
+    plan = PairPlan(arrays["train"], tokens_per_update=4096, epochs=10)
+
+    vocabulary = DenoisingVocabulary.from_tokenizer(tokenizer)
+    plan = DenoisingPlan(array, vocabulary, row_length=128, tokens_per_update=4096, denoising=Denoising("spans"))
 """
 
 from __future__ import annotations
@@ -24,10 +34,15 @@ _MODULES = {
     "corpora": ("Corpus", "load_corpus", "load_documents", "split_of"),
     "tokenizers": (
         "ALGORITHMS",
+        "VOCABULARIES",
+        "cached_pair_tokenizers",
         "cached_tokenizer",
         "check_vocabulary",
         "id_count",
+        "load_pair_tokenizers",
         "padded_vocab_size",
+        "save_pair_tokenizers",
+        "sentinel_ids",
         "surplus_ids",
         "tokenizer_config_fields",
         "train_tokenizer",
@@ -46,6 +61,11 @@ _MODULES = {
     "rows": ("Rows", "make_rows"),
     "sentences": ("sentence_starts",),
     "masked_plan": ("MaskedPlan",),
+    "pairs": ("PairCorpus", "load_multi30k", "load_pairs"),
+    "pair_arrays": ("FilterReport", "PairArray", "PairFilter", "build_pair_arrays"),
+    "pair_rows": ("PairRows", "pack_pairs"),
+    "pair_plan": ("PairPlan",),
+    "denoising": ("Denoising", "DenoisingPlan", "DenoisingVocabulary", "NoisyTexts"),
     "hashing": (),
     "collators": ("StreamCollator", "WholeBatchCollator"),
 }

@@ -82,7 +82,7 @@ def split_of(document: str, *, validation: float = 0.05, test: float = 0.05, see
         seed: another number is another split.
     """
     words = " ".join(document.split()).encode("utf-8")
-    position = _hash(words, key=seed) / 2**64
+    position = hash_of(words, key=seed) / 2**64
     if position < test:
         return "test"
     return "validation" if position < test + validation else "train"
@@ -233,7 +233,7 @@ class Corpus:
                         f"character {error.start}), which is no text. Repair the file that wrote it."
                     ) from error
                 if self._deduplicate:
-                    key = _hash(
+                    key = hash_of(
                         raw if self._deduplicate == "exact" else " ".join(document.split()).encode("utf-8")
                     )
                     if key in seen:
@@ -242,8 +242,8 @@ class Corpus:
                     seen.add(key)
                 side = given_side or split_of(document, **self._shares, seed=self._seed)
                 if given_side in ("validation", "test"):
-                    held_out.add(_hash(raw))
-                elif held_out and _hash(raw) in held_out:
+                    held_out.add(hash_of(raw))
+                elif held_out and hash_of(raw) in held_out:
                     leaked += 1
                 counts[side] += 1
                 yield side, document
@@ -442,7 +442,7 @@ def packaged_source(name: str) -> Source:
         raise FileNotFoundError(
             f"Corpus {name!r}: the installed package has no {package.file} (looked at {path}): {remedy}"
         )
-    return Source(name, _file_digest([path]), lambda: package.read(path))
+    return Source(name, file_digest([path]), lambda: package.read(path))
 
 
 # ---- local files
@@ -467,7 +467,7 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
 
     return Source(
         ", ".join(str(p) for p in patterns),
-        fingerprint_of([_file_digest(paths), [format_of(p) for p in paths], text_column, txt_document]),
+        fingerprint_of([file_digest(paths), [format_of(p) for p in paths], text_column, txt_document]),
         read,
     )
 
@@ -739,12 +739,12 @@ def fingerprint_of(value) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode("utf-8"), digest_size=16).hexdigest()
 
 
-def _hash(data: bytes, key: int = 0) -> int:
+def hash_of(data: bytes, key: int = 0) -> int:
     """64 bits, the same in every process (Python's own hash is not)."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=str(key).encode()).digest(), "little")
 
 
-def _file_digest(paths: list[Path]) -> str:
+def file_digest(paths: list[Path]) -> str:
     """Of the bytes, file by file; names and folders do not matter."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:

@@ -292,9 +292,9 @@ def _rows(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, dict[str, An
             f"{', '.join(TABLE_FORMATS)}, each also with .gz."
         )
     if kind in (".csv", ".tsv"):
-        rows = _csv_table(path) if kind == ".csv" else _tsv_table(path)
+        rows = csv_table(path) if kind == ".csv" else _tsv_table(path)
     else:
-        rows = _json_table(path, kind)
+        rows = json_table(path, kind)
     for place, row in rows:
         for column in wanted:
             if column not in row:
@@ -305,7 +305,7 @@ def _rows(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, dict[str, An
         yield place, row
 
 
-def _csv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def csv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for place, row in csv_rows(path):
         if None in row or None in row.values():
             raise ValueError(
@@ -332,7 +332,7 @@ def _tsv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}, line {number}", dict(zip(heading, cells, strict=True))
 
 
-def _json_table(path: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_table(path: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if kind == ".json":
         content = read_json(path)
         if not isinstance(content, list):

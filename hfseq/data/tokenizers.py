@@ -19,6 +19,12 @@ With `masked=True` the special tokens are BERT's, for masked-language models: `[
 documents in token arrays end with `[SEP]` (eos = sep, bos = cls). `[MASK]` takes the space before it: what is to be
 guessed is " word", not "word" after a space of its own.
 
+With `translation=True` they are a sequence-to-sequence model's: `<pad>` = 0, `<s>` (stands before a target), `</s>`,
+and `<unk>` where it is needed. Encoding makes `A </s>`, padding is on the right. bpe puts a space before the first
+word, so that it is the same token as inside a sentence, and takes it away again when decoding. What pretraining on
+plain text needs stands right after these: `<mask>` with `mask=True`, `<extra_id_0>`, `<extra_id_1>`, ... with
+`sentinels=n`. Two languages share one tokenizer or have one each, see `cached_pair_tokenizers`.
+
 bpe, word and character make the same tokenizer of the same text every time. wordpiece and unigram do not (the trainers
 of `tokenizers` go by the order of a hash table): keep what was saved, as `cached_tokenizer` does, and never train one
 again for an existing model.
@@ -36,9 +42,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from .corpora import Corpus
+    from .pairs import HalfCorpus, PairCorpus
 
 ALGORITHMS = ("bpe", "wordpiece", "unigram", "word", "character")
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
+SEQUENCE_PAD, START, STOP, SEQUENCE_UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+SEQUENCE_MASK, SENTINEL = "<mask>", "<extra_id_{}>"
+# One tokenizer for sources and targets, or one for each.
+VOCABULARIES = ("joint", "separate")
+TARGET_FOLDER = "target_tokenizer"
 MASKED_PAD, MASKED_UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 # Part of the name of every kept tokenizer: raise it when training here gives another one from the same text.
@@ -58,6 +70,9 @@ def train_tokenizer(
     lowercase: bool = False,
     model_max_length: int | None = None,
     masked: bool = False,
+    translation: bool = False,
+    mask: bool = False,
+    sentinels: int = 0,
 ) -> PreTrainedTokenizerFast:
     """Trains a tokenizer.
 
@@ -67,10 +82,11 @@ def train_tokenizer(
         vocab_size: upper limit, special tokens included; small texts give fewer.
         lowercase: lower-case text before tokenising.
         model_max_length: for models with a limit; None: none, as recurrent models have none.
-        masked: for a masked-language model, see the module.
+        masked: for a masked-language model, see the module; translation: for a sequence-to-sequence model.
+        mask: with translation, a mask token (BART's infilling); sentinels: so many tokens that stand for a span (T5).
 
     Raises:
-        ValueError: unknown algorithm, a vocabulary too small for it, no text.
+        ValueError: unknown algorithm, a vocabulary too small for it, options that exclude each other, no text.
     """
     import difflib
 
@@ -82,6 +98,7 @@ def train_tokenizer(
         models,
         normalizers,
         pre_tokenizers,
+        processors,
         trainers,
     )
     from transformers import PreTrainedTokenizerFast
@@ -92,10 +109,24 @@ def train_tokenizer(
             f"Unknown tokenizer algorithm {algorithm!r}.{f' Did you mean {near[0]!r}?' if near else ''} Known: "
             f"{', '.join(ALGORITHMS)}."
         )
-    unknown = MASKED_UNKNOWN if masked else UNKNOWN
+    if masked and translation:
+        raise ValueError("A tokenizer is made for masked=True or for translation=True, not for both.")
+    if (mask or sentinels) and not translation:
+        raise ValueError("mask and sentinels are for translation=True (masked=True has its [MASK] anyway).")
+    if sentinels < 0:
+        raise ValueError(f"sentinels must be at least 0, not {sentinels}.")
+    unknown = MASKED_UNKNOWN if masked else SEQUENCE_UNKNOWN if translation else UNKNOWN
     # A tokenizer of characters has the space itself as a token, to be masked or not like any other.
-    mask = AddedToken(MASK, lstrip=algorithm != "character", normalized=False, special=True)
-    specials = [MASKED_PAD, unknown, CLS, SEP, mask] if masked else [END, PAD, unknown]
+    mask_token = AddedToken(
+        SEQUENCE_MASK if translation else MASK,
+        lstrip=algorithm != "character",
+        normalized=False,
+        special=True,
+    )
+    spans = [SENTINEL.format(i) for i in range(sentinels)]
+    specials = [MASKED_PAD, unknown, CLS, SEP, mask_token] if masked else [END, PAD, unknown]
+    if translation:
+        specials = [SEQUENCE_PAD, START, STOP, unknown, *([mask_token] if mask else []), *spans]
     if algorithm == "bpe":
         specials.remove(unknown)
     smallest = len(specials) + (256 if algorithm == "bpe" else 1)
@@ -133,6 +164,9 @@ def train_tokenizer(
         tokenizer.decoder = decoders.Fuse()
         trainer = trainers.WordLevelTrainer(**options)
     tokenizer.pre_tokenizer = pre_tokenizer_of(algorithm)
+    if translation and algorithm == "bpe":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
 
@@ -143,9 +177,20 @@ def train_tokenizer(
     fields: dict[str, Any] = {} if model_max_length is None else {"model_max_length": model_max_length}
     if masked:
         tokenizer.post_processor = _bert_template(tokenizer, algorithm)
-        fields |= {"bos_token": CLS, "eos_token": SEP, "cls_token": CLS, "sep_token": SEP, "mask_token": mask}
+        fields |= {"bos_token": CLS, "eos_token": SEP, "cls_token": CLS, "sep_token": SEP}
+        fields["mask_token"] = mask_token
         fields |= {"pad_token": MASKED_PAD, "padding_side": "right"}
         fields |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    elif translation:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {STOP}", special_tokens=[(STOP, tokenizer.token_to_id(STOP))]
+        )
+        fields |= {"bos_token": START, "eos_token": STOP, "pad_token": SEQUENCE_PAD, "padding_side": "right"}
+        fields |= {"model_input_names": ["input_ids", "attention_mask"]}
+        if mask:
+            fields["mask_token"] = mask_token
+        if spans:
+            fields["extra_special_tokens"] = spans
     else:
         fields |= {"bos_token": END, "eos_token": END, "pad_token": PAD, "padding_side": "left"}
         fields |= {"model_input_names": ["input_ids", "attention_mask"]}
@@ -257,13 +302,24 @@ def tokenizer_config_fields(tokenizer: PreTrainedTokenizerFast) -> dict[str, int
     }
 
 
+def sentinel_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Ids of `<extra_id_0>`, `<extra_id_1>`, ..., as far as the tokenizer has them without a gap."""
+    vocab, ids = tokenizer.get_vocab(), []
+    while (name := SENTINEL.format(len(ids))) in vocab:
+        ids.append(vocab[name])
+    return ids
+
+
 def cached_tokenizer(
-    corpus: Corpus,
+    corpus: Corpus | HalfCorpus,
     algorithm: str,
     vocab_size: int,
     *,
     lowercase: bool = False,
     masked: bool = False,
+    translation: bool = False,
+    mask: bool = False,
+    sentinels: int = 0,
     model_max_length: int | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> PreTrainedTokenizerFast:
@@ -280,7 +336,13 @@ def cached_tokenizer(
     from .token_arrays import check_writable, default_cache_dir
 
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-    options: dict[str, Any] = {"masked": masked, "model_max_length": model_max_length}
+    options: dict[str, Any] = {
+        "masked": masked,
+        "translation": translation,
+        "mask": mask,
+        "sentinels": sentinels,
+        "model_max_length": model_max_length,
+    }
     options = {option: value for option, value in options.items() if value}
     # Without further options the name is that of earlier versions.
     name = "tokenizer-" + fingerprint_of(
@@ -305,3 +367,79 @@ def cached_tokenizer(
                     tokenizer.save_pretrained(Path(partial) / name)
                     os.replace(Path(partial) / name, target)
     return AutoTokenizer.from_pretrained(target)
+
+
+def cached_pair_tokenizers(
+    corpus: PairCorpus,
+    algorithm: str,
+    vocab_size: int,
+    *,
+    vocabulary: str = "joint",
+    lowercase: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+    **options: Any,
+) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
+    """The tokenizers of sources and targets, trained once on the training side.
+
+    Args:
+        vocab_size: of each.
+        vocabulary: "joint": one tokenizer, trained on both sides and returned twice, so that names and numbers keep
+            their tokens and all embeddings can be shared; "separate": one for each side, for languages that share
+            little. Their special tokens have the same ids.
+        options: mask, sentinels, model_max_length of `train_tokenizer`.
+
+    Raises:
+        ValueError: unknown vocabulary, or what `train_tokenizer` raises.
+    """
+    from .corpora import nearest_hint
+
+    if vocabulary not in VOCABULARIES:
+        raise ValueError(
+            f"Unknown vocabulary {vocabulary!r}.{nearest_hint(str(vocabulary), VOCABULARIES)} Choose joint (one "
+            "tokenizer for both languages) or separate (one each)."
+        )
+    halves = [corpus.both] if vocabulary == "joint" else [corpus.sources, corpus.targets]
+    tokenizers = [
+        cached_tokenizer(
+            half,
+            algorithm,
+            vocab_size,
+            lowercase=lowercase,
+            translation=True,
+            cache_dir=cache_dir,
+            **options,
+        )
+        for half in halves
+    ]
+    return tokenizers[0], tokenizers[-1]
+
+
+def save_pair_tokenizers(
+    directory: str | os.PathLike, source: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast
+) -> None:
+    """Saves the source's tokenizer (or the joint one) in `directory`, where `AutoTokenizer` finds it, and the target's,
+    where it is another, in `directory/target_tokenizer`."""
+    import shutil
+
+    folder = Path(directory) / TARGET_FOLDER
+    source.save_pretrained(directory)
+    if target is not source:
+        target.save_pretrained(folder)
+    elif (
+        folder.is_dir()
+    ):  # of an earlier run with two vocabularies; load_pair_tokenizers would take it for ours
+        shutil.rmtree(folder)
+
+
+def load_pair_tokenizers(
+    directory: str | os.PathLike, **options: Any
+) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
+    """What `save_pair_tokenizers` saved; the same tokenizer twice where there is one. Also reads Hub ids (one only).
+
+    Args:
+        options: of `AutoTokenizer.from_pretrained`.
+    """
+    from transformers import AutoTokenizer
+
+    source, folder = AutoTokenizer.from_pretrained(directory, **options), Path(directory) / TARGET_FOLDER
+    return source, AutoTokenizer.from_pretrained(folder, **options) if folder.is_dir() else source

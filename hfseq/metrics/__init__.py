@@ -5,6 +5,7 @@
     classification   accuracy, F1, Matthews', Pearson's and Spearman's correlation, confusion matrix
     entities         precision, recall and F1 of entities in tagged sentences
     answers          exact match and F1 of SQuAD
+    translation      BLEU and chrF with their signatures, by sacreBLEU; paired bootstrap
     linear           bag-of-words and window baselines, on the same sides
     modules          all of these for `evaluate.load`: hfseq.metrics.load("f1"), hfseq.metrics.path("f1")
 
@@ -35,6 +36,15 @@ _MODULES = {
     "linear": ("LinearBaseline", "bag_of_words"),
     "modules": ("NAMES", "load", "path"),
     "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
+    "translation": (
+        "all_translation_scores",
+        "has_moses",
+        "moses_tokenized",
+        "paired_bootstrap",
+        "require_sacrebleu",
+        "tokenized_bleu",
+        "translation_scores",
+    ),
     "ngram": ("BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -24,6 +24,7 @@ NAMES = (
     "matthews_correlation",
     "pearsonr",
     "perplexity",
+    "sacrebleu",
     "seqeval",
     "spearmanr",
     "squad",

@@ -6,8 +6,8 @@ Its default is the paper's: post-norm, sinusoidal positions, scaled and shared e
 - The logits of a training batch are its largest tensor; the loss never keeps them (`losses.py`).
 - Causal attention over a target without padding inside it needs no mask: padding on the right is never attended to by a
   token before it, and its own outputs carry no label.
-- While decoding, the source's keys and values are projected once (`EncoderDecoderCache`) and never moved for beam search
-  (`SourceCache`), and a single new token takes a short way through the layers (`TransformerDecoder.step`).
+- While decoding, the source's keys and values are projected once (`EncoderDecoderCache`) and never moved for beam
+  search (`SourceCache`), and a single new token takes a short way through the layers (`TransformerDecoder.step`).
 - Several pairs in one row do not see each other, and cost only their own length (`attention.py`).
 """
 
@@ -251,12 +251,12 @@ class SinusoidalPositions(nn.Module):
         if self.table.is_meta:
             return
         frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
-        angles = (
-            torch.arange(positions, dtype=torch.float64).unsqueeze(1) * frequencies
-        )  # [positions, width / 2]
+        places = torch.arange(positions, dtype=torch.float64).unsqueeze(1)
+        angles = places * frequencies  # [positions, width / 2]
         pair = (angles.sin(), angles.cos())
         table = torch.stack(pair, dim=2).flatten(1) if self.interleaved else torch.cat(pair, dim=1)
-        init.copy_(self.table, table.to(self.table))
+        # Through float32 whatever the model's type: a model that is cast has the table of one that is loaded so.
+        init.copy_(self.table, table.float().to(self.table))
 
 
 class TransformerPreTrainedModel(HfseqPreTrainedModel):
@@ -309,6 +309,12 @@ class TransformerPreTrainedModel(HfseqPreTrainedModel):
 
 class TransformerStack(TransformerPreTrainedModel):
     """What encoder and decoder share: embedding, positions, dropout."""
+
+    def get_input_embeddings(self) -> nn.Embedding | None:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embed_tokens = value
 
     def _build_positions(self, config: TransformerConfig) -> None:
         kind = config.position_embedding_type
@@ -717,6 +723,16 @@ class TransformerModel(TransformerPreTrainedModel):
             last_hidden_state [batch, time, d_model]; past_key_values; encoder_last_hidden_state; hidden states and
             attention weights of both sides where asked.
         """
+        foreign = [name for name in ("cu_seq_lens_q", "seq_idx") if kwargs.get(name) is not None]
+        if foreign:
+            raise ValueError(
+                f"{foreign[0]} packs one kind of sequence, here there are two: pack sources and targets by cu_seq_lens "
+                "and decoder_cu_seq_lens, or by position_ids and decoder_position_ids."
+            )
+        if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
+        if encoder_outputs is None and (input_ids if inputs_embeds is None else inputs_embeds).shape[1] == 0:
+            raise ValueError("The source has no time steps: every row needs at least one token.")
         if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
             raise ValueError(
                 "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
@@ -913,9 +929,11 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
-        if isinstance(cache, EncoderDecoderCache) and type(cache.cross_attention_cache) is DynamicCache:
-            if not cache.cross_attention_cache.get_seq_length():
-                cache.cross_attention_cache = SourceCache()
+        if not isinstance(cache, EncoderDecoderCache):
+            return
+        kept = cache.cross_attention_cache
+        if type(kept) is DynamicCache and not kept.get_seq_length():
+            cache.cross_attention_cache = SourceCache()
 
     def _training_loss(self, hidden: torch.Tensor, labels: torch.Tensor, inputs: dict) -> torch.Tensor:
         """Summed, label-smoothed loss, with R-Drop where the config asks for it."""

@@ -26,6 +26,15 @@ from .report import (
     write_json,
 )
 from .task_card import write_task_card
+from .translation import (
+    Seq2SeqScore,
+    TranslationEvaluation,
+    TranslationScore,
+    score_translation,
+    seq2seq_loss,
+    translate,
+)
+from .weight_averaging import average_weights, initialize_from, last_checkpoints, load_weights
 
 __all__ = [
     "AveragedEvaluation",
@@ -34,9 +43,16 @@ __all__ = [
     "MaskedLanguageModelScore",
     "ReadableProgress",
     "ScaleRateWithLength",
+    "Seq2SeqScore",
     "StopOnNonFiniteLoss",
+    "TranslationEvaluation",
+    "TranslationScore",
     "TrueEpoch",
+    "average_weights",
     "describe_machine",
+    "initialize_from",
+    "last_checkpoints",
+    "load_weights",
     "newest_complete_checkpoint",
     "optimizer_factory",
     "parameter_groups",
@@ -47,6 +63,9 @@ __all__ = [
     "replace_progress",
     "score_language_model",
     "score_masked_language_model",
+    "score_translation",
+    "seq2seq_loss",
+    "translate",
     "write_json",
     "write_task_card",
 ]

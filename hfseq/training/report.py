@@ -51,7 +51,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def plot_loss_curve(log_history: list[dict[str, Any]], path: str | os.PathLike, title: str) -> Path | None:
-    """Draws training and validation loss against updates as a PNG.
+    """Draws training and validation loss against updates as a PNG; below it BLEU, where validation was translated.
 
     Args:
         log_history: `trainer.state.log_history`.
@@ -63,29 +63,52 @@ def plot_loss_curve(log_history: list[dict[str, Any]], path: str | os.PathLike, 
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    training = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    validation = [(entry["step"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    training = _curve(log_history, "loss")
+    validation = _curve(log_history, "eval_loss")
+    scores = {name: _curve(log_history, f"eval_{name}") for name in _TRANSLATION_SCORES}
+    panels = 2 if any(scores.values()) else 1
+    figure = Figure(figsize=(7, 1 + 3 * panels), layout="constrained")
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     if training:
-        axes.plot(
+        axes[0].plot(
             *zip(*training, strict=True), color="tab:blue", linewidth=1.2, label="training (with dropout)"
         )
     if validation:
-        axes.plot(*zip(*validation, strict=True), "o-", color="tab:orange", markersize=4, label="validation")
-        step, loss = min(validation, key=lambda pair: pair[1])
-        axes.annotate(
-            f"{loss:.3f}", (step, loss), textcoords="offset points", xytext=(0, -14), ha="center", fontsize=8
+        axes[0].plot(
+            *zip(*validation, strict=True), "o-", color="tab:orange", markersize=4, label="validation"
         )
-    axes.set_xlabel("updates")
-    axes.set_ylabel("cross-entropy per token [nats]")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
+        step, loss = min(validation, key=lambda pair: pair[1])
+        _annotate(axes[0], f"{loss:.3f}", (step, loss))
+    axes[0].set_ylabel("cross-entropy per token [nats]")
+    axes[0].set_title(title)
     if training or validation:
-        axes.legend()
-    path = Path(path)
-    figure.savefig(path, dpi=140)
-    return path
+        axes[0].legend()
+    if panels == 2:
+        for (name, points), marker in zip(scores.items(), ("o-", "s-", "^-"), strict=True):
+            if points:
+                axes[1].plot(
+                    *zip(*points, strict=True), marker, markersize=4, label=_TRANSLATION_SCORES[name]
+                )
+                step, score = max(points, key=lambda pair: pair[1])
+                _annotate(axes[1], f"{score:.1f}", (step, score))
+        axes[1].set_ylabel("validation [%]")
+        axes[1].legend()
+    axes[-1].set_xlabel("updates")
+    for panel in axes:
+        panel.margins(y=0.12)  # room for the numbers at the points
+        panel.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+_TRANSLATION_SCORES = {"bleu": "BLEU (greedy)", "bleu_lowercase": "BLEU, lower-cased", "chrf": "chrF"}
+
+
+def _curve(log_history: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    return [(entry["step"], entry[key]) for entry in log_history if key in entry]
+
+
+def _annotate(axes, text: str, point: tuple[float, float]) -> None:
+    axes.annotate(text, point, textcoords="offset points", xytext=(0, -14), ha="center", fontsize=8)
 
 
 def plot_confusion_matrix(

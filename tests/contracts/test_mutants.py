@@ -13,7 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from hfseq import EncoderForMaskedLM, EncoderForTokenClassification, LSTMForCausalLM
+from transformers import EncoderDecoderCache
+
+from hfseq import (
+    EncoderForMaskedLM,
+    EncoderForTokenClassification,
+    LSTMForCausalLM,
+    TransformerForSeq2SeqLM,
+)
 from hfseq.contracts import (
     CASES,
     ContractViolation,
@@ -27,7 +34,7 @@ from hfseq.contracts import (
     resuming,
     saving,
 )
-from hfseq.models import caches, modeling_encoder, modeling_recurrent
+from hfseq.models import attention, caches, modeling_encoder, modeling_recurrent, modeling_transformer
 
 
 def case_of(model_class=None, name="LSTMForCausalLM-tied", **changes):
@@ -517,3 +524,280 @@ def test_a_tie_that_a_resize_breaks():
         "EncoderForMaskedLM", (EncoderForMaskedLM,), {"resize_token_embeddings": resize_token_embeddings}
     )
     caught_by(numerics.resized_embeddings, encoder("ForMaskedLM-bert", broken_class), "tied before")
+
+
+# --- the Transformer --------------------------------------------------------------------------------------------------
+
+
+def transformer(model_class=None, variant="paper", **changes):
+    return case_of(model_class, name=f"TransformerForSeq2SeqLM-{variant}", **changes)
+
+
+def test_a_target_that_sees_one_token_too_many(monkeypatch):
+    def causal_mask(self, x, mask, cache, seen):
+        return torch.ones(x.shape[1], seen + x.shape[1], dtype=torch.bool).tril(seen + 1)
+
+    monkeypatch.setattr(modeling_transformer.TransformerDecoder, "_causal_mask", causal_mask)
+    case = transformer()
+    caught_by(causality.evaluation_mode, case, "positions before")
+    caught_by(causality.training_mode, case, "positions before")
+    caught_by(causality.no_gradient_from_the_past_to_the_future, case, "embeddings after it")
+    loss.cross_entropy_by_hand(case)
+
+
+def test_packed_targets_that_see_their_future(monkeypatch):
+    """In packed rows alone, whose attention goes another way."""
+    original = modeling_transformer.attend_segments
+
+    def seeing(query, key, value, segments, scaling, dropout, causal):
+        return original(query, key, value, segments, scaling, dropout, False)
+
+    monkeypatch.setattr(modeling_transformer, "attend_segments", seeing)
+    case = transformer()
+    caught_by(packing.outputs_of_packed_rows, case, "logits of 1 packed rows")
+    causality.evaluation_mode(case)
+
+
+def test_padding_that_cross_attention_sees(monkeypatch):
+    monkeypatch.setattr(modeling_transformer.TransformerDecoder, "_source_mask", lambda *arguments: None)
+    case = transformer()
+    caught_by(padding.padded_on_the_right, case, "padded on the right")
+    caught_by(padding.padded_on_the_left, case, "padded on the left")
+    caught_by(padding.loss_padded_on_the_right, case, "evaluation loss")
+    caching.step_by_step(case)
+
+
+def test_padding_that_the_encoder_sees(monkeypatch):
+    monkeypatch.setattr(modeling_transformer, "create_bidirectional_mask", lambda **arguments: None)
+    caught_by(padding.every_hidden_state, transformer(), "encoder_hidden_states[1]")
+
+
+def test_padding_that_a_single_token_sees(monkeypatch):
+    """On the short way of generate() alone."""
+    original = modeling_transformer.TransformerAttention.step_to_source
+    monkeypatch.setattr(
+        modeling_transformer.TransformerAttention,
+        "step_to_source",
+        lambda self, x, cache, mask: original(self, x, cache, None),
+    )
+    case = transformer()
+    caught_by(caching.left_padded_step_by_step, case, "no mask of the targets")
+    caught_by(caching.greedy, case)
+    caught_by(caching.batch_generation, case, "in a padded batch")
+    caching.step_by_step(case)  # nothing is padded
+
+
+@pytest.mark.parametrize("variant", ["paper", "modern"])
+def test_a_single_token_whose_attention_is_not_scaled(monkeypatch, variant):
+    original = modeling_transformer.TransformerAttention.step
+
+    def step(self, *arguments):
+        self.scaling, scaling = 1.0, self.scaling
+        try:
+            return original(self, *arguments)
+        finally:
+            self.scaling = scaling
+
+    monkeypatch.setattr(modeling_transformer.TransformerAttention, "step", step)
+    case = transformer(variant=variant)
+    caught_by(caching.step_by_step, case, "no mask of the targets")
+    caught_by(caching.greedy, case, "greedy with a cache")
+    caching.in_ragged_chunks(dataclasses.replace(case, make_config=eager(case)))
+
+
+def eager(case):
+    """Configs whose attention is written out; a single token then takes no short way."""
+    return lambda **overrides: case.make_config(attn_implementation="eager", **overrides)
+
+
+def test_a_single_token_without_the_last_norm(monkeypatch):
+    original = modeling_transformer.TransformerDecoder.step
+
+    def step(self, *arguments):
+        self.final_norm, norm = None, self.final_norm
+        try:
+            return original(self, *arguments)
+        finally:
+            self.final_norm = norm
+
+    monkeypatch.setattr(modeling_transformer.TransformerDecoder, "step", step)
+    caught_by(caching.step_by_step, transformer(variant="modern"), "no mask of the targets")
+    caching.step_by_step(transformer())  # post-norm has none
+
+
+@pytest.mark.parametrize(("variant", "method"), [("paper", "_embed"), ("modern", "_angles")])
+def test_positions_that_stand_still_while_decoding(monkeypatch, variant, method):
+    original = getattr(modeling_transformer.TransformerStack, method)
+    monkeypatch.setattr(
+        modeling_transformer.TransformerStack,
+        method,
+        lambda self, x, first, *arguments: original(self, x, 0, *arguments),
+    )
+    case = transformer(variant=variant)
+    caught_by(caching.step_by_step, case, "one token at a time, no mask of the targets")
+    caught_by(caching.in_ragged_chunks, case, "in chunks, no mask of the targets")
+    caught_by(caching.greedy, case, "greedy with a cache")
+    causality.evaluation_mode(case)
+
+
+def test_a_source_that_is_not_reordered(monkeypatch):
+    """`SourceCache` outside of generate(), where rows may change their places with any other."""
+
+    class Fixed(EncoderDecoderCache):
+        def __init__(self, target, source):
+            super().__init__(target, caches.SourceCache())
+
+    monkeypatch.setattr(modeling_transformer, "EncoderDecoderCache", Fixed)
+    case = transformer()
+    caught_by(caching.reordered_cache, case, "reorder_cache")
+    caching.selected_cache(case)
+
+
+def test_a_target_that_beams_do_not_reorder(monkeypatch):
+    monkeypatch.setattr(EncoderDecoderCache, "reorder_cache", lambda self, beam_idx: None)
+    case = transformer()
+    caught_by(caching.reordered_cache, case, "reorder_cache")
+    caught_by(caching.beam_search, case, "beams with a cache")
+    caching.greedy(case)
+
+
+def leaking_cross_attention(monkeypatch, change):
+    """Packed rows whose cross-attention has the borders `change(cross)`; self-attention keeps its own."""
+    original = modeling_transformer.TransformerDecoder._packed_contexts
+
+    def contexts(self, *arguments):
+        own, cross = original(self, *arguments)
+        return own, dataclasses.replace(cross, segments=change(cross.segments))
+
+    monkeypatch.setattr(modeling_transformer.TransformerDecoder, "_packed_contexts", contexts)
+
+
+def whole_rows(s):
+    return dataclasses.replace(s, queries=s.queries[[0, -1]], keys=s.keys[[0, -1]])
+
+
+def the_source_before(s):
+    return dataclasses.replace(s, keys=torch.cat([s.keys[:1], s.keys[:-1]]))
+
+
+@pytest.mark.parametrize("change", [whole_rows, the_source_before])
+def test_packed_pairs_that_leak_through_cross_attention(monkeypatch, change):
+    leaking_cross_attention(monkeypatch, change)
+    case = transformer()
+    caught_by(packing.outputs_of_packed_rows, case, "logits of 1 packed rows by position_ids")
+    caught_by(packing.loss_and_gradients_of_packed_rows, case, "loss of 1 packed rows")
+    causality.training_mode(case)
+
+
+def test_packed_pairs_that_leak_through_cross_attention_under_a_mask(monkeypatch):
+    monkeypatch.setattr(modeling_transformer.TransformerStack, "_attends_by_segment", lambda *args: False)
+    case = transformer(variant="modern")
+    packing.outputs_of_packed_rows(case)
+    original = modeling_transformer.within_segments
+
+    def leaking(config, x, packed, source=None, states=None):
+        return original(config, x, packed) if source is None else None
+
+    monkeypatch.setattr(modeling_transformer, "within_segments", leaking)
+    caught_by(packing.outputs_of_packed_rows, case, "logits of")
+    caught_by(packing.loss_and_gradients_of_packed_rows, case, "gradient of")
+
+
+def test_packed_pairs_whose_positions_go_on(monkeypatch):
+    """Given borders alone: their positions are the model's to count."""
+
+    def positions_of(borders, batch, time):
+        return torch.arange(time).expand(batch, time)
+
+    monkeypatch.setattr(attention, "positions_of", positions_of)
+    caught_by(packing.outputs_of_packed_rows, transformer(), "packed rows by cu_seq_lens")
+
+
+def test_packed_sources_with_one_target(monkeypatch):
+    monkeypatch.setattr(
+        modeling_transformer.TransformerModel, "_packed", staticmethod(lambda *arguments: (None, None))
+    )
+    caught_by(bad_input.forward_arguments, transformer(), "packed sources, unpacked targets: accepted")
+
+
+def test_a_translation_model_that_takes_its_own_mean(monkeypatch):
+    monkeypatch.setattr(
+        modeling_transformer, "count_labels", lambda labels, items: (labels != -100).sum().clamp(min=1)
+    )
+    case = transformer()
+    caught_by(loss.num_items_in_batch, case, "num_items_in_batch=")
+    caught_by(loss.micro_batches_add_up, case, "micro-batches")
+    caught_by(loss.sixteen_rows_are_four_times_four, case, "4 x 4")
+    loss.cross_entropy_by_hand(case)
+
+
+def test_smoothing_that_is_forgotten(monkeypatch):
+    original = modeling_transformer.linear_cross_entropy
+    monkeypatch.setattr(
+        modeling_transformer,
+        "linear_cross_entropy",
+        lambda hidden, weight, bias, labels, epsilon: original(hidden, weight, bias, labels, 0.0),
+    )
+    case = transformer()
+    caught_by(loss.label_smoothing, case, "training loss, label_smoothing=0.2")
+    loss.loss_of_training_is_loss_of_evaluation(case)
+
+
+def test_targets_that_trainer_shifts():
+    """A sequence-to-sequence class under a name that Trainer takes for a causal one's."""
+    unlucky = type("LSTMForCausalLM", (TransformerForSeq2SeqLM,), {})
+    caught_by(loss.label_smoothing_by_trainer, transformer(unlucky), "label_smoothing_factor")
+
+
+def test_labels_that_are_not_moved():
+    def prepare(self, labels):
+        return labels.clamp(min=0)
+
+    fields = {"prepare_decoder_input_ids_from_labels": prepare}
+    case = transformer(type("TransformerForSeq2SeqLM", (TransformerForSeq2SeqLM,), fields))
+    caught_by(loss.targets_made_of_labels, case, "loss of labels alone")
+    loss.cross_entropy_by_hand(case)
+
+
+def test_an_output_layer_that_is_not_tied_when_asked(monkeypatch):
+    def initialise(self, config):
+        TransformerForSeq2SeqLM.__init__(self, config)
+        self.lm_head.weight = nn.Parameter(self.lm_head.weight.detach().clone())
+
+    broken_class = type("TransformerForSeq2SeqLM", (TransformerForSeq2SeqLM,), {"__init__": initialise})
+    monkeypatch.setattr(TransformerForSeq2SeqLM, "tie_weights", lambda self, **arguments: None)
+    caught_by(saving.ties, transformer(broken_class), "not tied")
+
+
+def test_positions_that_loading_does_not_fill(monkeypatch):
+    original = modeling_transformer.TransformerPreTrainedModel._init_weights
+
+    def initialise(self, module):
+        if not isinstance(module, modeling_transformer.SinusoidalPositions):
+            original(self, module)
+
+    monkeypatch.setattr(modeling_transformer.TransformerPreTrainedModel, "_init_weights", initialise)
+    case = transformer()
+    caught_by(saving.round_trip_in_float32, case, "embed_positions.table")
+    saving.ties(case)
+
+
+def test_a_resize_that_forgets_the_targets(monkeypatch):
+    """The width of the logits is a number of its own in the config, which a resize has to change too."""
+    monkeypatch.delattr(modeling_transformer.TransformerPreTrainedModel, "resize_token_embeddings")
+    with pytest.raises(Exception, match="decoder_vocab_size"):
+        numerics.resized_embeddings(transformer())
+
+
+def test_fast_dropout_with_a_random_state_of_its_own(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+
+    def dropout(x, p, training):
+        kept = torch.rand(x.shape, generator=generator, dtype=x.dtype) >= p
+        return x * kept / (1 - p) if training else x
+
+    monkeypatch.setattr(modeling_transformer, "dropout", dropout)
+    case = transformer()
+    caught_by(numerics.gradient_checkpointing_with_dropout, case, "gradient checkpointing with dropout")
+    caught_by(resuming.shuffled_rows, case, "differs")
+    numerics.gradient_checkpointing(case)

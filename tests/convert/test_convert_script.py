@@ -93,3 +93,33 @@ def test_errors_are_one_line(repository, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
     with pytest.raises(SystemExit, match=r"^convert\.py: No checkpoint in .*nowhere"):
         runpy.run_path(str(repository / "scripts/convert.py"), run_name="__main__")
+
+
+def test_marian_there_and_back_with_its_tokenizer(script, tmp_path, capsys):
+    from transformers import MarianMTModel
+
+    tokenizer = hfseq.data.train_tokenizer(["two men walk two dogs"] * 3, "bpe", 280, translation=True)
+    torch.manual_seed(0)
+    sizes = {
+        "d_model": 8,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_ffn_dim": 8,
+        "decoder_ffn_dim": 8,
+    }
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 8}
+    vocabulary = hfseq.data.padded_vocab_size(tokenizer)
+    config = hfseq.TransformerConfig(vocab_size=vocabulary, **sizes, **heads)
+    model = hfseq.TransformerForSeq2SeqLM(config)
+    model.save_pretrained(tmp_path / "ours")
+    tokenizer.save_pretrained(tmp_path / "ours")
+
+    script.main(["export", "marian", str(tmp_path / "ours"), str(tmp_path / "marian")])
+    exported = MarianMTModel.from_pretrained(tmp_path / "marian")
+    assert torch.equal(exported.lm_head.weight, model.lm_head.weight)
+    assert AutoTokenizer.from_pretrained(tmp_path / "marian")("two dogs") == tokenizer("two dogs")
+    script.main(["import", "marian", str(tmp_path / "marian"), str(tmp_path / "back")])
+    assert "TransformerForSeq2SeqLM with" in capsys.readouterr().out
+    back = hfseq.TransformerForSeq2SeqLM.from_pretrained(tmp_path / "back")
+    assert all(torch.equal(t, back.state_dict()[name]) for name, t in model.state_dict().items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "back")("two dogs") == tokenizer("two dogs")

@@ -33,6 +33,15 @@ EXAMPLES = {
         },
         {"exact_match": 100.0, "f1": 100.0},
     ),
+    "sacrebleu": (
+        {"predictions": ["a b c d."], "references": ["a b c d."]},
+        {
+            "bleu": 100.0,
+            "bleu_lowercase": 100.0,
+            "chrf": 100.0,
+            "sentences": 1,
+        },
+    ),
     "perplexity": ({"predictions": [1.0, 2.0]}, {"perplexity": 4.4816890703380645}),
     "bits_per_byte": (
         {"predictions": [3.0], "references": ["aé"]},
@@ -63,7 +72,7 @@ print(json.dumps(found, default=float))
 
 @pytest.mark.parametrize("already", [False, True], ids=["first", "after the script's namesake"])
 def test_loads_without_network_from_a_script_beside_evaluate_py(tmp_path, repository, already):
-    for name in ("evaluate", "seqeval", "sklearn"):
+    for name in ("evaluate", "sacrebleu", "seqeval", "sklearn"):
         pytest.importorskip(name)
     assert (repository / "scripts/evaluate.py").is_file()
     scripts = tmp_path / "scripts"

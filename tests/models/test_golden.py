@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from hfseq import EncoderConfig, GRUConfig, LSTMConfig, RNNConfig
+from hfseq import EncoderConfig, GRUConfig, LSTMConfig, RNNConfig, TransformerConfig
 
 FOLDER = Path(__file__).parents[1] / "golden"
 SIZES = {"vocab_size": 32, "embedding_size": 6, "hidden_size": 8, "num_hidden_layers": 2}
@@ -19,6 +19,11 @@ SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 ENCODER = {
     "vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12,
     "max_position_embeddings": 8,
+}  # fmt: skip
+TRANSFORMER = {
+    "vocab_size": 32, "d_model": 8, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "max_position_embeddings": 8,
+    "decoder_start_token_id": 1,
 }  # fmt: skip
 GOLDEN = {
     "rnn": RNNConfig(**SIZES, **SPECIAL),
@@ -40,19 +45,36 @@ GOLDEN = {
         **ENCODER,
         **SPECIAL,
     ),
+    "transformer": TransformerConfig(**TRANSFORMER, **SPECIAL),
+    "transformer-modern": TransformerConfig(
+        pre_norm=True,
+        position_embedding_type="rotary",
+        gated_mlp=True,
+        activation_function="silu",
+        share_encoder_decoder_embeddings=False,
+        decoder_vocab_size=40,
+        tie_word_embeddings=False,
+        output_bias=True,
+        **TRANSFORMER,
+        **SPECIAL,
+    ),
 }
 INPUT_IDS = torch.tensor([[1, 5, 9, 31, 7, 2, 2], [1, 30, 4, 4, 17, 22, 3]])
 ATTENTION_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]])
+DECODER_INPUT_IDS = torch.tensor([[1, 8, 21, 3, 31], [1, 12, 6, 0, 0]])
 
 
 def auto_class(name: str):
+    if name.startswith("transformer"):
+        return AutoModelForSeq2SeqLM
     return AutoModelForMaskedLM if name.startswith("encoder") else AutoModelForCausalLM
 
 
 def logits_of(folder: Path) -> torch.Tensor:
     model = auto_class(folder.name).from_pretrained(folder).eval()
+    target = {"decoder_input_ids": DECODER_INPUT_IDS} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
-        return model(INPUT_IDS, attention_mask=ATTENTION_MASK).logits
+        return model(INPUT_IDS, attention_mask=ATTENTION_MASK, **target).logits
 
 
 @pytest.mark.parametrize("name", GOLDEN)

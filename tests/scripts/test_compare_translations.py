@@ -1,0 +1,36 @@
+"""scripts/compare.py --translations: a paired bootstrap of BLEU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REFERENCES = [f"the {n}th man walks his dog through street {n * 7 % 11} in the rain" for n in range(40)]
+
+
+def compare(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts/compare.py", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def test_translations_of_two_systems(tmp_path):
+    pytest.importorskip("sacrebleu")
+    (tmp_path / "test.en").write_text("\n".join(REFERENCES) + "\n")
+    (tmp_path / "ours.en").write_text("\n".join(REFERENCES) + "\n")
+    (tmp_path / "theirs.en").write_text("\n".join(text.replace("dog", "cat") for text in REFERENCES) + "\n")
+    files = ["--translations", "theirs.en", "ours.en", "--references", "test.en"]
+    done = compare(tmp_path, *files, "--output", "scores.json")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["ours.en"]["bleu"] == pytest.approx(100) and scores["ours.en"]["p_value"] < 0.01
+    assert "p_value" not in scores["theirs.en"] and scores["theirs.en"]["bleu"] < 80
+    assert "100.00" in done.stdout
+
+    (tmp_path / "short.en").write_text("one line\n")
+    done = compare(tmp_path, "--translations", "ours.en", "short.en", "--references", "test.en")
+    assert done.returncode != 0 and "1 hypotheses of short.en, but 40 references" in done.stderr
+    done = compare(tmp_path, "--translations", "ours.en", "short.en")
+    assert done.returncode != 0 and "--references" in done.stderr

@@ -1,0 +1,104 @@
+"""The card of a translation model, and its curve."""
+
+import pytest
+import yaml
+
+from hfseq import cards
+from hfseq.training import plot_loss_curve
+
+
+def score(bleu: float) -> dict:
+    return {
+        "nll": 10.0,
+        "tokens": 1234,
+        "loss": 1.5,
+        "perplexity": 4.48,
+        "bleu": bleu,
+        "bleu_signature": "nrefs:1|case:mixed|tok:13a",
+        "bleu_lowercase": bleu + 10,
+        "bleu_lowercase_signature": "nrefs:1|case:lc|tok:13a",
+        "chrf": 60.5,
+        "chrf_signature": "nc:6",
+        "sentences": 1000,
+    }
+
+
+def make_facts(**changes) -> dict:
+    facts = {
+        "recipe": "transformer-multi30k-en-de",
+        "task": "translation",
+        "recipe_content": {"data": {"corpus": "multi30k"}, "model": {"model_type": "hfseq_transformer"}},
+        "command": "python scripts/pretrain.py scripts/recipes/transformer-multi30k-en-de.yaml",
+        "model_class": "TransformerForSeq2SeqLM",
+        "parameters": 1000,
+        "language": ["en", "de"],
+        "train_pairs": 29000,
+        "scores": {"validation": score(30.25), "test": score(31.5)},
+        "averaging": {
+            "checkpoints": [900, 1000],
+            "score": "bleu_lowercase",
+            "validation": {"last": score(30.25), "average": score(29.75)},
+            "kept": "last",
+        },
+        "prompt": "Two men walk.",
+        "translation": "Zwei Männer gehen.",
+    }
+    return facts | changes
+
+
+def test_the_card_has_every_score_with_its_signature(tmp_path):
+    text = cards.write_model_card(tmp_path, make_facts()).read_text()
+    for line in (
+        "| test | **transformer-multi30k-en-de** | - | 31.50 | 41.50 | 60.50 | 4.48 |",
+        "| test | 1,000 | 1,234 |",
+        r"| sacreBLEU, lower-cased | `nrefs:1\|case:lc\|tok:13a` |",
+        "| the last (kept) | 1.5000 | - | 30.25 |",
+        "| mean of the last 2 checkpoints | 1.5000 | - | 29.75 |",
+        "checkpoints after 900, 1,000 updates",
+        "> **Zwei Männer gehen.**",
+        "| train pairs | 29,000 |",
+        "AutoModelForSeq2SeqLM",
+        'tokenizer(["Two men walk."]',
+        "They are for research",
+    ):
+        assert line in text, line
+
+
+def test_the_front_matter_lists_what_was_measured(tmp_path):
+    text = cards.write_model_card(tmp_path, make_facts()).read_text()
+    data = yaml.safe_load(text.split("---\n")[1])
+    assert data["pipeline_tag"] == "translation" and data["language"] == ["en", "de"]
+    assert data["license"] == "other" and "machine-translation" in data["tags"]
+    measured = {m["type"]: m["value"] for m in data["model-index"][0]["results"][1]["metrics"]}
+    # Tokenised BLEU was not counted (no sacremoses there), so it is not claimed.
+    assert measured == {"bleu": 31.5, "bleu_lowercase": 41.5, "chrf": 60.5, "perplexity": 4.48}
+
+
+def test_without_averaging_nothing_is_said_of_it(tmp_path):
+    assert "Averaged weights" not in cards.write_model_card(tmp_path, make_facts(averaging=None)).read_text()
+
+
+def test_a_score_that_is_no_number_is_refused(tmp_path):
+    facts = make_facts()
+    facts["averaging"]["validation"]["average"]["loss"] = float("nan")
+    with pytest.raises(ValueError, match=r"averaging\.validation\.average\.loss = nan"):
+        cards.write_model_card(tmp_path, facts)
+
+
+def test_bleu_is_drawn_below_the_loss(tmp_path):
+    figure = pytest.importorskip("matplotlib.figure")
+    plain = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "eval_loss": 2.5}]
+    scored = [*plain[:2], {"step": 2, "eval_loss": 2.5, "eval_bleu": 30.0, "eval_chrf": 55.0}]
+    panels = []
+    save = figure.Figure.savefig
+
+    def remember(self, *args, **kwargs):
+        panels.append([axes.get_ylabel() for axes in self.axes])
+        save(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure.Figure, "savefig", remember)
+        for log in (plain, scored):
+            assert plot_loss_curve(log, tmp_path / "curve.png", "title").is_file()
+    assert [len(labels) for labels in panels] == [1, 2]
+    assert panels[1][1] == "validation [%]"
