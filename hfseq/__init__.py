@@ -60,7 +60,7 @@ for _config, _classes in _AUTO_CLASSES.items():
     transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
     for _auto_name, _class in _classes.items():
         getattr(transformers, _auto_name).register(_config, _class, exist_ok=True)
-when_imported("transformers.pipelines", lambda: importlib.import_module(".pipelines", __name__).register())
+when_imported("transformers.pipelines", lambda: importlib.import_module(".pipelines", __name__))
 
 
 def __getattr__(name: str):

@@ -1,7 +1,7 @@
 """`pipeline("translation", model=...)`, for every `AutoModelForSeq2SeqLM`: transformers 5 removed its own.
 
-The file imports nothing of hfseq, so that a saved pipeline can take it along. `import hfseq` registers it, but it is
-loaded only when somebody asks for pipelines (`registration.py`).
+The file imports nothing of hfseq, so that a saved pipeline can take it along. It registers itself when it is
+loaded: `import hfseq` sees to it that this happens when somebody asks for pipelines (`registration.py`).
 """
 
 from __future__ import annotations
@@ -134,5 +134,7 @@ def register() -> None:
     # Newer versions of transformers refuse the tasks that they once had before they look among the registered.
     getattr(pipelines, "REMOVED_TASKS", {}).pop(TASK, None)
 
+
+register()
 
 __all__ = ["TranslationPipeline", "register"]

@@ -14,8 +14,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from hfseq.convert import (
     EXPORTERS,
     IMPORTERS,
@@ -24,6 +22,7 @@ from hfseq.convert import (
     import_model,
     import_tokenizer,
 )
+from hfseq.data import load_pair_tokenizers, save_pair_tokenizers
 from hfseq.hub import load_checkpoint
 
 
@@ -63,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise FileNotFoundError(f"No checkpoint in {args.source}: it has no config.json.")
         export_model(load_checkpoint(args.source), args.directory, args.format)
         if (args.source / "tokenizer.json").is_file():
-            AutoTokenizer.from_pretrained(args.source).save_pretrained(args.directory)
+            save_pair_tokenizers(args.directory, *load_pair_tokenizers(args.source))
         print(f"{args.source} written to {args.directory} as {args.format}.")
         return
 

@@ -269,7 +269,7 @@ def prepare_pairs(recipe: Recipe) -> PairData:
     limits = (section.max_source_length, section.max_target_length, section.max_length_ratio)
     filters = data.PairFilter(*limits) if any(limit is not None for limit in limits) else None
     arrays = data.build_pair_arrays(corpus, *tokenizers, cache_dir=section.cache_dir, filters=filters)
-    if filters:
+    if filters and int(os.environ.get("RANK", 0)) == 0:
         print(arrays["train"].report)
     return PairData(
         task="translation",

@@ -135,6 +135,16 @@ def test_importing_hfseq_registers_it_without_loading_pipelines():
     assert done.stdout.strip() == "ready", done.stderr
 
 
+def test_it_may_be_imported_first():
+    """Before transformers' own pipelines, whose import imports it in turn."""
+    code = (
+        "import hfseq.pipelines\n"
+        "from transformers.pipelines import check_task\n"
+        "assert check_task('translation')[1]['impl'] is hfseq.pipelines.TranslationPipeline\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_module_that_is_there_already_is_not_waited_for():
     done = []
     before = list(sys.meta_path)

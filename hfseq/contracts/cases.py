@@ -505,11 +505,14 @@ def _encoder_cases() -> Iterator[Case]:
         "ForQuestionAnswering": (kinds.QUESTION_ANSWERING, ("bert",)),
         "ForMultipleChoice": (kinds.MULTIPLE_CHOICE, ("bert",)),
     }
+    averaging = {"classifier_pooling": "mean"}  # what heads of one answer per text do in the modern variant
     for head, (kind, quick) in heads.items():
         name = f"Encoder{head}"
         for variant, fields in variants.items():
             if variant.endswith("untied") and kind not in (kinds.MASKED_LM, kinds.PRETRAINING):
                 continue  # nothing to tie
+            if variant == "modern" and kind in (kinds.SEQUENCE_CLASSIFICATION, kinds.MULTIPLE_CHOICE):
+                fields = {**fields, **averaging}
             bad_inputs = _encoder_bad_inputs(name)
             yield Case(
                 f"{name}-{variant}",
@@ -625,6 +628,7 @@ def _transformer_cases() -> Iterator[Case]:
     # With larger matrices a post-norm layer drowns the token that it is given, and every continuation is one token.
     sharp = {
         "paper": (0.2, 1.5), "modern": (0.4, 0.3), "learned": (0.2, 1.5), "interleaved": (1.0, 0.3),
+        "separate": (0.2, 1.5),
     }  # fmt: skip
     variants = {
         "paper": {},
@@ -635,6 +639,7 @@ def _transformer_cases() -> Iterator[Case]:
             "activation_dropout": 0.1,
         },
         "interleaved": {"interleaved_positions": True, "pre_norm": True},
+        "separate": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 50},
     }
     for head, kind in (("Model", kinds.SEQ2SEQ_BASE), ("ForSeq2SeqLM", kinds.SEQ2SEQ_LM)):
         for variant, fields in variants.items():

@@ -74,9 +74,11 @@ def checkpoint_case(path: str, trust_remote_code: bool = False) -> Case:
 def _find_class(path: str, config: PreTrainedConfig, name: str, trust: bool) -> tuple[type, kinds.Kind]:
     auto_map = getattr(config, "auto_map", None) or {}
     remote = {reference.split(".")[-1]: (auto, reference) for auto, reference in auto_map.items()}
-    ours = {case.model_class.__name__: case.model_class for case in CASES}
-    if name in ours or hasattr(transformers, name):
-        model_class = ours.get(name) or getattr(transformers, name)
+    ours = {case.model_class.__name__: case for case in CASES}
+    if name in ours:
+        return ours[name].model_class, ours[name].kind
+    if hasattr(transformers, name):
+        model_class = getattr(transformers, name)
         auto_class = None
     elif name in remote and trust:
         auto_class, reference = remote[name]

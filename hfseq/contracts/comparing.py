@@ -76,7 +76,7 @@ def require_same_bits(
         )
         if not torch.equal(other, value):
             changed = int((other != value).sum())
-            largest = float((other.double() - value.double()).abs().max())
+            largest = float((other.detach().double() - value.detach().double()).abs().max())
             raise ContractViolation(
                 f"{what}: {name} differs in {changed} of {value.numel()} entries, by up to {largest:.3e}"
             )

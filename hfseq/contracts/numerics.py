@@ -10,7 +10,7 @@ import torch
 from .cases import Case, dropout_fields
 from .comparing import FLOAT32, FLOAT64, gradients, require_close, require_close_gradients
 from .kinds import IGNORE_INDEX
-from .violation import require, run_checks
+from .violation import ContractViolation, require, run_checks
 
 LENGTHS = [6, 3, 5]
 
@@ -126,6 +126,8 @@ def _require_finite(case: Case, model, what: str) -> None:
 
 def resized_embeddings(case: Case) -> None:
     """A bigger vocabulary leaves the old tokens' outputs alone; a smaller one cuts. Ties and heads follow."""
+    if not getattr(case.config(), "share_encoder_decoder_embeddings", True):
+        return _two_vocabularies_have_no_common_size(case)
     for change in (+7, -5):
         model = case.model(FLOAT64)
         rows = case.rows(model.config, LENGTHS)
@@ -163,7 +165,7 @@ def resized_embeddings(case: Case) -> None:
         if case.kind.labels:
             loss = model.train()(**batch).loss
             loss.backward()
-            require(bool(torch.isfinite(loss)), f"{what}: the loss is {float(loss)}")
+            require(bool(torch.isfinite(loss)), f"{what}: the loss is {float(loss.detach())}")
             missing = {n for n, p in model.named_parameters() if p.requires_grad} - gradients(model).keys()
             require(not missing, f"{what}: no gradient reaches {sorted(missing)}")
             model.eval()
@@ -178,6 +180,19 @@ def resized_embeddings(case: Case) -> None:
         again = case.rows(model.config, LENGTHS, seed=1)
         for name, value in case.outputs(model, case.batch(again, model.config)).items():
             require(bool(torch.isfinite(value).all()), f"{what}: non-finite {name} with the new tokens")
+
+
+def _two_vocabularies_have_no_common_size(case: Case) -> None:
+    """What a stranger makes of one size for two vocabularies is its own affair; ours refuses."""
+    if case.family == "stranger":
+        return
+    try:
+        case.model(FLOAT64).resize_token_embeddings(47)
+    except ValueError as error:
+        named = "share_encoder_decoder_embeddings" in str(error)
+        require(named, f"two vocabularies resized to 47: the message does not say why not: {error}")
+    else:
+        raise ContractViolation("two vocabularies were resized to 47, though only one of them can be meant")
 
 
 def _is_tied(model) -> bool:

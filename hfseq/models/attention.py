@@ -89,6 +89,10 @@ def find_packed(
     attention_mask, position_ids, cu_seq_lens_q, max_length_q, seq_idx, batch: int, time: int
 ) -> Packed | None:
     """The packed segments of a batch, None where every row is one sequence. Arguments as in `EncoderModel.forward`."""
+    if position_ids is not None and (position_ids.ndim != 2 or position_ids.shape[1] != time):
+        raise ValueError(
+            f"position_ids must be [{batch}, {time}] (or [1, {time}]) like the input, not {list(position_ids.shape)}."
+        )
     if cu_seq_lens_q is None and seq_idx is None and (position_ids is None or attention_mask is not None):
         return None
     if attention_mask is not None:

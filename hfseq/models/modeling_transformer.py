@@ -926,6 +926,17 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
             encoder_attentions=outputs.encoder_attentions,
         )
 
+    def prepare_inputs_for_generation(
+        self, input_ids, next_sequence_length=None, past_key_values=None, **kwargs
+    ):
+        """As in transformers, where an assistant of two sides is given the whole target again behind its cache."""
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if next_sequence_length is None and 0 < seen < input_ids.shape[1]:
+            next_sequence_length = input_ids.shape[1] - seen
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+        )
+
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
@@ -948,7 +959,8 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
         flat = flat[counted]
         first, second = (head(x.flatten(0, 1)[counted]) for x in (hidden, again))  # [labels, vocabulary]
         loss = (cross_entropy(x, flat, config.label_smoothing) for x in (first, second))
-        p, q = (x.float().log_softmax(-1) for x in (first, second))
+        wide = torch.float64 if first.dtype == torch.float64 else torch.float32
+        p, q = (x.log_softmax(-1, dtype=wide) for x in (first, second))
         apart = F.kl_div(p, q, reduction="sum", log_target=True) + F.kl_div(
             q, p, reduction="sum", log_target=True
         )

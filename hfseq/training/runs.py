@@ -282,6 +282,12 @@ def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run
         raise ValueError(
             "There are no validation pairs: give data.validation_file, or a data.validation_share."
         )
+    packed = section.packing == "packed"
+    if packed and isinstance(section.row_length, int) and section.row_length > config.max_position_embeddings:
+        raise ValueError(
+            f"data.row_length {section.row_length} is longer than model.max_position_embeddings "
+            f"{config.max_position_embeddings}: raise that, or shorten the rows."
+        )
     accumulation = given.get("gradient_accumulation_steps", 1)
     plan = data.PairPlan(
         arrays["train"],
@@ -289,7 +295,7 @@ def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run
         epochs=given.get("num_train_epochs", 3),
         micro_batches=accumulation * world_size,
         packing=section.packing or "batches",
-        row_length=section.row_length if section.packing == "packed" else None,
+        row_length=section.row_length if packed else None,
         seed=_seed(given),
     )
     for tokens in (tokenizer, target_tokenizer):

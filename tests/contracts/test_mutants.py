@@ -12,7 +12,6 @@ import functools
 import pytest
 import torch
 from torch import nn
-
 from transformers import EncoderDecoderCache
 
 from hfseq import (
@@ -444,6 +443,13 @@ def test_a_pooler_that_reads_padding(monkeypatch):
     padding.padded_on_the_right(case)
 
 
+def test_a_mean_that_counts_padding(monkeypatch):
+    monkeypatch.setattr(modeling_encoder, "mean_over_text", lambda hidden, mask: hidden.mean(1))
+    for head in ("ForSequenceClassification", "ForMultipleChoice"):
+        caught_by(padding.padded_on_the_right, encoder(f"{head}-modern"), "padded on the right")
+        caught_by(padding.loss_padded_on_the_right, encoder(f"{head}-modern"), "evaluation loss")
+
+
 def test_answers_that_may_lie_in_padding():
     original = modeling_encoder.EncoderForQuestionAnswering
 
@@ -676,11 +682,12 @@ def whole_rows(s):
     return dataclasses.replace(s, queries=s.queries[[0, -1]], keys=s.keys[[0, -1]])
 
 
-def the_source_before(s):
-    return dataclasses.replace(s, keys=torch.cat([s.keys[:1], s.keys[:-1]]))
+def borders_in_another_order(s):
+    lengths = s.keys.diff().roll(1)
+    return dataclasses.replace(s, keys=nn.functional.pad(lengths.cumsum(0), (1, 0)).to(s.keys.dtype))
 
 
-@pytest.mark.parametrize("change", [whole_rows, the_source_before])
+@pytest.mark.parametrize("change", [whole_rows, borders_in_another_order])
 def test_packed_pairs_that_leak_through_cross_attention(monkeypatch, change):
     leaking_cross_attention(monkeypatch, change)
     case = transformer()
@@ -700,7 +707,7 @@ def test_packed_pairs_that_leak_through_cross_attention_under_a_mask(monkeypatch
 
     monkeypatch.setattr(modeling_transformer, "within_segments", leaking)
     caught_by(packing.outputs_of_packed_rows, case, "logits of")
-    caught_by(packing.loss_and_gradients_of_packed_rows, case, "gradient of")
+    caught_by(packing.loss_and_gradients_of_packed_rows, case, "loss of")
 
 
 def test_packed_pairs_whose_positions_go_on(monkeypatch):
@@ -787,6 +794,11 @@ def test_a_resize_that_forgets_the_targets(monkeypatch):
     monkeypatch.delattr(modeling_transformer.TransformerPreTrainedModel, "resize_token_embeddings")
     with pytest.raises(Exception, match="decoder_vocab_size"):
         numerics.resized_embeddings(transformer())
+
+
+def test_two_vocabularies_that_one_number_resizes(monkeypatch):
+    monkeypatch.delattr(modeling_transformer.TransformerPreTrainedModel, "resize_token_embeddings")
+    caught_by(numerics.resized_embeddings, transformer(variant="separate"), "two vocabularies were resized")
 
 
 def test_fast_dropout_with_a_random_state_of_its_own(monkeypatch):

@@ -112,12 +112,15 @@ def test_marian_there_and_back_with_its_tokenizer(script, tmp_path, capsys):
     config = hfseq.TransformerConfig(vocab_size=vocabulary, **sizes, **heads)
     model = hfseq.TransformerForSeq2SeqLM(config)
     model.save_pretrained(tmp_path / "ours")
-    tokenizer.save_pretrained(tmp_path / "ours")
+    target = hfseq.data.train_tokenizer(["zwei Hunde"] * 3, "bpe", 270, translation=True)
+    hfseq.data.save_pair_tokenizers(tmp_path / "ours", tokenizer, target)
 
     script.main(["export", "marian", str(tmp_path / "ours"), str(tmp_path / "marian")])
     exported = MarianMTModel.from_pretrained(tmp_path / "marian")
     assert torch.equal(exported.lm_head.weight, model.lm_head.weight)
     assert AutoTokenizer.from_pretrained(tmp_path / "marian")("two dogs") == tokenizer("two dogs")
+    beside = AutoTokenizer.from_pretrained(tmp_path / "marian/target_tokenizer")
+    assert beside("zwei Hunde") == target("zwei Hunde")
     script.main(["import", "marian", str(tmp_path / "marian"), str(tmp_path / "back")])
     assert "TransformerForSeq2SeqLM with" in capsys.readouterr().out
     back = hfseq.TransformerForSeq2SeqLM.from_pretrained(tmp_path / "back")

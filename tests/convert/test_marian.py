@@ -110,6 +110,9 @@ def test_in_and_back(shape, tmp_path):
     export_model(ours, tmp_path / "back", "marian")
     back = MarianMTModel.from_pretrained(tmp_path / "back", dtype="auto")
     expected = theirs.state_dict()
+    if not ours.config.share_encoder_decoder_embeddings:
+        # Where the output layer is not tied, transformers ties no embedding at all, and reads no shared one.
+        expected.pop("model.shared.weight", None)
     assert back.state_dict().keys() == expected.keys()
     for name, value in back.state_dict().items():
         assert torch.equal(value, expected[name]), name

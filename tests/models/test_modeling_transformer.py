@@ -500,13 +500,13 @@ def test_sampling_with_a_seed_is_the_same_again():
 
 def test_an_assistant_changes_nothing():
     # transformers 5.23 gives an encoder-decoder assistant the whole prefix again, after a cache that holds it already:
-    # its guesses are bad for that, and it needs room for twice the length.
-    model = build(std=0.7, max_position_embeddings=48)
+    # without `prepare_inputs_for_generation` its guesses are bad, and it needs room for twice the length.
+    model = build(std=0.7, max_position_embeddings=24)
     options = {"max_length": 16, "do_sample": False, "no_repeat_ngram_size": 1}
     for row in range(ROWS):
         ids = IDS[row : row + 1, : MASK[row].sum()]
         expected = model.generate(ids, **options)
-        for assistant in (model, build(std=0.7, seed=1, max_position_embeddings=48)):
+        for assistant in (model, build(std=0.7, seed=1, max_position_embeddings=24)):
             assert torch.equal(model.generate(ids, assistant_model=assistant, **options), expected)
         assert torch.equal(model.generate(ids, prompt_lookup_num_tokens=2, **options), expected)
 
@@ -566,7 +566,7 @@ def test_r_drop_is_two_losses_and_their_divergence(dropout):
     expected = loss_and_gradients(model, total / len(p))
     torch.manual_seed(5)
     # The divergence is computed in float32.
-    require_same(loss_and_gradients(model, model(**BATCH).loss), expected, 1e-5)
+    require_same(loss_and_gradients(model, model(**BATCH).loss), expected)
     assert ((p - q).abs().max().item() > 0.1) == (dropout > 0)
     model.eval()
     close(model(**BATCH).loss, F.cross_entropy(flat_logits(model, BATCH), flat))

@@ -279,6 +279,7 @@ def test_french_too(folder, pretrain):
         (["--max_length_ratio", "0.5"], "max_length_ratio is 0.5"),
         (["--corpus", "null", "--train_file", "t.tsv", "--validation_share", "0"], "no validation pairs"),
         (["--packing", "nsp"], "packing 'nsp' of pairs"),
+        (["--packing", "packed", "--row_length", "512"], "row_length 512 is longer than"),
         (["--vocabulary", "two"], "vocabulary 'two'"),
         (["--average_checkpoints", "1"], "at least 2"),
         (["--average_checkpoints", "3", "--save_total_limit", "2"], "save_total_limit keeps only 2"),
