@@ -1,13 +1,12 @@
 """The translation lines: training and `generate()` against `MarianMTModel`; on a GPU shares of the matmul peak.
 
-Both sides have the same sizes and the same weights, see the same pairs, make equally many updates and count real target
-tokens. The peer's random batches of 32 are what `Seq2SeqTrainer` makes by default; it adds up the gradients of as many
-as it takes for an update of our size.
+Both sides have the same sizes and the same weights and count real target tokens. Ours takes updates of `PairPlan` on
+the whole corpus; the peer has the same ones, or random batches of 32 of the same corpus with as many real tokens in as
+many updates: that is what `Seq2SeqTrainer` makes by default, the gradients of several batches added up.
 """
 
 from __future__ import annotations
 
-import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,8 +47,8 @@ class TransformerSize:
     inner: int
     tokens: int
     """Positions in an update, as `PairPlan` counts them."""
-    pairs: int
-    """Pairs that are trained on, drawn at random."""
+    updates: int
+    """Updates in one turn: each has pairs of one length, so several."""
 
     def __str__(self) -> str:
         return f"{self.layers}+{self.layers} x {self.width}, {self.vocabulary} words, {self.tokens} tokens an update"
@@ -78,14 +77,14 @@ class TransformerSize:
         return 3 * 2 * rows * time * (self.layers * (encoder + decoder) + d * self.vocabulary)
 
 
-TINY = TransformerSize(vocabulary=10048, width=128, layers=4, heads=4, inner=256, tokens=4096, pairs=1000)
-BASE = TransformerSize(vocabulary=37056, width=512, layers=6, heads=8, inner=2048, tokens=16384, pairs=1000)
+TINY = TransformerSize(vocabulary=10048, width=128, layers=4, heads=4, inner=256, tokens=4096, updates=5)
+BASE = TransformerSize(vocabulary=37056, width=512, layers=6, heads=8, inner=2048, tokens=16384, updates=5)
 
 
 def transformer(report: Report) -> None:
     settings = report.settings
     if settings.quick:
-        size = TransformerSize(vocabulary=320, width=16, layers=2, heads=2, inner=32, tokens=512, pairs=24)
+        size = TransformerSize(vocabulary=320, width=16, layers=2, heads=2, inner=32, tokens=512, updates=2)
     else:
         size = BASE if settings.device == "cuda" else TINY
     if settings.device == "cuda":
@@ -114,30 +113,32 @@ def marian_of(ours: hfseq.TransformerForSeq2SeqLM, dropout: float = 0.0) -> tran
 # ---- batches
 
 
-def translated_sentences(size: TransformerSize) -> tuple[dict[str, data.PairArray], str]:
+def translated_sentences(size: TransformerSize, settings: Settings) -> tuple[data.PairArray, str]:
     """Multi30k where it is at hand, else verses and themselves: what matters are the lengths."""
     try:
         sources, targets = data.load_multi30k().texts["train"]
         name = "Multi30k en-de"
     except FileNotFoundError:
-        corpus, name = bible(Settings())
+        corpus, name = bible(settings)
         sources = targets = [verse for chapter in corpus.train for verse in chapter.split("\n")]
         name = f"{name}, each verse its own translation"
     tokenizer = data.train_tokenizer(
         [*sources, *targets], "bpe", size.vocabulary, lowercase=True, translation=True
     )
-    drawn = random.Random(0).sample(range(len(sources)), size.pairs)
-    corpus = data.PairCorpus.from_pairs(train=[(sources[i], targets[i]) for i in drawn], name="sample")
-    return data.build_pair_arrays(
-        corpus, tokenizer, cache_dir=tempfile.mkdtemp(prefix="hfseq-benchmark-")
-    ), name
+    if settings.quick:
+        sources, targets = sources[:100], targets[:100]
+    corpus = data.PairCorpus.from_pairs(train=list(zip(sources, targets, strict=True)), name="benchmark")
+    return data.build_pair_arrays(corpus, tokenizer, cache_dir=tempfile.mkdtemp(prefix="hfseq-benchmark-"))[
+        "train"
+    ], name
 
 
-def random_batches(pairs: data.PairArray, rows: int = 32) -> list[Batch]:
-    """All pairs in random order, padded to the longest of each batch, as `DataCollatorForSeq2Seq` does it."""
-    order = list(range(len(pairs)))
-    random.Random(1).shuffle(order)
-    return [pairs.batch(np.array(order[i : i + rows])) for i in range(0, len(order), rows)]
+def random_batches(pairs: data.PairArray, tokens: int, rows: int = 32) -> list[Batch]:
+    """Random pairs with about so many target tokens, padded to the longest of each batch, as `DataCollatorForSeq2Seq`
+    does it."""
+    order = np.random.default_rng(1).permutation(len(pairs))
+    enough = min(int(np.searchsorted(np.cumsum(pairs.target_lengths[order]), tokens)) + 1, len(pairs))
+    return [pairs.batch(order[i : min(i + rows, enough)]) for i in range(0, enough, rows)]
 
 
 def real_tokens(batches: list[Batch]) -> int:
@@ -183,10 +184,11 @@ def check_equal(report: Report, name: str, ours: nn.Module, marian: nn.Module, b
 def training_lines(report: Report, size: TransformerSize) -> None:
     """The same pairs: our batches on both sides, and the peer's random batches of 32."""
     settings = report.settings
-    arrays, source = translated_sentences(size)
-    plan = data.PairPlan(arrays["train"], tokens_per_update=size.tokens)
-    planned = [plan[i] for i in range(len(plan))]
-    usual = random_batches(arrays["train"])
+    pairs, source = translated_sentences(size, settings)
+    plan = data.PairPlan(pairs, tokens_per_update=size.tokens)
+    planned = [plan[i] for i in range(min(size.updates, len(plan)))]
+    real = real_tokens(planned)
+    usual = random_batches(pairs, real)
     name = f"Transformer training, {size}"
     plain = our_model(size, settings.device)
     check_equal(report, name, plain, marian_of(plain), planned[0])
@@ -198,8 +200,9 @@ def training_lines(report: Report, size: TransformerSize) -> None:
         same_peer: trainer_of(models[2], loss_of(models[2]), planned),
     }
     times = take_turns(runs, settings)
-    real = real_tokens(planned)
-    share = real / sum(batch["labels"].numel() for batch in usual)
+    theirs = real_tokens(usual)
+    times[random_peer] = times[random_peer].scaled(real / theirs)  # its last pair may be one too many
+    share = theirs / sum(batch["labels"].numel() for batch in usual)
     for peer, goal in ((random_peer, 3.0), (same_peer, 1.1)):
         note = f"{source}; {plan.fullness:.0%} of our positions are real"
         if peer == random_peer:
@@ -215,7 +218,9 @@ def generation_lines(report: Report, size: TransformerSize) -> None:
         for parameter in ours.parameters():
             parameter.mul_(1.5)  # sharper: no two words are as good as equally likely
     marian = marian_of(ours).eval()
-    batch = random_batches(translated_sentences(size)[0]["train"], rows=32 if not settings.quick else 4)[0]
+    batch = random_batches(
+        translated_sentences(size, settings)[0], tokens=10**4, rows=4 if settings.quick else 32
+    )[0]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
     new = 4 if settings.quick else 20
     for beams, goal in ((1, 1.3), (5, 1.2)):
