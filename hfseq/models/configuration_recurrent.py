@@ -17,6 +17,8 @@ class RecurrentConfig(PreTrainedConfig):
         hidden_size: width of the recurrent layers.
         num_hidden_layers: number of recurrent layers.
         last_hidden_size: width of the last layer where it differs (AWD-LSTM: the embedding size), else None.
+        bidirectional: every layer also reads the text backwards (Schuster and Paliwal 1997), with the same width again:
+            for classifiers and taggers, as a language model would see what it is to predict.
         tie_word_embeddings: the output layer shares the embedding's matrix (Press and Wolf 2017). Where the last
             layer is not as wide as the embedding, a linear projection stands between the two.
         input_dropout: on the word vectors.
@@ -39,6 +41,7 @@ class RecurrentConfig(PreTrainedConfig):
     hidden_size: int = 512
     num_hidden_layers: int = 2
     last_hidden_size: int | None = None
+    bidirectional: bool = False
     tie_word_embeddings: bool = True
     input_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
@@ -62,8 +65,8 @@ class RecurrentConfig(PreTrainedConfig):
 
     @property
     def output_size(self) -> int:
-        """Width of the last layer."""
-        return self.last_hidden_size or self.hidden_size
+        """Width of the last layer's output, of both directions."""
+        return (self.last_hidden_size or self.hidden_size) * (2 if self.bidirectional else 1)
 
     def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
