@@ -18,11 +18,12 @@ PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 quickstart: $(VENV)/.demo
 	$(PY) scripts/pretrain.py scripts/recipes/lstm-kjv.yaml
 
+# One process per core; what a worker has not begun when another is idle, that one takes.
 test: $(VENV)/.dev
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 contracts: $(VENV)/.dev
-	$(PY) -m pytest tests/contracts -m "full or not full"
+	$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal tests/contracts -m "full or not full"
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
