@@ -24,7 +24,6 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -32,6 +31,7 @@ from transformers.utils import can_return_tuple
 
 from .caches import CarriedStates, RecurrentCache, State
 from .configuration_recurrent import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
+from .generation import HfseqGenerationMixin
 from .losses import (
     IGNORE_INDEX,
     activation_penalty,
@@ -494,7 +494,7 @@ def refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs) ->
         )
 
 
-class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
+class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
     """A recurrent language model: `RecurrentModel`, a projection where widths differ, and the output layer."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -580,7 +580,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
                 kept = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
             else:
                 kept = hidden[:, logits_to_keep]
-            logits = self.lm_head(kept)
+            logits = self.output_logits(kept)
             if shift_labels is not None:
                 loss = cross_entropy(logits, shift_labels) / count_labels(shift_labels, num_items_in_batch)
         return CausalLMOutputWithPast(

@@ -21,7 +21,6 @@ from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache
-from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
@@ -40,6 +39,7 @@ from .attention import (
 from .caches import SourceCache
 from .configuration_transformer import TransformerConfig
 from .dropout import dropout
+from .generation import HfseqGenerationMixin
 from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
 from .pretrained import HfseqPreTrainedModel
 
@@ -106,10 +106,20 @@ class TransformerAttention(nn.Module):
                 cache.is_updated[self.layer] = True
         return self._attend(x, q, k, v, context)
 
-    def step(self, x: torch.Tensor, cache: CacheLayerMixin, angles) -> torch.Tensor:
+    def fused(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Weight and bias of query, key and value in one; None where these are not plain layers (adapters, hooks)."""
+        layers = self.q_proj, self.k_proj, self.v_proj
+        if any(type(layer) is not nn.Linear or layer._forward_hooks for layer in layers):
+            return None
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+    def step(self, x: torch.Tensor, cache: CacheLayerMixin, angles, fused) -> torch.Tensor:
         """Self-attention of one new token per row, x [batch, d_model] -> the same; see `TransformerDecoder.step`."""
-        size = len(x), self.heads, 1, -1
-        q, k, v = (project(x).view(size) for project in (self.q_proj, self.k_proj, self.v_proj))
+        if fused is None:
+            parts = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        else:
+            parts = F.linear(x, *fused).chunk(3, dim=1)
+        q, k, v = (part.view(len(x), self.heads, 1, -1) for part in parts)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         k, v = cache.update(k, v)
@@ -225,10 +235,10 @@ class TransformerDecoderLayer(GradientCheckpointingLayer):
         x = self.cross_attention_residual.leave(x, attended)
         return self.mlp_residual.leave(x, self.mlp(self.mlp_residual.enter(x))), weights, cross_weights
 
-    def step(self, x: torch.Tensor, kept, cross, mask, angles) -> torch.Tensor:
+    def step(self, x: torch.Tensor, kept, cross, mask, angles, fused) -> torch.Tensor:
         """One new token per row in evaluation, x [batch, d_model] -> the same; see `TransformerDecoder.step`."""
         residual = self.attention_residual
-        x = residual.leave(x, self.attention.step(residual.enter(x), kept, angles))
+        x = residual.leave(x, self.attention.step(residual.enter(x), kept, angles, fused))
         residual = self.cross_attention_residual
         x = residual.leave(x, self.cross_attention.step_to_source(residual.enter(x), cross, mask))
         residual = self.mlp_residual
@@ -603,9 +613,12 @@ class TransformerDecoder(TransformerStack):
         angles = self._angles(x, seen, position_ids, self.config.decoder_attention_heads)
         mask = None if attention_mask is None else (attention_mask != 0)[:, None, None, :]
         x = x.squeeze(1)
+        # Of the same weights as the keys in the cache, and so kept with them.
+        if (weights := getattr(cache, "fused_projections", None)) is None:
+            weights = cache.fused_projections = [layer.attention.fused() for layer in self.layers]
         caches = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
-        for layer, kept, cross in zip(self.layers, *caches, strict=True):
-            x = layer.step(x, kept, cross, mask, angles)
+        for layer, kept, cross, fused in zip(self.layers, *caches, weights, strict=True):
+            x = layer.step(x, kept, cross, mask, angles, fused)
         return (x if self.final_norm is None else self.final_norm(x)).unsqueeze(1)
 
     def _causal_mask(self, x: torch.Tensor, mask, cache, seen: int):
@@ -820,7 +833,7 @@ class TransformerModel(TransformerPreTrainedModel):
         return source_packed, packed
 
 
-class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
+class TransformerForSeq2SeqLM(TransformerPreTrainedModel, HfseqGenerationMixin):
     """The Transformer with its output layer: translation, and whatever else turns one sequence into another."""
 
     def __init__(self, config: TransformerConfig):
@@ -910,7 +923,7 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
         if labels is not None and self.training:
             loss = self._training_loss(hidden, labels, inputs) / count_labels(labels, num_items_in_batch)
         else:
-            logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+            logits = self.output_logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
             if labels is not None:
                 kept = labels[:, -logits_to_keep:] if logits_to_keep else labels
                 loss = cross_entropy(logits, kept) / count_labels(labels, num_items_in_batch)

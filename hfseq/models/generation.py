@@ -1,0 +1,86 @@
+"""`generate()` as transformers has it, without what it wastes at every step.
+
+- Every generation config of hfseq bans tokens (`suppress_tokens`: padding, and the ids beyond the tokenizer's).
+  transformers' processor for that builds the set anew and writes all scores again, batch x beams x vocabulary of
+  them: a quarter of a step with five beams of 32 sentences and 10k words. Here only the banned columns are written.
+- On a CPU the output layer's matrix is most of what a step of a small model reads, and for few rows the usual
+  product rearranges it first. `generate()` has it rearranged once (2 ms for 10k x 128, then, against the usual
+  product: 0.7 of 1.4 ms for 5 rows, 1.6 of 2.5 for 32, 6.5 of 7.5 for 160; one core).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import nn
+from transformers.generation import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+
+
+class SuppressTokensInPlace(SuppressTokensLogitsProcessor):
+    """Sets the scores [rows, vocabulary] of tokens to minus infinity, in the scores that it is given."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
+        tokens = self.suppress_tokens.to(scores.device)
+        known = (tokens >= 0) & (tokens < scores.shape[1])  # as in transformers, others mean nothing
+        return scores.index_fill_(1, tokens[known], -float("inf"))
+
+
+class PackedLinear:
+    """A linear layer of a CPU, its matrix laid out as oneDNN reads it; without gradients.
+
+    Args:
+        layer: [in] -> [out]; whoever changes its weights makes another of these.
+    """
+
+    def __init__(self, layer: nn.Linear):
+        self.bias = layer.bias
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    @staticmethod
+    def fits(layer: nn.Module) -> bool:
+        """Whether that is a plain layer on a CPU, and this torch has the two operations, which it does not document."""
+        return (
+            type(layer) is nn.Linear
+            and type(layer.weight) is nn.Parameter
+            and layer.weight.device.type == "cpu"
+            and layer.weight.dtype == torch.float32
+            and not (layer._forward_hooks or layer._forward_pre_hooks)
+            and torch.backends.mkldnn.is_available()
+            and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+            and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        )
+
+
+class HfseqGenerationMixin(GenerationMixin):
+    """The base of every hfseq model that generates."""
+
+    _packed_output_layer: PackedLinear | None = None
+
+    @functools.wraps(GenerationMixin.generate)
+    @torch.no_grad()
+    def generate(self, *args, **kwargs):
+        layer = self.get_output_embeddings()
+        self._packed_output_layer = PackedLinear(layer) if PackedLinear.fits(layer) else None
+        try:
+            return super().generate(*args, **kwargs)
+        finally:
+            self._packed_output_layer = None
+
+    def output_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The output layer: hidden [..., width] -> logits [..., vocabulary]."""
+        packed = self._packed_output_layer
+        usual = packed is None or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+        return self.get_output_embeddings()(hidden) if usual else packed(hidden)
+
+    def _get_logits_processor(self, generation_config, *args, **kwargs) -> LogitsProcessorList:
+        processors = super()._get_logits_processor(generation_config, *args, **kwargs)
+        if generation_config.output_logits:  # transformers keeps the raw scores without copying them
+            return processors
+        for i, processor in enumerate(processors):
+            if type(processor) is SuppressTokensLogitsProcessor:
+                processors[i] = SuppressTokensInPlace(processor.suppress_tokens.tolist())
+        return processors
