@@ -22,7 +22,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
     pretrain(
-        *LOCAL, *SIZES, "--num_train_epochs", "30", "--prompt", "And king 7 [MASK] 3 years", recipe=RECIPE
+        *LOCAL,
+        *SIZES,
+        "--tokenizer",
+        "bpe",
+        "--tokenizer_vocab_size",
+        "320",
+        "--num_train_epochs",
+        "30",
+        "--prompt",
+        "And king 7[MASK] 3 years",
+        recipe=RECIPE,
     )
     output = folder / "out"
     summary = json.loads((output / "training_summary.json").read_text())
@@ -37,7 +47,7 @@ def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
     assert f"{summary['scores']['test']['accuracy']:.4f}" in card
     assert "pipeline_tag: fill-mask" in card and "AutoModelForCausalLM" not in card
     fill = pipeline("fill-mask", model=str(output))
-    assert fill("And king 7 [MASK] 3 years")[0]["token_str"] == "reigned"
+    assert fill("And king 7 [MASK] 3 years")[0]["token_str"].strip() == "reigned"
 
 
 def test_evaluate_repeats_what_the_run_measured(folder, pretrain):
