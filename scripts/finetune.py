@@ -2,6 +2,8 @@
 
     python scripts/finetune.py outputs/encoder-wiki-imdb --dataset sst2 --learning_rates 1e-4 3e-4 --seeds 0 1 2
     python scripts/finetune.py outputs/encoder-wiki-imdb --dataset sst2 --from_scratch --output_dir outputs/scratch
+    python scripts/finetune.py outputs/awd-lstm-imdb --dataset sst2 --classifier_pooling concat \
+        --layer_learning_rate_decay 0.4 --gradual_unfreezing
     python scripts/finetune.py --baseline bag-of-words --dataset sst2
     python scripts/finetune.py MODEL --task sequence-classification --train_file a.tsv --validation_file b.tsv \
         --test_file c.tsv --text_column premise --text_pair_column hypothesis
@@ -10,7 +12,8 @@
 Every learning rate is tried with the first seed, the one that is best on validation is run with the others; training
 stops when validation stops improving, and the best checkpoint is kept. The test side is looked at once per seed and
 chooses nothing. `--field value` sets any other field of TrainingArguments or of the model's config, such as
-`--weight_decay 0.1 --hidden_dropout_prob 0.1`.
+`--weight_decay 0.1 --hidden_dropout_prob 0.1`. ULMFiT (Howard and Ruder 2018) is --layer_learning_rate_decay with
+--gradual_unfreezing, for any model whose layers are numbered.
 
 The output directory holds the model of the seed that is best on validation (ready for `pipeline`), its
 `predictions.jsonl`, `finetune_summary.json` with every number, a picture and a card. hfseq/data/tasks.py documents the
@@ -363,6 +366,14 @@ def parse_command_line() -> argparse.Namespace:
     )
     run.add_argument("--batch_size", type=int, default=32)
     run.add_argument(
+        "--layer_learning_rate_decay", type=float, default=1.0, metavar="FACTOR",
+        help="each layer's learning rate, times that of the layer above; the head has the full rate",
+    )  # fmt: skip
+    run.add_argument(
+        "--gradual_unfreezing", type=float, nargs="?", const=1.0, metavar="EPOCHS",
+        help="train the head alone first, one layer more every so many epochs (default 1)",
+    )  # fmt: skip
+    run.add_argument(
         "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
     )
     known, rest = parser.parse_known_args()
@@ -370,6 +381,8 @@ def parse_command_line() -> argparse.Namespace:
         parser.error("give a model or --baseline, not both" if known.model else "give a model, or --baseline")
     if known.evaluations_per_epoch < 1 or known.patience < 1 or known.batch_size < 1:
         parser.error("--evaluations_per_epoch, --patience and --batch_size must be at least 1")
+    if known.gradual_unfreezing is not None and known.from_scratch:
+        parser.error("--gradual_unfreezing keeps pretrained layers as they are: --from_scratch has none")
     known.fields = {}
     for option, value in zip(rest[::2], [*rest[1::2], None], strict=False):
         if not option.startswith("--") or value is None:
@@ -510,6 +523,8 @@ def run_model(options, task, output: Path) -> dict[str, Any]:
             "batch_size": options.batch_size,
             "evaluations_per_epoch": options.evaluations_per_epoch,
             "patience": options.patience,
+            "layer_learning_rate_decay": options.layer_learning_rate_decay,
+            "gradual_unfreezing": options.gradual_unfreezing,
             **options.fields,
         },
         "predictions": predictions,
@@ -588,7 +603,7 @@ def train_once(
         "train_sampling_strategy": "group_by_length",
         "logging_steps": max(1, updates // 10),
         "use_cpu": not torch.cuda.is_available(),
-        "ddp_find_unused_parameters": False,
+        "ddp_find_unused_parameters": options.gradual_unfreezing is not None,
         "report_to": "none",
     }
     fixed = {
@@ -613,6 +628,7 @@ def train_once(
     except (TypeError, ValueError) as error:
         sys.exit(f"Training arguments: {error}")
     validation = task.data.sides["validation"]
+    stopping = EarlyStoppingCallback(options.patience)
     trainer = InOrder(
         model=model,
         args=arguments,
@@ -624,8 +640,15 @@ def train_once(
             validation, task.decode(rows["validation"], validation, logits_of(task, p.predictions))
         ),
         preprocess_logits_for_metrics=task.preprocess_logits,
-        callbacks=[EarlyStoppingCallback(options.patience), training.StopOnNonFiniteLoss()],
+        callbacks=[stopping, training.StopOnNonFiniteLoss()],
     )
+    try:
+        if options.layer_learning_rate_decay != 1:
+            trainer.optimizer = training.layerwise_optimizer(trainer, options.layer_learning_rate_decay)
+        if options.gradual_unfreezing is not None:
+            trainer.add_callback(training.GradualUnfreezing(model, options.gradual_unfreezing, stopping))
+    except ValueError as error:
+        sys.exit(str(error))
     training.replace_progress(trainer, OneLine(task.metric, f"lr {rate:g} seed {seed}"))
     run = {"learning_rate": rate, "seed": seed, "model_class": type(model).__name__, "diverged": False}
     run |= {"parameters": sum(p.numel() for p in model.parameters()), "folder": folder}

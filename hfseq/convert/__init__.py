@@ -12,7 +12,7 @@ from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from . import bert, marian, textgenrnn
+from . import bert, g2pm, marian, textgenrnn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 # format -> (path, head) -> model, with `head` the name of a class where a format holds several, else None
 IMPORTERS: dict[str, Callable[..., PreTrainedModel]] = {
     "bert": bert.import_model,
+    "g2pm": g2pm.import_model,
     "marian": marian.import_model,
     "textgenrnn": textgenrnn.import_model,
 }
 # format -> (path) -> tokenizer
 TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
     "bert": bert.import_tokenizer,
+    "g2pm": g2pm.import_tokenizer,
     "marian": marian.import_tokenizer,
     "textgenrnn": textgenrnn.import_tokenizer,
 }

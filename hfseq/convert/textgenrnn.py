@@ -7,8 +7,10 @@ multiplies the input from the left, and that is torch's own convention, so a blo
 the square recurrent blocks that is no change at all. The first half of the bias goes with the input, the second with
 the state.
 
-The original reads 40 characters, averages [embedding, layer 1, layer 2] over them with learned weights and predicts the
-next character once. Embedding and layers are what `LSTMModel` has; the average and the softmax are not read.
+The original reads 40 characters, averages [embedding, layer 1, layer 2] over them with learned weights and predicts
+the next character once: a sequence-to-vector model whose classes are the characters. `LSTMForSequenceClassification` is
+the whole of it, `LSTMModel` the embedding and the layers. Its padding is not masked: where texts are shorter than 40,
+pass no attention_mask.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from ..models.configuration_recurrent import LSTMConfig
-from ..models.modeling_recurrent import LSTMModel
+from ..models.modeling_recurrent import LSTMForSequenceClassification, LSTMModel
 
 if TYPE_CHECKING:
     import h5py
@@ -35,10 +37,20 @@ WINDOW = 40  # characters the original reads at once
 HOW_TO_GET_IT = "pip install --no-deps textgenrnn==2.0.0, or unpack its sdist"
 
 
-def import_model(path: str | PathLike[str], head: str | None = None) -> LSTMModel:
-    """Fills an `LSTMModel` from `textgenrnn_weights.hdf5`; see `hfseq.convert.import_model` for arguments, errors."""
-    if head is not None:
-        raise ValueError(f"textgenrnn fills LSTMModel only: leave head={head!r} out.")
+def import_model(
+    path: str | PathLike[str], head: str | None = None
+) -> LSTMModel | LSTMForSequenceClassification:
+    """Fills a model from `textgenrnn_weights.hdf5`; see `hfseq.convert.import_model` for arguments, errors.
+
+    Args:
+        head: None or "Model" for the embedding and the layers; "ForSequenceClassification" for the published model,
+            whose class c is the character with id c.
+    """
+    if head not in (None, "Model", "ForSequenceClassification"):
+        raise ValueError(
+            f"textgenrnn fills LSTMModel or LSTMForSequenceClassification: head is Model or "
+            f"ForSequenceClassification, not {head!r}."
+        )
     weights_file, vocabulary_file = _locate(path)
     vocabulary = _read_vocabulary(vocabulary_file)
     with _open(weights_file) as file:
@@ -46,6 +58,7 @@ def import_model(path: str | PathLike[str], head: str | None = None) -> LSTMMode
         layers = []
         while f"rnn_{len(layers) + 1}" in file:
             layers.append(_read_layer(file, weights_file, f"rnn_{len(layers) + 1}"))
+        pooling = _read_pooling(file, weights_file) if head == "ForSequenceClassification" else {}
     if not layers:
         raise ValueError(f"{weights_file} holds no layer rnn_1: it is not a textgenrnn model.")
     if len(embedding) != len(vocabulary):
@@ -67,7 +80,14 @@ def import_model(path: str | PathLike[str], head: str | None = None) -> LSTMMode
     weights = {"embed_tokens.weight": embedding}
     for number, layer in enumerate(layers):
         weights |= {f"blocks.0.rnn.{name}_l{number}": tensor for name, tensor in layer.items()}
-    model = LSTMModel(config)
+    if pooling:
+        weights = {f"model.{name}": tensor for name, tensor in weights.items()} | pooling
+        config.classifier_layers, config.classifier_pooling = "all", "attention"
+        config.id2label = {number: character for character, number in vocabulary.items()}
+        config.label2id = dict(vocabulary)
+        model = LSTMForSequenceClassification(config)
+    else:
+        model = LSTMModel(config)
     model.load_state_dict(weights)  # strict: every parameter filled, nothing left over
     return model.eval()
 
@@ -145,6 +165,15 @@ def _read(file: h5py.File, path: Path, layer: str, weight: str) -> torch.Tensor:
     if name not in file:
         raise ValueError(f"{path} holds no {name}: it is not a textgenrnn model.")
     return torch.from_numpy(file[name][()])
+
+
+def _read_pooling(file: h5py.File, path: Path) -> dict[str, torch.Tensor]:
+    """The average's weights and the output layer, under our names."""
+    return {
+        "pooling.attention.weight": _read(file, path, "attention", "attention_W").t(),
+        "classifier.out_proj.weight": _read(file, path, "output", "kernel").t(),
+        "classifier.out_proj.bias": _read(file, path, "output", "bias"),
+    }
 
 
 def _read_layer(file: h5py.File, path: Path, layer: str) -> dict[str, torch.Tensor]:

@@ -5,6 +5,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+CLASSIFIER_POOLINGS = ("last", "mean", "max", "concat", "attention")
+
 
 @strict
 class RecurrentConfig(PreTrainedConfig):
@@ -29,7 +31,14 @@ class RecurrentConfig(PreTrainedConfig):
         weight_dropout: on the recurrent matrices, one mask per forward pass (DropConnect, Merity et al. 2017).
         activation_regularization: AWD-LSTM's alpha, weight of the mean squared (dropped) output.
         temporal_activation_regularization: AWD-LSTM's beta, weight of the mean squared change of the output.
-        label_smoothing: in training, the share of each target spread evenly over the vocabulary.
+        label_smoothing: in training, the share of each target spread evenly over the vocabulary (or the classes).
+        classifier_pooling: how a text becomes one vector for `*ForSequenceClassification`. "last": the last layer at
+            the last token, in two directions beside that of the backward direction at the first token; "mean"; "max";
+            "concat": these three side by side (Howard and Ruder 2018); "attention": a mean with learned weights.
+        classifier_layers: what both kinds of classifiers read: the "last" layer, or "all": the embedding and every
+            layer side by side.
+        classifier_hidden_size: width of a layer with ReLU before the output layer of a classifier; None for none.
+        classifier_dropout: before each linear layer of a classifier; None takes output_dropout.
         initializer_range: embeddings start uniform in +-initializer_range; recurrent matrices in
             +-1/sqrt(hidden size).
     """
@@ -52,6 +61,10 @@ class RecurrentConfig(PreTrainedConfig):
     activation_regularization: float | int = 0.0
     temporal_activation_regularization: float | int = 0.0
     label_smoothing: float | int = 0.0
+    classifier_pooling: str = "last"
+    classifier_layers: str = "last"
+    classifier_hidden_size: int | None = None
+    classifier_dropout: float | int | None = None
     initializer_range: float | int = 0.1
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -68,17 +81,35 @@ class RecurrentConfig(PreTrainedConfig):
         """Width of the last layer's output, of both directions."""
         return (self.last_hidden_size or self.hidden_size) * (2 if self.bidirectional else 1)
 
+    @property
+    def classifier_input_size(self) -> int:
+        """Width of what a classifier reads at each token."""
+        if self.classifier_layers == "last":
+            return self.output_size
+        below = (self.num_hidden_layers - 1) * self.hidden_size * (2 if self.bidirectional else 1)
+        return self.embedding_size + below + self.output_size
+
     def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.last_hidden_size is not None and self.last_hidden_size < 1:
             raise ValueError(f"last_hidden_size must be at least 1 or None, not {self.last_hidden_size}.")
+        if self.classifier_hidden_size is not None and self.classifier_hidden_size < 1:
+            raise ValueError(
+                f"classifier_hidden_size must be at least 1 or None, not {self.classifier_hidden_size}."
+            )
+
+    def validate_classifier(self) -> None:
+        for name, known in (("pooling", CLASSIFIER_POOLINGS), ("layers", ("last", "all"))):
+            value = getattr(self, f"classifier_{name}")
+            if value not in known:
+                raise ValueError(f"classifier_{name} must be one of {', '.join(known)}, not {value!r}.")
 
     def validate_probabilities(self) -> None:
-        for name in ("input", "hidden", "output", "embedding", "weight"):
+        for name in ("input", "hidden", "output", "embedding", "weight", "classifier"):
             value = getattr(self, f"{name}_dropout")
-            if not 0 <= value < 1:
+            if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name}_dropout must be at least 0 and below 1, not {value}.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, not {self.label_smoothing}.")

@@ -163,6 +163,12 @@ def count_labels(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | 
     return max(num_items_in_batch, 1)
 
 
+def check_labels(name: str, labels: torch.Tensor | None, shape: torch.Size) -> None:
+    """Raises ValueError unless labels, where there are any, have the shape."""
+    if labels is not None and labels.shape != shape:
+        raise ValueError(f"{name} must be {list(shape)} like the input, not {list(labels.shape)}.")
+
+
 def classification_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,

@@ -48,7 +48,14 @@ from .attention import (
 )
 from .configuration_encoder import EncoderConfig
 from .dropout import dropout
-from .losses import IGNORE_INDEX, classification_loss, count_labels, cross_entropy, linear_cross_entropy
+from .losses import (
+    IGNORE_INDEX,
+    check_labels,
+    classification_loss,
+    count_labels,
+    cross_entropy,
+    linear_cross_entropy,
+)
 from .pretrained import HfseqPreTrainedModel
 
 
@@ -618,12 +625,6 @@ class EncoderForPreTraining(MaskedLanguageModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-def check_labels(name: str, labels: torch.Tensor | None, shape: torch.Size) -> None:
-    """Raises ValueError unless labels, where there are any, have the shape."""
-    if labels is not None and labels.shape != shape:
-        raise ValueError(f"{name} must be {list(shape)} like the input, not {list(labels.shape)}.")
 
 
 def refuse_packed(model: nn.Module, attention_mask, position_ids, kwargs) -> None:

@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM language models: one stack, one cache, thin classes.
+"""RNN, GRU and LSTM language models, classifiers and taggers: one stack, one cache, thin classes.
 
 Decisions, and what they buy (two CPU cores, 2 x 512 LSTM, 8k words unless said; see scripts/benchmarks/):
 
@@ -25,7 +25,12 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
@@ -35,6 +40,8 @@ from .generation import HfseqGenerationMixin
 from .losses import (
     IGNORE_INDEX,
     activation_penalty,
+    check_labels,
+    classification_loss,
     count_labels,
     cross_entropy,
     linear_cross_entropy,
@@ -618,6 +625,195 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
         model_kwargs["past_key_values"] = cache
 
 
+class TextPooling(nn.Module):
+    """One vector for each text, from what one or several layers say of its tokens; padding never counts."""
+
+    def __init__(self, config: RecurrentConfig):
+        super().__init__()
+        self.way, self.bidirectional = config.classifier_pooling, config.bidirectional
+        width = config.classifier_input_size
+        self.width = 3 * width if self.way == "concat" else width
+        self.attention = nn.Linear(width, 1, bias=False) if self.way == "attention" else None
+
+    def forward(self, layers: tuple[torch.Tensor, ...], mask: torch.Tensor | None) -> torch.Tensor:
+        """Pools.
+
+        Args:
+            layers: the last layer's output, or the embedding and every layer's: [batch, time, their width] each, zero
+                at padding.
+            mask: bool [batch, time], or None where all are tokens.
+
+        Returns:
+            [batch, width]; zeros for a row that is all padding.
+        """
+        if self.way == "last":
+            return self._last(layers, mask)
+        hidden = layers[0] if len(layers) == 1 else torch.cat(layers, dim=-1)  # [batch, time, width]
+        if self.way == "mean":
+            return self._mean(hidden, mask)
+        if self.way == "max":
+            return self._max(hidden, mask)
+        if self.way == "concat":
+            pooled = [self._last(layers, mask), self._max(hidden, mask), self._mean(hidden, mask)]
+            return torch.cat(pooled, dim=-1)
+        scores = self.attention(hidden)  # [batch, time, 1]
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
+        return (scores.softmax(dim=1) * hidden).sum(1)
+
+    def _last(self, layers, mask) -> torch.Tensor:
+        batch, time = layers[0].shape[:2]
+        first, last = 0, time - 1
+        if mask is not None:
+            columns = torch.arange(time, device=mask.device)
+            first = torch.where(mask, columns, time - 1).amin(1)  # [batch]
+            last = torch.where(mask, columns, 0).amax(1)
+        rows = torch.arange(batch, device=layers[0].device)
+        pooled = []
+        for number, hidden in enumerate(layers):
+            is_embedding = len(layers) > 1 and number == 0
+            if self.bidirectional and not is_embedding:
+                forwards, backwards = hidden.chunk(2, dim=-1)
+                pooled += [forwards[rows, last], backwards[rows, first]]
+            else:
+                pooled.append(hidden[rows, last])
+        return torch.cat(pooled, dim=-1)
+
+    @staticmethod
+    def _mean(hidden, mask) -> torch.Tensor:
+        if mask is None:
+            return hidden.mean(1)
+        return hidden.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+    @staticmethod
+    def _max(hidden, mask) -> torch.Tensor:
+        if mask is None:
+            return hidden.amax(1)
+        highest = hidden.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(1)
+        return highest.masked_fill(~mask.any(1, keepdim=True), 0.0)
+
+
+class ClassifierHead(nn.Module):
+    """One linear layer, or two with ReLU between them; dropout before each."""
+
+    def __init__(self, config: RecurrentConfig, width: int):
+        super().__init__()
+        self.dense = None
+        if config.classifier_hidden_size is not None:
+            self.dense = nn.Linear(width, config.classifier_hidden_size)
+            width = config.classifier_hidden_size
+        self.out_proj = nn.Linear(width, config.num_labels)
+        p = config.output_dropout if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = nn.Dropout(p)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., width] -> [..., num_labels]."""
+        x = self.dropout(x)
+        if self.dense is not None:
+            x = self.dropout(torch.relu(self.dense(x)))
+        return self.out_proj(x)
+
+
+class RecurrentClassifier(RecurrentPreTrainedModel):
+    """`RecurrentModel` under a head that reads its layers. Weights of a language model fit: its body is `model` too."""
+
+    base_class: type[RecurrentModel]
+
+    def _layers(self, input_ids, attention_mask, inputs_embeds, output_hidden_states, kwargs):
+        """(what the head reads: the last layer's output or those of all, what the caller asked for or None)."""
+        asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        every = self.config.classifier_layers == "all"
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=False,
+            output_hidden_states=asked or every,
+            **kwargs,
+        )
+        layers = outputs.hidden_states if every else (outputs.last_hidden_state,)
+        return layers, outputs.hidden_states if asked else None
+
+
+class RecurrentForSequenceClassification(RecurrentClassifier):
+    """Classification (of one label or of several) or regression of a text: pooling, then one or two linear layers."""
+
+    def __init__(self, config: RecurrentConfig):
+        super().__init__(config)
+        self.model = self.base_class(config)
+        self.pooling = TextPooling(config)
+        self.classifier = ClassifierHead(config, self.pooling.width)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """See `RecurrentModel.forward` for the arguments not listed.
+
+        Args:
+            labels: class numbers [batch] (-100 does not count); for several labels 0/1 [batch, num_labels]; for
+                regression numbers [batch] or [batch, num_labels]. `config.problem_type` says which.
+            num_items_in_batch: number of labels in the whole update; the summed loss is divided by it.
+
+        Returns:
+            loss; logits [batch, num_labels]; hidden_states.
+        """
+        layers, states = self._layers(input_ids, attention_mask, inputs_embeds, output_hidden_states, kwargs)
+        mask = None if attention_mask is None else attention_mask.bool()
+        logits = self.classifier(self.pooling(layers, mask))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config, num_items_in_batch, self.training)
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=states)
+
+
+class RecurrentForTokenClassification(RecurrentClassifier):
+    """A label for every token."""
+
+    def __init__(self, config: RecurrentConfig):
+        super().__init__(config)
+        self.model = self.base_class(config)
+        self.classifier = ClassifierHead(config, config.classifier_input_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """See `RecurrentModel.forward` for the arguments not listed.
+
+        Args:
+            labels: [batch, time], -100 where a token (the second piece of a word, say) does not count.
+            num_items_in_batch: number of labels in the whole update; the summed loss is divided by it.
+
+        Returns:
+            loss; logits [batch, time, num_labels]; hidden_states.
+        """
+        layers, states = self._layers(input_ids, attention_mask, inputs_embeds, output_hidden_states, kwargs)
+        logits = self.classifier(layers[0] if len(layers) == 1 else torch.cat(layers, dim=-1))
+        loss = None
+        if labels is not None:
+            check_labels("labels", labels, logits.shape[:2])
+            smoothing = self.config.label_smoothing if self.training else 0.0
+            loss = cross_entropy(logits, labels, smoothing) / count_labels(labels, num_items_in_batch)
+        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=states)
+
+
 class RNNModel(RecurrentModel):
     """Plain recurrent layers (Elman 1990)."""
 
@@ -660,11 +856,68 @@ class LSTMForCausalLM(RecurrentForCausalLM):
     config: LSTMConfig
 
 
+class RNNForSequenceClassification(RecurrentForSequenceClassification):
+    """Classifier of texts over `RNNModel`."""
+
+    config_class, base_class = RNNConfig, RNNModel
+    config: RNNConfig
+
+
+class RNNForTokenClassification(RecurrentForTokenClassification):
+    """Tagger over `RNNModel`."""
+
+    config_class, base_class = RNNConfig, RNNModel
+    config: RNNConfig
+
+
+class GRUForSequenceClassification(RecurrentForSequenceClassification):
+    """Classifier of texts over `GRUModel`."""
+
+    config_class, base_class = GRUConfig, GRUModel
+    config: GRUConfig
+
+
+class GRUForTokenClassification(RecurrentForTokenClassification):
+    """Tagger over `GRUModel`."""
+
+    config_class, base_class = GRUConfig, GRUModel
+    config: GRUConfig
+
+
+class LSTMForSequenceClassification(RecurrentForSequenceClassification):
+    """Classifier of texts over `LSTMModel`."""
+
+    config_class, base_class = LSTMConfig, LSTMModel
+    config: LSTMConfig
+
+
+class LSTMForTokenClassification(RecurrentForTokenClassification):
+    """Tagger over `LSTMModel`."""
+
+    config_class, base_class = LSTMConfig, LSTMModel
+    config: LSTMConfig
+
+
 # What each class is registered and exported as: {config: {Auto class: class}}.
 AUTO_CLASSES = {
-    RNNConfig: {"AutoModel": RNNModel, "AutoModelForCausalLM": RNNForCausalLM},
-    GRUConfig: {"AutoModel": GRUModel, "AutoModelForCausalLM": GRUForCausalLM},
-    LSTMConfig: {"AutoModel": LSTMModel, "AutoModelForCausalLM": LSTMForCausalLM},
+    RNNConfig: {
+        "AutoModel": RNNModel,
+        "AutoModelForCausalLM": RNNForCausalLM,
+        "AutoModelForSequenceClassification": RNNForSequenceClassification,
+        "AutoModelForTokenClassification": RNNForTokenClassification,
+    },
+    GRUConfig: {
+        "AutoModel": GRUModel,
+        "AutoModelForCausalLM": GRUForCausalLM,
+        "AutoModelForSequenceClassification": GRUForSequenceClassification,
+        "AutoModelForTokenClassification": GRUForTokenClassification,
+    },
+    LSTMConfig: {
+        "AutoModel": LSTMModel,
+        "AutoModelForCausalLM": LSTMForCausalLM,
+        "AutoModelForSequenceClassification": LSTMForSequenceClassification,
+        "AutoModelForTokenClassification": LSTMForTokenClassification,
+    },
 }
 
 # Trainer shifts labels for its own label smoothing only where it finds the class name in this table; registering
@@ -680,4 +933,10 @@ __all__ = [
     "RNNForCausalLM",
     "GRUForCausalLM",
     "LSTMForCausalLM",
+    "RNNForSequenceClassification",
+    "GRUForSequenceClassification",
+    "LSTMForSequenceClassification",
+    "RNNForTokenClassification",
+    "GRUForTokenClassification",
+    "LSTMForTokenClassification",
 ]

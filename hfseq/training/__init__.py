@@ -34,11 +34,13 @@ from .translation import (
     seq2seq_loss,
     translate,
 )
+from .unfreezing import GradualUnfreezing, layer_groups, layerwise_optimizer
 from .weight_averaging import average_weights, initialize_from, last_checkpoints, load_weights
 
 __all__ = [
     "AveragedEvaluation",
     "CheckpointCallback",
+    "GradualUnfreezing",
     "LanguageModelScore",
     "MaskedLanguageModelScore",
     "ReadableProgress",
@@ -52,6 +54,8 @@ __all__ = [
     "describe_machine",
     "initialize_from",
     "last_checkpoints",
+    "layer_groups",
+    "layerwise_optimizer",
     "load_weights",
     "newest_complete_checkpoint",
     "optimizer_factory",

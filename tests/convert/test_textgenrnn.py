@@ -80,6 +80,11 @@ class KerasModel:
     def bits_per_character(
         self, ids: np.ndarray, targets: np.ndarray, kernels_are_plain: bool = False
     ) -> float:
+        """Of the whole published model on real text."""
+        log_probabilities = self.log_probabilities(ids, kernels_are_plain)
+        return -log_probabilities[np.arange(len(targets)), targets].mean() / np.log(2)
+
+    def log_probabilities(self, ids: np.ndarray, kernels_are_plain: bool = False) -> np.ndarray:
         """The whole published model: attention over the window, then softmax."""
         x = np.concatenate(self.hidden_states(ids, kernels_are_plain), axis=-1)
         scores = (x @ self.weight("attention", "attention_W"))[..., 0]
@@ -89,8 +94,7 @@ class KerasModel:
             "output", "bias"
         )
         logits -= logits.max(axis=1, keepdims=True)
-        log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return -log_probabilities[np.arange(len(targets)), targets].mean() / np.log(2)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def windows(vocabulary: dict[str, int], text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +126,22 @@ def test_the_reference_reads_the_layout_as_it_was_trained(package):
     ids, targets = windows(read_vocabulary(package), TEXT)
     assert reference.bits_per_character(ids, targets) < 1.5  # measured: 1.18
     assert reference.bits_per_character(ids, targets, kernels_are_plain=True) > 5  # measured: 9.66
+
+
+def test_the_next_characters_distribution_on_a_thousand_windows(package):
+    model = import_model(package, "textgenrnn", head="ForSequenceClassification").double()
+    vocabulary = read_vocabulary(package)
+    rng = np.random.default_rng(0)
+    real, _ = windows(vocabulary, TEXT)
+    random = rng.integers(1, len(vocabulary), size=(1000 - len(real), WINDOW))
+    for row, padding in zip(random, rng.integers(0, WINDOW, size=len(random)), strict=True):
+        row[:padding] = 0
+    ids = np.concatenate([real, random])
+    expected = KerasModel(package / "textgenrnn_weights.hdf5").log_probabilities(ids)
+    with torch.no_grad():
+        ours = model(torch.from_numpy(ids)).logits.log_softmax(-1)
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-9)
+    assert model.config.id2label[int(ours[len(TEXT) - 1].argmax())] == "."
 
 
 def test_config_and_vocabulary_of_the_published_model(package):
