@@ -12,7 +12,7 @@ from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from . import bert, g2pm, marian, textgenrnn
+from . import bert, g2pm, marian, onnx, textgenrnn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +35,7 @@ TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
 EXPORTERS: dict[str, Callable[..., None]] = {
     "bert": bert.export_model,
     "marian": marian.export_model,
+    "onnx": onnx.export_model,
 }
 
 

@@ -1,0 +1,154 @@
+"""ONNX out: the recurrent models for onnxruntime, where neither torch nor transformers is.
+
+| model | files | inputs -> outputs |
+|---|---|---|
+| `*ForCausalLM` | `model.onnx` | input_ids [batch, time], the states -> logits [batch, time, vocabulary], new states |
+| with `feature_size` | and `initial_state.onnx` | features [batch, feature_size] -> the states to begin with |
+| `*ForSequenceClassification` | `model.onnx` | input_ids, attention_mask [batch, time] -> logits [batch, labels] |
+| `*ForTokenClassification` | `model.onnx` | the same -> logits [batch, time, labels] |
+
+A generative model is a step with explicit state: begin with zeros, feed tokens, one or many at a time, feed the new
+states back. Its states are called `state_0`, `state_1`, ... and are [layers, batch, width]. Padding stands on the
+right, and only a classifier knows of it. Beside the graphs lies `config.json`.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from ..models.modeling_recurrent import (
+    RecurrentForCausalLM,
+    RecurrentForSequenceClassification,
+    RecurrentForTokenClassification,
+    RecurrentModel,
+    TextPooling,
+)
+from .onnx_graph import Graph
+
+MODEL_FILE = "model.onnx"
+INITIAL_STATE_FILE = "initial_state.onnx"
+
+
+def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None:
+    """Writes `model` as ONNX; see `hfseq.convert.export_model`."""
+    writers = {
+        RecurrentForCausalLM: _causal_lm,
+        RecurrentForSequenceClassification: _sequence_classifier,
+        RecurrentForTokenClassification: _token_classifier,
+    }
+    write = next((w for kind, w in writers.items() if isinstance(model, kind)), None)
+    if write is None:
+        raise ValueError(
+            f"{type(model).__name__} has no ONNX form here: only the recurrent *ForCausalLM, "
+            "*ForSequenceClassification and *ForTokenClassification. torch.onnx.export writes models without recurrent "
+            "layers."
+        )
+    directory = Path(directory)
+    graph = write(model)
+    graph.save(directory / MODEL_FILE)
+    model.config.save_pretrained(directory)
+
+
+def _causal_lm(model: RecurrentForCausalLM) -> Graph:
+    graph = Graph("causal_lm")
+    ids = graph.input("input_ids", int, ("batch", "time"))
+    x = graph.add("Transpose", graph.embedding(ids, model.model.embed_tokens), perm=[1, 0, 2])
+    number, finals = 0, []
+    for block in model.model.blocks:
+        shape = (block.num_layers, "batch", block.hidden_size)
+        states = []
+        for _ in range(block.state_tensors):
+            states.append(graph.input(f"state_{number}", float, shape))
+            number += 1
+        x, _, final = graph.block(block, x, states=tuple(states))
+        finals += [(value, shape) for value in final]
+    if model.projection is not None:
+        x = graph.linear(x, model.projection)
+    logits = graph.add("Transpose", graph.linear(x, model.lm_head), perm=[1, 0, 2])
+    graph.output("logits", logits, float, ("batch", "time", model.config.vocab_size))
+    for number, (value, shape) in enumerate(finals):
+        graph.output(f"new_state_{number}", value, float, shape)
+    return graph
+
+
+def _layers(graph: Graph, model: RecurrentModel, every: bool) -> tuple[list[str], str]:
+    """(what a classifier reads: [batch, time, width] each, zero at padding; 1.0 at tokens, [batch, time, 1])."""
+    ids = graph.input("input_ids", int, ("batch", "time"))
+    mask = graph.input("attention_mask", int, ("batch", "time"))
+    lengths = graph.lengths(mask)
+    x = graph.add("Transpose", graph.embedding(ids, model.embed_tokens), perm=[1, 0, 2])
+    layers = [x]
+    for block in model.blocks:
+        x, outputs, _ = graph.block(block, x, lengths)
+        layers += outputs
+    real = graph.add("Unsqueeze", graph.floats(mask), graph.integers(2))  # [batch, time, 1]
+    kept = layers if every else layers[-1:]
+    kept = [graph.add("Mul", graph.add("Transpose", y, perm=[1, 0, 2]), real) for y in kept]
+    return kept, real
+
+
+def _head(graph: Graph, head, x: str) -> str:
+    if head.dense is not None:
+        x = graph.add("Relu", graph.linear(x, head.dense))
+    return graph.linear(x, head.out_proj)
+
+
+def _token_classifier(model: RecurrentForTokenClassification) -> Graph:
+    graph = Graph("token_classifier")
+    layers, _ = _layers(graph, model.model, model.config.classifier_layers == "all")
+    x = layers[0] if len(layers) == 1 else graph.add("Concat", *layers, axis=2)
+    logits = _head(graph, model.classifier, x)
+    graph.output("logits", logits, float, ("batch", "time", model.config.num_labels))
+    return graph
+
+
+def _sequence_classifier(model: RecurrentForSequenceClassification) -> Graph:
+    graph = Graph("sequence_classifier")
+    layers, real = _layers(graph, model.model, model.config.classifier_layers == "all")
+    logits = _head(graph, model.classifier, _pool(graph, model.pooling, model.config, layers, real))
+    graph.output("logits", logits, float, ("batch", model.config.num_labels))
+    return graph
+
+
+def _pool(graph: Graph, pooling: TextPooling, config, layers: list[str], real: str) -> str:
+    """layers [batch, time, width] each, real 1.0 at tokens [batch, time, 1] -> [batch, width]."""
+    time, one = graph.integers(1), graph.constant(np.float32(1))
+    hidden = layers[0] if len(layers) == 1 else graph.add("Concat", *layers, axis=2)
+    beyond = graph.add("Mul", graph.add("Sub", real, one), graph.constant(np.float32(1e30)))  # 0 or -1e30
+
+    def mean() -> str:
+        count = graph.add("Max", graph.add("ReduceSum", real, time, keepdims=0), one)
+        return graph.add("Div", graph.add("ReduceSum", hidden, time, keepdims=0), count)
+
+    def highest() -> str:
+        return graph.add("ReduceMax", graph.add("Add", hidden, beyond), time, keepdims=0)
+
+    def last() -> str:
+        # 1.0 at the last token: there the tokens from here on are one
+        after = graph.add("CumSum", real, graph.constant(np.int64(1)), reverse=1)
+        is_last = graph.add("Mul", graph.floats(graph.add("Equal", after, one)), real)
+        pooled = []
+        for number, layer in enumerate(layers):
+            at_end = graph.add("ReduceSum", graph.add("Mul", layer, is_last), time, keepdims=0)
+            if config.bidirectional and not (len(layers) > 1 and number == 0):
+                at_start = graph.add("Gather", layer, graph.constant(np.int64(0)), axis=1)
+                forwards, _ = graph.add("Split", at_end, outputs=2, axis=1, num_outputs=2)
+                _, backwards = graph.add("Split", at_start, outputs=2, axis=1, num_outputs=2)
+                pooled += [forwards, backwards]
+            else:
+                pooled.append(at_end)
+        return pooled[0] if len(pooled) == 1 else graph.add("Concat", *pooled, axis=1)
+
+    def attention() -> str:
+        scores = graph.add("Add", graph.linear(hidden, pooling.attention), beyond)
+        weights = graph.add("Softmax", scores, axis=1)
+        return graph.add("ReduceSum", graph.add("Mul", hidden, weights), time, keepdims=0)
+
+    ways = {"mean": mean, "max": highest, "last": last, "attention": attention}
+    if pooling.way == "concat":
+        return graph.add("Concat", last(), highest(), mean(), axis=1)
+    return ways[pooling.way]()

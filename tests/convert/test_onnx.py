@@ -1,0 +1,111 @@
+"""The recurrent models under onnxruntime."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import hfseq
+from hfseq.convert import export_model
+
+pytest.importorskip("onnx", reason="onnx is not installed: pip install 'hfseq[convert]'")
+onnxruntime = pytest.importorskip(
+    "onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime"
+)
+
+SIZES = {"vocab_size": 30, "embedding_size": 6, "hidden_size": 7, "num_hidden_layers": 3, "num_labels": 4}
+LENGTHS = torch.tensor([9, 1, 5])
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def make(name, head, **fields):
+    torch.manual_seed(0)
+    config = getattr(hfseq, f"{name}Config")(**{**SIZES, **fields})
+    model = getattr(hfseq, f"{name}{head}")(config).eval()
+    for parameter in model.parameters():  # ReLU has no bound, and float32 forgets what is small beside its states
+        torch.nn.init.normal_(parameter, std=0.3 if "nonlinearity" in fields else 0.5)
+    return model
+
+
+def session(model, folder, file="model.onnx"):
+    export_model(model, folder, "onnx")
+    return onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
+
+
+def batch():
+    ids = torch.randint(30, (3, 9), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": (torch.arange(9) < LENGTHS.unsqueeze(1)).long()}
+
+
+LANGUAGE_MODELS = [
+    ("LSTM", {}),
+    ("GRU", {}),
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu"}),
+    ("LSTM", {"last_hidden_size": 6}),
+    ("GRU", {"num_hidden_layers": 1, "tie_word_embeddings": False}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), LANGUAGE_MODELS)
+def test_language_models_step_by_step(name, fields, tmp_path):
+    model = make(name, "ForCausalLM", **fields)
+    run = session(model, tmp_path)
+    ids = batch()["input_ids"]
+    with torch.no_grad():
+        expected = model(ids).logits.numpy()
+    states = {
+        value.name: np.zeros((value.shape[0], 3, value.shape[2]), dtype=np.float32)
+        for value in run.get_inputs()
+        if value.name.startswith("state_")
+    }
+    parts = []
+    for begin, end in ((0, 4), (4, 5), (5, 9)):  # several tokens at once, and one
+        logits, *new = run.run(None, {"input_ids": ids[:, begin:end].numpy(), **states})
+        states = dict(zip(states, new, strict=True))
+        parts.append(logits)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, **TOLERANCE)
+    assert json.loads((tmp_path / "config.json").read_text())["vocab_size"] == 30
+
+
+CLASSIFIERS = [
+    ("LSTM", {"classifier_pooling": "last"}),
+    ("LSTM", {"classifier_pooling": "last", "bidirectional": True, "classifier_layers": "all"}),
+    ("GRU", {"classifier_pooling": "concat", "bidirectional": True, "classifier_hidden_size": 5}),
+    ("RNN", {"classifier_pooling": "mean", "classifier_layers": "all"}),
+    ("LSTM", {"classifier_pooling": "max", "last_hidden_size": 5}),
+    ("LSTM", {"classifier_pooling": "attention", "classifier_layers": "all"}),
+    ("GRU", {"classifier_pooling": "attention", "bidirectional": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), CLASSIFIERS)
+def test_classifiers_of_ragged_texts(name, fields, tmp_path):
+    model, inputs = make(name, "ForSequenceClassification", **fields), batch()
+    with torch.no_grad():
+        expected = model(**inputs).logits.numpy()
+    (logits,) = session(model, tmp_path).run(None, {k: v.numpy() for k, v in inputs.items()})
+    np.testing.assert_allclose(logits, expected, **TOLERANCE)
+    assert np.ptp(expected, axis=0).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("layers", ["last", "all"])
+def test_taggers_of_ragged_texts(name, layers, tmp_path):
+    fields = {"bidirectional": True, "classifier_layers": layers, "classifier_hidden_size": 5}
+    model, inputs = make(name, "ForTokenClassification", **fields), batch()
+    with torch.no_grad():
+        expected = model(**inputs).logits.numpy()
+    (logits,) = session(model, tmp_path).run(None, {k: v.numpy() for k, v in inputs.items()})
+    real = inputs["attention_mask"].bool().numpy()
+    np.testing.assert_allclose(logits[real], expected[real], **TOLERANCE)
+
+
+def test_what_is_not_recurrent_is_refused(tmp_path):
+    config = hfseq.EncoderConfig(
+        vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4
+    )
+    with pytest.raises(ValueError, match="EncoderForMaskedLM has no ONNX form"):
+        export_model(hfseq.EncoderForMaskedLM(config), tmp_path, "onnx")
+    assert not list(tmp_path.iterdir())
