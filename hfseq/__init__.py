@@ -12,9 +12,10 @@ import importlib
 
 import transformers
 
-from .models import modeling_encoder, modeling_recurrent, modeling_transformer
+from .models import modeling_encoder, modeling_recurrent, modeling_recurrent_seq2seq, modeling_transformer
 from .models.configuration_encoder import EncoderConfig
 from .models.configuration_recurrent import GRUConfig, LSTMConfig, RNNConfig
+from .models.configuration_recurrent_seq2seq import GRUSeq2SeqConfig, LSTMSeq2SeqConfig, RNNSeq2SeqConfig
 from .models.configuration_transformer import TransformerConfig
 from .models.modeling_encoder import (
     EncoderForMaskedLM,
@@ -39,6 +40,14 @@ from .models.modeling_recurrent import (
     RNNForTokenClassification,
     RNNModel,
 )
+from .models.modeling_recurrent_seq2seq import (
+    GRUForSeq2SeqLM,
+    GRUSeq2SeqModel,
+    LSTMForSeq2SeqLM,
+    LSTMSeq2SeqModel,
+    RNNForSeq2SeqLM,
+    RNNSeq2SeqModel,
+)
 from .models.modeling_transformer import TransformerForSeq2SeqLM, TransformerModel
 from .registration import when_imported
 
@@ -59,6 +68,7 @@ _LAZY_MODULES = (
 
 _AUTO_CLASSES = {
     **modeling_recurrent.AUTO_CLASSES,
+    **modeling_recurrent_seq2seq.AUTO_CLASSES,
     **modeling_encoder.AUTO_CLASSES,
     **modeling_transformer.AUTO_CLASSES,
 }
@@ -86,19 +96,28 @@ __all__ = [
     "EncoderModel",
     "GRUConfig",
     "GRUForCausalLM",
+    "GRUForSeq2SeqLM",
     "GRUForSequenceClassification",
     "GRUForTokenClassification",
     "GRUModel",
+    "GRUSeq2SeqConfig",
+    "GRUSeq2SeqModel",
     "LSTMConfig",
     "LSTMForCausalLM",
+    "LSTMForSeq2SeqLM",
     "LSTMForSequenceClassification",
     "LSTMForTokenClassification",
     "LSTMModel",
+    "LSTMSeq2SeqConfig",
+    "LSTMSeq2SeqModel",
     "RNNConfig",
     "RNNForCausalLM",
+    "RNNForSeq2SeqLM",
     "RNNForSequenceClassification",
     "RNNForTokenClassification",
     "RNNModel",
+    "RNNSeq2SeqConfig",
+    "RNNSeq2SeqModel",
     "TransformerConfig",
     "TransformerForSeq2SeqLM",
     "TransformerModel",

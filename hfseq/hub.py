@@ -2,13 +2,14 @@
 
 `export` writes a directory that loads with `trust_remote_code=True` where hfseq is not installed: weights, tokenizer,
 the files of `hfseq/models/` that the model needs, and in `config.json` an `auto_map` that names *every* head of the
-family, so that `AutoModel` and `AutoModelForCausalLM` both find their class. transformers' own way,
-`register_for_auto_class`, marks the class for the rest of the process (each later save copies code) and names only the
-head that was saved; here neither the class nor the model changes.
+family that the config allows, so that `AutoModel` and `AutoModelForCausalLM` both find their class. transformers' own
+way, `register_for_auto_class`, marks the class for the rest of the process (each later save copies code) and names
+only the head that was saved; here neither the class nor the model changes.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from os import PathLike
 from pathlib import Path
 
 import huggingface_hub
+import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
 
@@ -95,12 +97,25 @@ def _auto_map(model: PreTrainedModel) -> dict[str, str]:
     for config_class, heads in families.items():
         # By name: where code travelled, config and model come from different dynamic modules.
         if config_class.model_type == model.config.model_type:
-            classes = {"AutoConfig": config_class, **heads}
+            fitting = {auto: head for auto, head in heads.items() if _accepts(head, model)}
+            classes = {"AutoConfig": config_class, **fitting}
             return {auto: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for auto, cls in classes.items()}
     raise TypeError(
         f"hfseq exports its own models, not {type(model).__name__} ({model.config.model_type}): "
         "its module has no AUTO_CLASSES with this model_type. Use its own save_pretrained."
     )
+
+
+def _accepts(head: type[PreTrainedModel], model: PreTrainedModel) -> bool:
+    """Whether the head can be made with the model's config, which a bidirectional language model, say, cannot."""
+    if head is type(model):
+        return True
+    try:
+        with torch.device("meta"):
+            head(copy.deepcopy(model.config))
+    except ValueError:
+        return False
+    return True
 
 
 def check_export(directory: str | PathLike[str]) -> None:

@@ -568,10 +568,16 @@ def make_model(options, task, config_fields: dict[str, Any]):
             config = AutoConfig.from_pretrained(options.model, **config_fields, **remote)
             return auto_class.from_config(config, **remote)
         model, info = auto_class.from_pretrained(
-            options.model, output_loading_info=True, dtype=torch.float32, **config_fields, **remote
-        )
+            options.model, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32,
+            **config_fields, **remote,
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"Cannot load {options.model} for {task.data.task}: {error}")
+    for name, stored, wanted in sorted(info["mismatched_keys"]):
+        sys.exit(
+            f"{options.model} stores {name} as {list(stored)}, but the model that was asked for has {list(wanted)}: "
+            "leave out the options that change its shape, or train without its weights (--from_scratch)."
+        )
     # A checkpoint whose names do not fit would silently be a model from scratch.
     missing = {name for name in info["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")}
     body = [name for name, _ in model.named_parameters() if name.startswith(f"{model.base_model_prefix}.")]

@@ -207,7 +207,7 @@ def test_export_works_where_hfseq_is_not_installed(family, found_without_hfseq):
     assert found["smoothed_loss"] == pytest.approx(smoothed, abs=1e-4)
 
     assert found["resaved_agrees"] and found["resaved_base_agrees"]
-    assert set(found["resaved_auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    assert {"AutoConfig", "AutoModel", "AutoModelForCausalLM"} < set(found["resaved_auto_map"])
 
 
 # ------------------------------------------------------------------------------------------------ export, in process
@@ -224,6 +224,8 @@ def test_export_names_every_head_and_brings_the_code(tmp_path):
         "AutoConfig": "configuration_recurrent.GRUConfig",
         "AutoModel": "modeling_recurrent.GRUModel",
         "AutoModelForCausalLM": "modeling_recurrent.GRUForCausalLM",
+        "AutoModelForSequenceClassification": "modeling_recurrent.GRUForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_recurrent.GRUForTokenClassification",
     }
     models_folder = Path(hfseq.__file__).parent / "models"
     for name in code_files(tmp_path):
@@ -240,6 +242,13 @@ def test_a_base_model_is_exported_with_the_same_map(tmp_path):
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModelForCausalLM"] == "modeling_recurrent.LSTMForCausalLM"
     assert type(hub.load_checkpoint(tmp_path)) is hfseq.LSTMModel
+
+
+def test_a_head_that_the_config_does_not_allow_is_left_out(tmp_path):
+    config = hfseq.LSTMConfig(vocab_size=20, embedding_size=6, hidden_size=8, bidirectional=True)
+    hub.export(hfseq.LSTMForTokenClassification(config), tmp_path)
+    heads = set(json.loads((tmp_path / "config.json").read_text())["auto_map"]) - {"AutoConfig"}
+    assert heads == {"AutoModel", "AutoModelForSequenceClassification", "AutoModelForTokenClassification"}
 
 
 def test_export_leaves_no_trace_in_model_or_class(tmp_path):

@@ -122,6 +122,10 @@ ENCODER_MODEL = replace(
     resuming="trains only under a head",
 )
 
+RECURRENT_HEAD = replace(
+    ENCODER_HEAD, causality="may read in both directions: a position sees the whole text"
+)
+
 SEQ2SEQ_LM = Row(**{field.name: RUN for field in fields(Row)})
 SEQ2SEQ_MODEL = replace(
     SEQ2SEQ_LM,
@@ -138,6 +142,12 @@ TABLE = {
     "RNNForCausalLM": RECURRENT_LM,
     "GRUForCausalLM": RECURRENT_LM,
     "LSTMForCausalLM": RECURRENT_LM,
+    "RNNForSequenceClassification": RECURRENT_HEAD,
+    "GRUForSequenceClassification": RECURRENT_HEAD,
+    "LSTMForSequenceClassification": RECURRENT_HEAD,
+    "RNNForTokenClassification": RECURRENT_HEAD,
+    "GRUForTokenClassification": RECURRENT_HEAD,
+    "LSTMForTokenClassification": RECURRENT_HEAD,
     "EncoderModel": ENCODER_MODEL,
     "EncoderForMaskedLM": ENCODER_HEAD,
     "EncoderForPreTraining": ENCODER_HEAD,

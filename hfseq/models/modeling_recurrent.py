@@ -346,16 +346,19 @@ class RecurrentModel(RecurrentPreTrainedModel):
             use_cache = self.config.use_cache and not self.training and stream_id is None and not both_ways
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        cache = self._cache(past_key_values, use_cache)
-        mask = self._mask(attention_mask, batch, time)
+        cache = None
+        if past_key_values is not None:
+            cache = recurrent_cache(past_key_values, self.num_blocks)
+        elif use_cache:
+            cache = RecurrentCache(self.num_blocks)
+        mask = bool_mask(attention_mask, batch, time)
 
         # Padding: every row's tokens to the front. A recording cache must know the state after each *position*.
         recording = cache is not None and cache.is_recording
         back = lengths = None
         if mask is not None and time > 1 and not recording:
-            if not is_right_padded(mask):
-                order = mask.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices  # [batch, time]
-                back = order.argsort(dim=1)
+            order, back = tokens_first(mask)
+            if order is not None:
                 if input_ids is not None:
                     input_ids = input_ids.gather(1, order)
                 else:
@@ -374,7 +377,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
         for number, block in enumerate(self.blocks):
             if number:
                 x = dropout(x, self.config.hidden_dropout, self.training, self.config.variational_dropout)
-            x, layers, final = self._run(
+            x, layers, final = run_block(
                 block, x, states[number], cache, number, mask, lengths, output_hidden_states, ends
             )
             layer_outputs.extend(layers or [])
@@ -392,44 +395,6 @@ class RecurrentModel(RecurrentPreTrainedModel):
             else None,
         )
 
-    def _run(self, block, x, state, cache, number, mask, lengths, every_layer, ends) -> tuple:
-        """One block by the path that fits: all time steps in one call, or step by step. Updates the cache.
-
-        Returns:
-            (output [time, batch, hidden], outputs of its layers or None, final state)
-        """
-        recording = cache is not None and cache.is_recording
-        if recording and (self.training or every_layer):
-            raise ValueError(
-                "A cache that records its past needs evaluation mode and no output_hidden_states."
-            )
-        one_step = len(x) == 1 and not (self.training or every_layer or x.is_cuda or block.bidirectional)
-        if recording or one_step:
-            output, layers, states = self._step_by_step(block, x, state, mask)
-            final = states[-1]
-        else:
-            output, layers, *final = block(
-                x, *(state or ()), lengths=lengths, every_layer=every_layer, ends=ends
-            )
-            final, states = tuple(final), None
-            if mask is not None and cache is not None:
-                final = keep_state(mask.any(1), final, state or block.zero_state(x))
-        if cache is not None:
-            cache.layers[number].update(final, states if recording else None)
-        return output, layers, final
-
-    @staticmethod
-    def _step_by_step(block, x, state, mask) -> tuple:
-        """x [time, batch, width] -> (output [time, batch, hidden], None, the state after each step)."""
-        state = state or block.zero_state(x)
-        outputs, states = [], []
-        for t in range(len(x)):
-            output, new = block.step(x[t], state)
-            state = new if mask is None else keep_state(mask[:, t], new, state)
-            outputs.append(output)
-            states.append(state)
-        return torch.stack(outputs), None, states
-
     def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
         """[batch, time] -> [time, batch, embedding_size], with whole words dropped."""
         x = self.embed_tokens(input_ids.t())
@@ -446,28 +411,86 @@ class RecurrentModel(RecurrentPreTrainedModel):
         shapes = [[(b.num_layers, b.hidden_size)] * b.state_tensors for b in self.blocks]
         return self.carried_states.read(stream_id, starts_anew, shapes, x, self.training)
 
-    def _cache(self, past_key_values, use_cache: bool):
-        if past_key_values is None:
-            return RecurrentCache(self.num_blocks) if use_cache else None
-        if not getattr(past_key_values, "is_recurrent_cache", False):
-            raise TypeError(
-                f"past_key_values must be a RecurrentCache, not {type(past_key_values).__name__}: "
-                "use RecurrentCache(model.num_blocks) or leave it out."
-            )
-        return past_key_values
 
-    @staticmethod
-    def _mask(attention_mask, batch: int, time: int) -> torch.Tensor | None:
-        """The mask of the current tokens as bool [batch, time]; None where, on a CPU, nothing is masked."""
-        if attention_mask is None:
-            return None
-        if attention_mask.ndim != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < time:
-            raise ValueError(
-                f"attention_mask must be [batch, past + time] with batch {batch} and time {time}, "
-                f"not {tuple(attention_mask.shape)}."
-            )
-        mask = attention_mask[:, -time:].bool()
-        return None if mask.device.type == "cpu" and bool(mask.all()) else mask
+def recurrent_cache(past_key_values, num_blocks: int) -> RecurrentCache:
+    """The given cache, if it is one for recurrent layers."""
+    if not getattr(past_key_values, "is_recurrent_cache", False):
+        raise TypeError(
+            f"past_key_values must be a RecurrentCache, not {type(past_key_values).__name__}: "
+            f"use RecurrentCache({num_blocks}), one layer for each block of the model, or leave it out."
+        )
+    return past_key_values
+
+
+def bool_mask(attention_mask, batch: int, time: int) -> torch.Tensor | None:
+    """The mask of the current tokens as bool [batch, time]; None where, on a CPU, nothing is masked."""
+    if attention_mask is None:
+        return None
+    if attention_mask.ndim != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < time:
+        raise ValueError(
+            f"attention_mask must be [batch, past + time] with batch {batch} and time {time}, "
+            f"not {tuple(attention_mask.shape)}."
+        )
+    mask = attention_mask[:, -time:].bool()
+    return None if mask.device.type == "cpu" and bool(mask.all()) else mask
+
+
+def tokens_first(mask: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """(the columns of each row's tokens, then of its padding [batch, time]; the way back), None where they stand so."""
+    if is_right_padded(mask):
+        return None, None
+    order = mask.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices
+    return order, order.argsort(dim=1)
+
+
+def run_block(
+    block: RecurrentBlock,
+    x: torch.Tensor,
+    state: State | None,
+    cache: RecurrentCache | None,
+    number: int,
+    mask: torch.Tensor | None,
+    lengths: torch.Tensor | None,
+    every_layer: bool,
+    ends: torch.Tensor | None = None,
+) -> tuple:
+    """One block by the path that fits: all time steps in one call, or step by step. Updates `cache.layers[number]`.
+
+    Args:
+        x: [time, batch, width]; mask: bool [batch, time] or None; see `RecurrentBlock.forward` for the others.
+
+    Returns:
+        (output [time, batch, hidden], outputs of its layers or None, final state)
+    """
+    recording = cache is not None and cache.is_recording
+    if recording and (block.training or every_layer):
+        raise ValueError("A cache that records its past needs evaluation mode and no output_hidden_states.")
+    one_step = len(x) == 1 and not (block.training or every_layer or x.is_cuda or block.bidirectional)
+    if recording or one_step:
+        output, layers, states = step_by_step(block, x, state, mask)
+        final = states[-1]
+    else:
+        output, layers, *final = block(x, *(state or ()), lengths=lengths, every_layer=every_layer, ends=ends)
+        final, states = tuple(final), None
+        if mask is not None and cache is not None:
+            final = keep_state(mask.any(1), final, state or block.zero_state(x))
+    if cache is not None:
+        cache.layers[number].update(final, states if recording else None)
+    return output, layers, final
+
+
+def step_by_step(
+    block: RecurrentBlock, x: torch.Tensor, state: State | None, mask: torch.Tensor | None
+) -> tuple:
+    """x [time, batch, width] -> (output [time, batch, hidden], None, the state after each step)."""
+    state = state or block.zero_state(x)
+    outputs, states = [], []
+    for t in range(len(x)):
+        output, new = block.step(x[t], state)
+        state = new if mask is None else keep_state(mask[:, t], new, state)
+        outputs.append(output)
+        states.append(state)
+    return torch.stack(outputs), None, states
 
 
 def is_right_padded(mask: torch.Tensor) -> bool:

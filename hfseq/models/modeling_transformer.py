@@ -39,9 +39,9 @@ from .attention import (
 from .caches import SourceCache
 from .configuration_transformer import TransformerConfig
 from .dropout import dropout
-from .generation import HfseqGenerationMixin
 from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
 from .pretrained import HfseqPreTrainedModel
+from .seq2seq import Seq2SeqGenerationMixin, TwoSidedEmbeddings
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class SinusoidalPositions(nn.Module):
         init.copy_(self.table, table.float().to(self.table))
 
 
-class TransformerPreTrainedModel(HfseqPreTrainedModel):
+class TransformerPreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
     """Initialisation shared by all classes."""
 
     config_class = TransformerConfig
@@ -298,23 +298,6 @@ class TransformerPreTrainedModel(HfseqPreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, SinusoidalPositions):
             module.fill()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return getattr(self, "model", self).encoder.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        getattr(self, "model", self).encoder.embed_tokens = value
-
-    def resize_token_embeddings(self, *args, **kwargs):
-        """As in transformers; refused where source and target have vocabularies of their own."""
-        if not self.config.share_encoder_decoder_embeddings:
-            raise ValueError(
-                "Source and target have embeddings of their own (share_encoder_decoder_embeddings is false), and one "
-                "new size cannot be meant for both: build a new model with the sizes that you want."
-            )
-        embedding = super().resize_token_embeddings(*args, **kwargs)
-        self.config.decoder_vocab_size = self.config.vocab_size
-        return embedding
 
 
 class TransformerStack(TransformerPreTrainedModel):
@@ -833,7 +816,7 @@ class TransformerModel(TransformerPreTrainedModel):
         return source_packed, packed
 
 
-class TransformerForSeq2SeqLM(TransformerPreTrainedModel, HfseqGenerationMixin):
+class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin):
     """The Transformer with its output layer: translation, and whatever else turns one sequence into another."""
 
     def __init__(self, config: TransformerConfig):
@@ -850,15 +833,6 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, HfseqGenerationMixin):
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
-
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels [batch, time] moved one to the right behind decoder_start_token_id; -100 becomes padding."""
-        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
-        if start is None or pad is None:
-            missing = "decoder_start_token_id" if start is None else "pad_token_id"
-            raise ValueError(f"config.{missing} is None: set it, or pass decoder_input_ids.")
-        shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
-        return shifted.masked_fill(shifted == IGNORE_INDEX, pad)
 
     @can_return_tuple
     def forward(
@@ -937,17 +911,6 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, HfseqGenerationMixin):
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
             encoder_hidden_states=outputs.encoder_hidden_states,
             encoder_attentions=outputs.encoder_attentions,
-        )
-
-    def prepare_inputs_for_generation(
-        self, input_ids, next_sequence_length=None, past_key_values=None, **kwargs
-    ):
-        """As in transformers, where an assistant of two sides is given the whole target again behind its cache."""
-        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-        if next_sequence_length is None and 0 < seen < input_ids.shape[1]:
-            next_sequence_length = input_ids.shape[1] - seen
-        return super().prepare_inputs_for_generation(
-            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
         )
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):

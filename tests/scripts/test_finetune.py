@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, pipeline
 
-from hfseq import EncoderConfig, EncoderForMaskedLM
+from hfseq import EncoderConfig, EncoderForMaskedLM, LSTMConfig, LSTMForCausalLM
 from hfseq.data import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -37,14 +37,16 @@ def texts(n: int, seed: int) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Two pretrained models (ours and transformers') with one tokenizer."""
+    """Pretrained models (two of ours and one of transformers') with one tokenizer."""
     folder = tmp_path_factory.mktemp("models")
     tokenizer = train_tokenizer([text for text, _ in texts(200, 0)], "bpe", 320, masked=True)
     sizes = {"vocab_size": 320, "pad_token_id": tokenizer.pad_token_id, **SIZES}
+    pad = sizes["pad_token_id"]
     torch.manual_seed(0)
     for name, model in (
         ("encoder", EncoderForMaskedLM(EncoderConfig(**sizes))),
         ("bert", BertForMaskedLM(BertConfig(**sizes))),
+        ("lstm", LSTMForCausalLM(LSTMConfig(vocab_size=320, hidden_size=16, pad_token_id=pad))),
     ):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -94,7 +96,7 @@ def finetune(monkeypatch, models):
     spec.loader.exec_module(module)
 
     def run(*words: str) -> dict:
-        words = [str(models / words[0]) if words[0] in ("encoder", "bert") else words[0], *words[1:]]
+        words = [str(models / words[0]) if words[0] in ("encoder", "bert", "lstm") else words[0], *words[1:]]
         monkeypatch.setattr(
             sys,
             "argv",
@@ -171,6 +173,33 @@ def test_other_tasks(folder, finetune, words, metric, at_least):
     assert len(Path("out/predictions.jsonl").read_text().splitlines()) == 24
 
 
+def test_a_language_model_becomes_a_classifier_layer_by_layer(folder, finetune):
+    ulmfit = [
+        "--layer_learning_rate_decay",
+        "0.5",
+        "--gradual_unfreezing",
+        "0.5",
+        "--classifier_pooling",
+        "concat",
+    ]
+    facts = finetune("lstm", *CLASSIFY, *FAST, "--learning_rates", "0.03", *ulmfit)
+    assert facts["model_class"] == "LSTMForSequenceClassification" and facts["initialization"] == "pretrained"
+    assert facts["scores"]["test"]["accuracy"]["mean"] > 0.9
+    said = facts["training_arguments"]
+    assert (said["layer_learning_rate_decay"], said["gradual_unfreezing"]) == (0.5, 0.5)
+    answer = pipeline("text-classification", "out", device="cpu")("Ann saw a good film 3")[0]
+    assert answer["label"] == "good"
+
+
+def test_a_bidirectional_tagger_from_scratch(folder, finetune):
+    pytest.importorskip("seqeval")
+    words = [*files("token-classification", ".conll"), *FAST, "--from_scratch", "--bidirectional", "true"]
+    facts = finetune("lstm", *words, "--learning_rates", "0.03")
+    assert facts["scores"]["test"]["f1"]["mean"] > 0.9
+    entities = pipeline("token-classification", "out", aggregation_strategy="first", device="cpu")
+    assert [e["word"].strip() for e in entities("Bob saw a good film 3")] == ["Bob"]
+
+
 def test_from_scratch_has_the_shape_but_not_the_weights(folder, finetune, models):
     words = [*CLASSIFY, "--learning_rates", "1e-12", "--num_train_epochs", "0.1"]
     pretrained = AutoModelForSequenceClassification.from_pretrained(models / "encoder").model.state_dict()
@@ -218,6 +247,13 @@ def test_truncation_is_said(folder, finetune, capsys):
         ([*CLASSIFY], "give a model, or --baseline"),
         (["encoder", *CLASSIFY, "--baseline", "bag-of-words"], "give a model or --baseline, not both"),
         (["encoder", *CLASSIFY, "--patience", "0"], "must be at least 1"),
+        (["lstm", *CLASSIFY, "--from_scratch", "--gradual_unfreezing"], "--from_scratch has none"),
+        (["lstm", *CLASSIFY, "--gradual_unfreezing", "0"], "epochs per layer above 0, not 0.0"),
+        (["lstm", *CLASSIFY, "--layer_learning_rate_decay", "2"], "above 0 and at most 1, not 2.0"),
+        (
+            ["lstm", *CLASSIFY, "--bidirectional", "true"],
+            "l1 as [64, 16], but the model that was asked for has [64, 32]",
+        ),
     ],
 )
 def test_refused(folder, finetune, capsys, words, message):
