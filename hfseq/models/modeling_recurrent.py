@@ -335,7 +335,9 @@ class RecurrentModel(RecurrentPreTrainedModel):
             )
         batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         if time == 0:
-            raise ValueError("The input has no time steps; generation needs at least the bos token.")
+            raise ValueError(
+                "The input has no time steps: there is no empty text, and generation needs at least the bos token."
+            )
         both_ways = self.config.bidirectional
         if both_ways and (use_cache or past_key_values is not None or stream_id is not None):
             raise ValueError(

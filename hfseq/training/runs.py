@@ -270,7 +270,13 @@ class PairData(TrainingData):
         for split, array in self.arrays.items():
             data.check_ids(array.source.tokens, config.vocab_size)
             data.check_ids(array.target.tokens, config.decoder_vocab_size)
-            array.check_positions(config.max_position_embeddings, split)
+            if (positions := positions_of(config)) is not None:
+                array.check_positions(positions, split)
+
+
+def positions_of(config) -> int | None:
+    """The longest sequence that a model takes; None: any, for it has no positions."""
+    return getattr(config, "max_position_embeddings", None)
 
 
 def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run:
@@ -283,10 +289,16 @@ def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run
             "There are no validation pairs: give data.validation_file, or a data.validation_share."
         )
     packed = section.packing == "packed"
-    if packed and isinstance(section.row_length, int) and section.row_length > config.max_position_embeddings:
+    positions = positions_of(config)
+    if packed and positions is None:
+        raise ValueError(
+            f"{config.model_type} takes no packed rows: what it keeps of one pair would leak into the next. Set "
+            "data.packing to batches."
+        )
+    if packed and isinstance(section.row_length, int) and section.row_length > positions:
         raise ValueError(
             f"data.row_length {section.row_length} is longer than model.max_position_embeddings "
-            f"{config.max_position_embeddings}: raise that, or shorten the rows."
+            f"{positions}: raise that, or shorten the rows."
         )
     accumulation = given.get("gradient_accumulation_steps", 1)
     plan = data.PairPlan(
@@ -298,8 +310,9 @@ def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run
         row_length=section.row_length if packed else None,
         seed=_seed(given),
     )
-    for tokens in (tokenizer, target_tokenizer):
-        tokens.model_max_length = config.max_position_embeddings
+    if positions is not None:
+        for tokens in (tokenizer, target_tokenizer):
+            tokens.model_max_length = positions
 
     def evaluation_plan(split: str) -> data.PairPlan:
         return data.PairPlan.evaluation(arrays[split], tokens_per_batch=4096, processes=world_size)
@@ -353,7 +366,7 @@ def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run
         callbacks=callbacks,
         generation={
             "num_beams": own.num_beams,
-            "max_length": config.max_position_embeddings,
+            **({} if positions is None else {"max_length": positions}),
             **_never_generated(
                 target_tokenizer,
                 config.decoder_vocab_size,
@@ -370,11 +383,10 @@ def denoising_run(recipe: Recipe, config, prepared: TrainingData, world_size: in
     section, given = recipe.data, recipe.training_arguments
     tokenizer, arrays = prepared.tokenizer, prepared.arrays
     accumulation = given.get("gradient_accumulation_steps", 1)
-    if not isinstance(section.row_length, int) or section.row_length > config.max_position_embeddings:
-        raise ValueError(
-            f"data.row_length must be one length of at most model.max_position_embeddings "
-            f"{config.max_position_embeddings}, not {section.row_length}."
-        )
+    positions = positions_of(config)
+    if not isinstance(section.row_length, int) or (positions and section.row_length > positions):
+        limit = f" of at most model.max_position_embeddings {positions}" if positions else ""
+        raise ValueError(f"data.row_length must be one length{limit}, not {section.row_length}.")
     vocabulary = data.DenoisingVocabulary.from_tokenizer(tokenizer)
     noise = data.Denoising(section.noise, section.noise_rate, section.noise_span, section.permute_sentences)
     holes = [tokenizer.mask_token_id] if section.noise == "infilling" else data.sentinel_ids(tokenizer)
@@ -393,7 +405,8 @@ def denoising_run(recipe: Recipe, config, prepared: TrainingData, world_size: in
         micro_batches=accumulation * world_size,
         seed=_seed(given),
     )
-    tokenizer.model_max_length = config.max_position_embeddings
+    if positions is not None:
+        tokenizer.model_max_length = positions
 
     def evaluation_plan(split: str) -> data.DenoisingPlan:
         return data.DenoisingPlan.evaluation(
@@ -421,7 +434,7 @@ def denoising_run(recipe: Recipe, config, prepared: TrainingData, world_size: in
         score=lambda model, split: Seq2SeqScore(*seq2seq_loss(model, evaluation_plan(split))),
         sample=repair,
         generation={
-            "max_length": config.max_position_embeddings,
+            **({} if positions is None else {"max_length": positions}),
             **_never_generated(tokenizer, config.vocab_size, tokenizer.bos_token_id),
         },
     )
