@@ -12,21 +12,25 @@ from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from . import bert, g2pm, marian, onnx, textgenrnn
+from . import arabic_name_romanizer, bert, g2p_en, g2pm, marian, onnx, textgenrnn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # format -> (path, head) -> model, with `head` the name of a class where a format holds several, else None
 IMPORTERS: dict[str, Callable[..., PreTrainedModel]] = {
+    "arabic-name-romanizer": arabic_name_romanizer.import_model,
     "bert": bert.import_model,
+    "g2p-en": g2p_en.import_model,
     "g2pm": g2pm.import_model,
     "marian": marian.import_model,
     "textgenrnn": textgenrnn.import_model,
 }
 # format -> (path) -> tokenizer
 TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
+    "arabic-name-romanizer": arabic_name_romanizer.import_tokenizer,
     "bert": bert.import_tokenizer,
+    "g2p-en": g2p_en.import_tokenizer,
     "g2pm": g2pm.import_tokenizer,
     "marian": marian.import_tokenizer,
     "textgenrnn": textgenrnn.import_tokenizer,

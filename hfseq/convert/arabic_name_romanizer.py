@@ -1,0 +1,191 @@
+"""arabic-name-romanizer (MIT): a published GRU encoder-decoder with attention, Arabic letters in, Latin ones out.
+
+Two bidirectional layers of 128 read the source, two of 256 write; multiplicative attention after the top layer; the
+mean of the encoder's outputs makes the first state of both layers. That is `GRUForSeq2SeqLM` with
+`attention_position="last"` and `bridge="mean"`. The weights lie in two ONNX graphs, as initializers of the operators
+that are found by their kind and order (the exporter's names say nothing). ONNX's gates are z, r, h, torch's r, z, n.
+
+The original does not mask the padding of its encoder: rows of unequal lengths in one batch influence each other
+there, and do not here. One row at a time the two are equal.
+"""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from ..models.configuration_recurrent_seq2seq import GRUSeq2SeqConfig
+from ..models.modeling_recurrent_seq2seq import GRUForSeq2SeqLM
+from .onnx_graph import import_onnx
+
+ENCODER_FILE, DECODER_FILE, VOCABULARY_FILE = "encoder.onnx", "decoder.onnx", "vocab.json"
+HOW_TO_GET_IT = "pip install --no-deps arabic-name-romanizer==0.2.0"
+PAD, START, END, UNKNOWN = "<PAD>", "<BOS>", "<EOS>", "<UNK>"
+LONGEST = 32  # letters that the original writes at most
+
+
+def import_model(path: str | PathLike[str], head: str | None = None) -> GRUForSeq2SeqLM:
+    """Fills a `GRUForSeq2SeqLM`; see `hfseq.convert.import_model` for arguments and errors."""
+    if head not in (None, "ForSeq2SeqLM"):
+        raise ValueError(
+            f"arabic-name-romanizer is an encoder-decoder: head is ForSeq2SeqLM or left out, not {head!r}."
+        )
+    folder = _locate(path)
+    encoder, decoder = _Weights(folder / ENCODER_FILE), _Weights(folder / DECODER_FILE)
+    weights = {"model.encoder.embed_tokens.weight": encoder.named("m.emb.weight")}
+    layers = encoder.recurrent_layers()
+    for layer, tensors in enumerate(layers):
+        weights |= {
+            f"model.encoder.block.rnn.{name.format(layer)}": tensor for name, tensor in tensors.items()
+        }
+    for name in ("weight", "bias"):
+        weights[f"model.encoder.bridge.projection.{name}"] = encoder.named(f"m.bridge.{name}")
+        weights[f"lm_head.{name}"] = decoder.named(f"m.out.{name}")
+    count = 0
+    while f"m.decoder.weight_ih_l{count}" in decoder.tensors:
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            weights[f"model.decoder.blocks.0.rnn.{name}_l{count}"] = decoder.named(
+                f"m.decoder.{name}_l{count}"
+            )
+        count += 1
+    query, combine = decoder.products()
+    weights["model.decoder.attention.query.weight"] = query.t()
+    weights["model.decoder.combine.weight"] = combine.t()
+    weights["model.decoder.combine.bias"] = decoder.named("m.combine.bias")
+
+    vocabulary = read_vocabulary(folder)
+    embedding = weights["model.encoder.embed_tokens.weight"]
+    if len(embedding) != len(vocabulary):
+        raise ValueError(
+            f"{folder / ENCODER_FILE} has {len(embedding)} embeddings, {VOCABULARY_FILE} {len(vocabulary)} tokens: "
+            "they belong to different models."
+        )
+    config = GRUSeq2SeqConfig(
+        vocab_size=len(embedding),
+        embedding_size=embedding.shape[1],
+        hidden_size=decoder.named("m.decoder.weight_hh_l0").shape[1],
+        encoder_hidden_size=layers[0]["weight_hh_l{}"].shape[1],
+        encoder_layers=len(layers),
+        decoder_layers=count,
+        attention="multiplicative",
+        attention_position="last",
+        bridge="mean",
+        tie_word_embeddings=False,
+        pad_token_id=vocabulary[PAD],
+        bos_token_id=vocabulary[START],
+        eos_token_id=vocabulary[END],
+        decoder_start_token_id=vocabulary[START],
+    )
+    model = GRUForSeq2SeqLM(config)
+    try:
+        model.load_state_dict(weights)  # strict: every parameter filled, nothing left over
+    except RuntimeError as error:
+        raise ValueError(f"{folder} is not the arabic-name-romanizer GRU: {error}") from error
+    model.generation_config.max_new_tokens = LONGEST
+    return model.eval()
+
+
+def import_tokenizer(path: str | PathLike[str]) -> PreTrainedTokenizerFast:
+    """One id per letter, `<EOS>` behind. The original puts a country and a role first: "<EG><ROLE_SURNAME>..."."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    vocabulary = read_vocabulary(_locate(path))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in vocabulary if len(t) > 1])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, vocabulary[END])]
+    )
+    names = {"pad_token": PAD, "bos_token": START, "eos_token": END, "unk_token": UNKNOWN}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, clean_up_tokenization_spaces=False)
+
+
+def read_vocabulary(folder: Path) -> dict[str, int]:
+    """{token: id}."""
+    file = folder / VOCABULARY_FILE
+    try:
+        tokens = json.loads(file.read_text(encoding="utf-8"))["tokens"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is no JSON object with a list of tokens: {error!r}") from error
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    missing = [token for token in (PAD, START, END, UNKNOWN) if token not in vocabulary]
+    if missing or len(vocabulary) != len(tokens):
+        raise ValueError(f"{file} is not the vocabulary of the model: {missing or 'it repeats tokens'}.")
+    return vocabulary
+
+
+def _locate(path: str | PathLike[str]) -> Path:
+    """The folder of graphs and vocabulary, for itself or a directory of the package or of its parent."""
+    path = Path(path)
+    inside = "arabic_name_romanizer"
+    for folder in (path, path / "resources", path / inside / "resources"):
+        if all((folder / name).is_file() for name in (ENCODER_FILE, DECODER_FILE, VOCABULARY_FILE)):
+            return folder
+    raise FileNotFoundError(
+        f"{ENCODER_FILE}, {DECODER_FILE} and {VOCABULARY_FILE} do not lie together in {path}. To get them: "
+        f"{HOW_TO_GET_IT}."
+    )
+
+
+class _Weights:
+    """The constants of an ONNX graph, by name and by the operators that take them."""
+
+    def __init__(self, file: Path):
+        onnx = import_onnx()
+        self.file = file
+        try:
+            self.graph = onnx.load(file).graph
+        except Exception as error:  # protobuf's own kinds, which have no common base that is public
+            raise ValueError(f"{file} is not an ONNX model: {error}") from error
+        self.tensors = {
+            t.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(t))) for t in self.graph.initializer
+        }
+
+    def named(self, name: str) -> torch.Tensor:
+        if name not in self.tensors:
+            raise ValueError(f"{self.file} has no weight {name}: it is not the arabic-name-romanizer GRU.")
+        return self.tensors[name]
+
+    def products(self) -> list[torch.Tensor]:
+        """The constant matrices of the graph's products, in order."""
+        found = [
+            self.tensors[n.input[1]]
+            for n in self.graph.node
+            if n.op_type == "MatMul" and n.input[1] in self.tensors
+        ]
+        if len(found) != 2:
+            raise ValueError(f"{self.file} multiplies by {len(found)} constant matrices, not by 2.")
+        return found
+
+    def recurrent_layers(self) -> list[dict[str, torch.Tensor]]:
+        """torch's parameters of each bidirectional GRU, `{}` standing for the layer's number."""
+        layers = []
+        for node in self.graph.node:
+            if node.op_type != "GRU":
+                continue
+            kernel, recurrent, bias = (_torch_gates(self.named(name)) for name in node.input[1:4])
+            bias_ih, bias_hh = bias
+            layer = {}
+            for way, suffix in enumerate(("", "_reverse")):
+                layer[f"weight_ih_l{{}}{suffix}"] = kernel[way]
+                layer[f"weight_hh_l{{}}{suffix}"] = recurrent[way]
+                layer[f"bias_ih_l{{}}{suffix}"] = bias_ih[way]
+                layer[f"bias_hh_l{{}}{suffix}"] = bias_hh[way]
+            layers.append(layer)
+        if not layers:
+            raise ValueError(f"{self.file} has no GRU: it is not the arabic-name-romanizer GRU.")
+        return layers
+
+
+def _torch_gates(weight: torch.Tensor):
+    """[directions, 3 * hidden, in] with gates r, z, n of a kernel; (input, hidden) biases [directions, 3 * hidden]."""
+    if weight.ndim == 2:
+        return tuple(_torch_gates(part.unsqueeze(-1)).squeeze(-1) for part in weight.chunk(2, dim=1))
+    z, r, n = weight.chunk(3, dim=1)
+    return torch.cat([r, z, n], dim=1)
