@@ -6,6 +6,7 @@
 | with `feature_size` | and `initial_state.onnx` | features [batch, feature_size] -> the states to begin with |
 | `*ForSequenceClassification` | `model.onnx` | input_ids, attention_mask [batch, time] -> logits [batch, labels] |
 | `*ForTokenClassification` | `model.onnx` | the same -> logits [batch, time, labels] |
+| `*ForSeq2SeqLM` | `encoder.onnx`, `decoder.onnx` | see `onnx_seq2seq.py` |
 
 A generative model is a step with explicit state: begin with zeros, feed tokens, one or many at a time, feed the new
 states back. Its states are called `state_0`, `state_1`, ... and are [layers, batch, width]. Padding stands on the
@@ -27,7 +28,9 @@ from ..models.modeling_recurrent import (
     RecurrentModel,
     TextPooling,
 )
+from ..models.modeling_recurrent_seq2seq import RecurrentForSeq2SeqLM
 from .onnx_graph import Graph
+from .onnx_seq2seq import write_graphs
 
 MODEL_FILE = "model.onnx"
 INITIAL_STATE_FILE = "initial_state.onnx"
@@ -39,21 +42,22 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
         RecurrentForCausalLM: _causal_lm,
         RecurrentForSequenceClassification: _sequence_classifier,
         RecurrentForTokenClassification: _token_classifier,
+        RecurrentForSeq2SeqLM: write_graphs,
     }
     write = next((w for kind, w in writers.items() if isinstance(model, kind)), None)
     if write is None:
         raise ValueError(
             f"{type(model).__name__} has no ONNX form here: only the recurrent *ForCausalLM, "
-            "*ForSequenceClassification and *ForTokenClassification. torch.onnx.export writes models without recurrent "
-            "layers."
+            "*ForSequenceClassification, *ForTokenClassification and *ForSeq2SeqLM. torch.onnx.export writes models "
+            "without recurrent layers."
         )
     directory = Path(directory)
-    graph = write(model)
-    graph.save(directory / MODEL_FILE)
+    for file, graph in write(model).items():
+        graph.save(directory / file)
     model.config.save_pretrained(directory)
 
 
-def _causal_lm(model: RecurrentForCausalLM) -> Graph:
+def _causal_lm(model: RecurrentForCausalLM) -> dict[str, Graph]:
     graph = Graph("causal_lm")
     ids = graph.input("input_ids", int, ("batch", "time"))
     x = graph.add("Transpose", graph.embedding(ids, model.model.embed_tokens), perm=[1, 0, 2])
@@ -72,7 +76,7 @@ def _causal_lm(model: RecurrentForCausalLM) -> Graph:
     graph.output("logits", logits, float, ("batch", "time", model.config.vocab_size))
     for number, (value, shape) in enumerate(finals):
         graph.output(f"new_state_{number}", value, float, shape)
-    return graph
+    return {MODEL_FILE: graph}
 
 
 def _layers(graph: Graph, model: RecurrentModel, every: bool) -> tuple[list[str], str]:
@@ -97,21 +101,21 @@ def _head(graph: Graph, head, x: str) -> str:
     return graph.linear(x, head.out_proj)
 
 
-def _token_classifier(model: RecurrentForTokenClassification) -> Graph:
+def _token_classifier(model: RecurrentForTokenClassification) -> dict[str, Graph]:
     graph = Graph("token_classifier")
     layers, _ = _layers(graph, model.model, model.config.classifier_layers == "all")
     x = layers[0] if len(layers) == 1 else graph.add("Concat", *layers, axis=2)
     logits = _head(graph, model.classifier, x)
     graph.output("logits", logits, float, ("batch", "time", model.config.num_labels))
-    return graph
+    return {MODEL_FILE: graph}
 
 
-def _sequence_classifier(model: RecurrentForSequenceClassification) -> Graph:
+def _sequence_classifier(model: RecurrentForSequenceClassification) -> dict[str, Graph]:
     graph = Graph("sequence_classifier")
     layers, real = _layers(graph, model.model, model.config.classifier_layers == "all")
     logits = _head(graph, model.classifier, _pool(graph, model.pooling, model.config, layers, real))
     graph.output("logits", logits, float, ("batch", model.config.num_labels))
-    return graph
+    return {MODEL_FILE: graph}
 
 
 def _pool(graph: Graph, pooling: TextPooling, config, layers: list[str], real: str) -> str:

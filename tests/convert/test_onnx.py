@@ -23,7 +23,8 @@ def make(name, head, **fields):
     torch.manual_seed(0)
     config = getattr(hfseq, f"{name}Config")(**{**SIZES, **fields})
     model = getattr(hfseq, f"{name}{head}")(config).eval()
-    for parameter in model.parameters():  # ReLU has no bound, and float32 forgets what is small beside its states
+    # ReLU has no bound, and float32 forgets what is small beside its states.
+    for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if "nonlinearity" in fields else 0.5)
     return model
 
@@ -100,6 +101,57 @@ def test_taggers_of_ragged_texts(name, layers, tmp_path):
     (logits,) = session(model, tmp_path).run(None, {k: v.numpy() for k, v in inputs.items()})
     real = inputs["attention_mask"].bool().numpy()
     np.testing.assert_allclose(logits[real], expected[real], **TOLERANCE)
+
+
+SEQ2SEQ = [
+    ("LSTM", {}),
+    ("GRU", {"attention_position": "first", "decoder_layers": 3}),
+    ("LSTM", {"attention": "additive", "bridge": "mean", "tie_word_embeddings": False}),
+    ("LSTM", {"attention": None}),
+    ("GRU", {"attention": None, "bidirectional": False}),
+    ("RNN", {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 25, "encoder_hidden_size": 4}),
+    ("LSTM", {"input_feeding": True}),
+    ("GRU", {"input_feeding": True, "attention": "additive", "attention_position": "first"}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), SEQ2SEQ)
+def test_encoder_decoders_step_by_step(name, fields, tmp_path):
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 30,
+        "embedding_size": 6,
+        "hidden_size": 7,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+    }
+    config = getattr(hfseq, f"{name}Seq2SeqConfig")(**{**sizes, **fields})
+    model = getattr(hfseq, f"{name}ForSeq2SeqLM")(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    source = batch()
+    target = torch.randint(25, (3, 6), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(**source, decoder_input_ids=target).logits.numpy()
+    export_model(model, tmp_path, "onnx")
+    encoder, decoder = (
+        onnxruntime.InferenceSession(tmp_path / f"{side}.onnx") for side in ("encoder", "decoder")
+    )
+    source = {name: value.numpy() for name, value in source.items()}
+    outputs = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, source), strict=True))
+    wanted = {value.name for value in decoder.get_inputs()}
+    known = {"memory": outputs.pop("memory"), "attention_mask": source["attention_mask"]}
+    known = {name: value for name, value in known.items() if name in wanted}
+    assert bool(known) == (config.attention is not None)
+    chunks = [(t, t + 1) for t in range(6)] if config.input_feeding else [(0, 3), (3, 4), (4, 6)]
+    parts = []
+    for begin, end in chunks:
+        logits, *new = decoder.run(
+            None, {"decoder_input_ids": target[:, begin:end].numpy(), **known, **outputs}
+        )
+        outputs = dict(zip(outputs, new, strict=True))
+        parts.append(logits)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, **TOLERANCE)
 
 
 def test_what_is_not_recurrent_is_refused(tmp_path):
