@@ -2,7 +2,9 @@
 
     python scripts/convert.py import textgenrnn path/to/textgenrnn checkpoint/
     python scripts/convert.py import marian path/to/opus-mt-en-de checkpoint/
+    python scripts/convert.py import g2pm path/to/g2pM checkpoint/
     python scripts/convert.py export marian checkpoint/ other/
+    python scripts/convert.py export onnx checkpoint/ other/
 
 An imported checkpoint loads with `AutoModel.from_pretrained("checkpoint/")` after `import hfseq`, with its tokenizer;
 an exported one in the library whose format it is, without hfseq.
@@ -17,6 +19,7 @@ from pathlib import Path
 from hfseq.convert import (
     EXPORTERS,
     IMPORTERS,
+    TARGET_TOKENIZER_IMPORTERS,
     TOKENIZER_IMPORTERS,
     export_model,
     import_model,
@@ -70,7 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
     model.save_pretrained(args.directory)
     if args.format in TOKENIZER_IMPORTERS:
         try:
-            import_tokenizer(args.source, args.format).save_pretrained(args.directory)
+            tokenizer = import_tokenizer(args.source, args.format)
+            of_targets = TARGET_TOKENIZER_IMPORTERS.get(args.format)
+            target = tokenizer if of_targets is None else of_targets(args.source)
+            save_pair_tokenizers(args.directory, tokenizer, target)
         except FileNotFoundError as error:
             print(f"No tokenizer written: {error}")
     print(

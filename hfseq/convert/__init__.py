@@ -35,6 +35,10 @@ TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
     "marian": marian.import_tokenizer,
     "textgenrnn": textgenrnn.import_tokenizer,
 }
+# format -> (path) -> the tokenizer of the targets, where that is another
+TARGET_TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
+    "g2p-en": g2p_en.import_target_tokenizer,
+}
 # format -> (model, directory) -> None
 EXPORTERS: dict[str, Callable[..., None]] = {
     "bert": bert.export_model,
@@ -85,4 +89,12 @@ def _choose(registry: dict[str, Callable], format: str, verb: str) -> Callable:
     raise ValueError(f"hfseq.convert cannot {verb} the format {format!r}.{hint} Known formats: {known}.")
 
 
-__all__ = ["EXPORTERS", "IMPORTERS", "export_model", "import_model", "import_tokenizer"]
+__all__ = [
+    "EXPORTERS",
+    "IMPORTERS",
+    "TARGET_TOKENIZER_IMPORTERS",
+    "TOKENIZER_IMPORTERS",
+    "export_model",
+    "import_model",
+    "import_tokenizer",
+]

@@ -129,10 +129,11 @@ def import_tokenizer(path: str | PathLike[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def import_target_tokenizer() -> PreTrainedTokenizerFast:
+def import_target_tokenizer(path: str | PathLike[str]) -> PreTrainedTokenizerFast:
     """The phonemes of the target, between spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
+    _locate(path)
     phonemes = {phoneme: number for number, phoneme in enumerate(PHONEMES)}
     tokenizer = Tokenizer(models.WordLevel(phonemes, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -92,7 +92,7 @@ def test_phonemes_of_a_thousand_words_are_the_originals(package, original):
         assert row.tolist()[: len(expected)] == expected
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     written = model.generate(**inputs, do_sample=False)
-    phonemes = import_target_tokenizer().batch_decode(written, skip_special_tokens=True)
+    phonemes = import_target_tokenizer(package).batch_decode(written, skip_special_tokens=True)
     lengths = set()
     for text, ours in zip(texts, phonemes, strict=True):
         theirs = [phoneme for phoneme in original.predict(text) if phoneme not in ("<pad>", "<unk>", "<s>")]
