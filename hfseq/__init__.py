@@ -12,8 +12,15 @@ import importlib
 
 import transformers
 
-from .models import modeling_encoder, modeling_recurrent, modeling_recurrent_seq2seq, modeling_transformer
+from .models import (
+    modeling_encoder,
+    modeling_pervasive,
+    modeling_recurrent,
+    modeling_recurrent_seq2seq,
+    modeling_transformer,
+)
 from .models.configuration_encoder import EncoderConfig
+from .models.configuration_pervasive import PervasiveConfig
 from .models.configuration_recurrent import GRUConfig, LSTMConfig, RNNConfig
 from .models.configuration_recurrent_seq2seq import GRUSeq2SeqConfig, LSTMSeq2SeqConfig, RNNSeq2SeqConfig
 from .models.configuration_transformer import TransformerConfig
@@ -26,6 +33,7 @@ from .models.modeling_encoder import (
     EncoderForTokenClassification,
     EncoderModel,
 )
+from .models.modeling_pervasive import PervasiveForSeq2SeqLM, PervasiveModel
 from .models.modeling_recurrent import (
     GRUForCausalLM,
     GRUForSequenceClassification,
@@ -71,6 +79,7 @@ _AUTO_CLASSES = {
     **modeling_recurrent_seq2seq.AUTO_CLASSES,
     **modeling_encoder.AUTO_CLASSES,
     **modeling_transformer.AUTO_CLASSES,
+    **modeling_pervasive.AUTO_CLASSES,
 }
 for _config, _classes in _AUTO_CLASSES.items():
     transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
@@ -110,6 +119,9 @@ __all__ = [
     "LSTMModel",
     "LSTMSeq2SeqConfig",
     "LSTMSeq2SeqModel",
+    "PervasiveConfig",
+    "PervasiveForSeq2SeqLM",
+    "PervasiveModel",
     "RNNConfig",
     "RNNForCausalLM",
     "RNNForSeq2SeqLM",

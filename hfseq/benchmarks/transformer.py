@@ -150,14 +150,16 @@ def loss_of(model: nn.Module) -> Callable[..., torch.Tensor]:
     return lambda **batch: model(**batch).loss
 
 
-def accumulating_trainer(model: nn.Module, batches: list[Batch], updates: int) -> Callable[[], None]:
+def accumulating_trainer(
+    model: nn.Module, loss: Callable[..., torch.Tensor], batches: list[Batch], updates: int
+) -> Callable[[], None]:
     """A function that makes `updates` updates, each of its share of the batches."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     ends = {round((update + 1) * len(batches) / updates) for update in range(updates)}
 
     def train() -> None:
         for number, batch in enumerate(batches, 1):
-            (model(**batch).loss * updates / len(batches)).backward()
+            (loss(**batch) * updates / len(batches)).backward()
             if number in ends:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -197,7 +199,7 @@ def training_lines(report: Report, size: TransformerSize) -> None:
     random_peer, same_peer = "MarianMTModel, random batches of 32", "MarianMTModel, the same batches"
     runs = {
         "hfseq": trainer_of(models[0], loss_of(models[0]), planned),
-        random_peer: accumulating_trainer(models[1], usual, len(planned)),
+        random_peer: accumulating_trainer(models[1], loss_of(models[1]), usual, len(planned)),
         same_peer: trainer_of(models[2], loss_of(models[2]), planned),
     }
     times = take_turns(runs, settings)

@@ -177,7 +177,8 @@ def masked_tokens_leave_the_cache_alone(case: Case) -> None:
                 got = _last_outputs(decoder, chunks)
                 for i, (prompt, rest) in enumerate(zip(prompts, rests, strict=True)):
                     joined = {"input_ids": torch.cat([prompt["input_ids"], rest["input_ids"]])}
-                    alone = Decoder(case, model, _ids_batch(joined["input_ids"]))
+                    context = {name: value[i : i + 1] for name, value in case.timeless(first).items()}
+                    alone = Decoder(case, model, {**_ids_batch(joined["input_ids"]), **context})
                     expected, _ = alone.run(0, alone.time, use_cache=False)
                     require_close(
                         f"prompts padded on the {gaps}, chunks {chunks}, row {i}: last position",

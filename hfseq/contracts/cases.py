@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from . import kinds
 from .comparing import FLOAT64, PRECISIONS, Precision
@@ -158,6 +159,13 @@ class Case:
 
     def without_labels(self, batch: Batch) -> Batch:
         return {name: value for name, value in batch.items() if name not in self.kind.labels}
+
+    def timeless(self, batch: Batch) -> Batch:
+        """The inputs of a batch that are not along time: vectors that texts begin with."""
+        axes = self.kind.axes
+        return {
+            name: batch[name] for name, axis in axes.items() if axis is None and name not in self.kind.labels
+        }
 
     def outputs(self, model: PreTrainedModel, batch: Batch, **options) -> dict[str, torch.Tensor]:
         """The outputs worth comparing, computed without labels or gradients."""
@@ -314,6 +322,71 @@ def _recurrent_cases() -> Iterator[Case]:
             )
 
 
+def _feature_bad_inputs() -> tuple[BadInput, ...]:
+    def config(**fields):
+        return lambda model, batch: type(model.config)(**fields)
+
+    def without(model, batch):
+        return model(**{name: value for name, value in batch.items() if name != "features"})
+
+    def spoilt(change, **others):
+        return lambda model, batch: model(**{**batch, "features": change(batch["features"]), **others})
+
+    def streams(model, batch):
+        rows = torch.arange(len(batch["input_ids"]))
+        return model(input_ids=batch["input_ids"], features=batch["features"], stream_id=rows)
+
+    def generate(model, batch):
+        return model.generate(batch["input_ids"], max_new_tokens=2)
+
+    def to_a_model_without(model, batch):
+        fields = {**model.config.to_dict(), "feature_size": 0}
+        return type(model)(type(model.config)(**fields)).to(model.dtype)(**batch)
+
+    return (
+        BadInput("a negative feature_size", config(feature_size=-1), ("feature_size", "-1")),
+        BadInput("no features", without, ("features", "[3, 3]")),
+        BadInput("generate() without features", generate, ("features", "[3, 3]", "generate")),
+        BadInput("features of another width", spoilt(lambda f: f[:, :2]), ("features", "[3, 3]", "[3, 2]")),
+        BadInput("features of another batch", spoilt(lambda f: f[:1]), ("features", "[3, 3]", "[1, 3]")),
+        BadInput(
+            "features along time", spoilt(lambda f: f.unsqueeze(1)), ("features", "[3, 3]", "[3, 1, 3]")
+        ),
+        BadInput("whole numbers as features", spoilt(lambda f: f.long()), ("features", "float", "int64")),
+        BadInput("features in a list", spoilt(lambda f: f.tolist()), ("features", "float", "list")),
+        BadInput("features of a stream", streams, ("features", "stream_id")),
+        BadInput("features for a model without", to_a_model_without, ("features", "feature_size", "0")),
+    )
+
+
+def _feature_cases() -> Iterator[Case]:
+    """Language models that begin with a vector. The layers differ in width, so that there are two blocks."""
+    from ..models import configuration_recurrent as configs
+    from ..models import modeling_recurrent as models
+
+    def tiny(config_class):
+        def make(**overrides):
+            return config_class(**{**sizes, **overrides})
+
+        sizes = {
+            "vocab_size": 40, "embedding_size": 12, "hidden_size": 16, "num_hidden_layers": 3, "last_hidden_size": 12,
+            "feature_size": 3, "input_dropout": 0.2, "hidden_dropout": 0.2, "output_dropout": 0.2,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        }  # fmt: skip
+        return make
+
+    for cell in ("LSTM", "GRU", "RNN"):
+        yield Case(
+            f"{cell}ForCausalLM-features",
+            family="recurrent",
+            model_class=getattr(models, f"{cell}ForCausalLM"),
+            kind=kinds.FEATURED_LM,
+            make_config=tiny(getattr(configs, f"{cell}Config")),
+            bad_inputs=_feature_bad_inputs(),
+            full=cell != "LSTM",
+        )
+
+
 def _recurrent_head_bad_inputs(kind: Kind) -> tuple[BadInput, ...]:
     def config(**fields):
         return lambda model, batch: type(model.config)(**fields)
@@ -402,6 +475,139 @@ def _recurrent_head_cases() -> Iterator[Case]:
                     bad_inputs=_recurrent_head_bad_inputs(kind),
                     full=variant != quick[name],
                     in_subprocesses=variant == quick[name],
+                )
+
+
+def _recurrent_seq2seq_bad_inputs() -> tuple[BadInput, ...]:
+    def config(**fields):
+        return lambda model, batch: type(model.config)(**fields)
+
+    def changed(*left_out, **others):
+        def call(model, batch):
+            kept = {name: value for name, value in batch.items() if name not in left_out}
+            return model(**{**kept, **others})
+
+        return call
+
+    def without_the_first_state(model, batch):
+        memory = model.get_encoder()(input_ids=batch["input_ids"]).last_hidden_state
+        return model(encoder_outputs=BaseModelOutput(memory), decoder_input_ids=batch["decoder_input_ids"])
+
+    ids, borders = torch.full((3, 5), 5), torch.tensor([0, 5, 10, 15], dtype=torch.int32)
+    pair = {"input_ids": ids, "decoder_input_ids": ids}
+    names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
+    return (
+        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
+        BadInput("hidden_size of -1", config(hidden_size=-1), ("hidden_size", "-1")),
+        BadInput(
+            "encoder_hidden_size of 0", config(encoder_hidden_size=0), ("encoder_hidden_size", "0", "None")
+        ),
+        BadInput("a dropout of 1", config(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
+        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("unknown scores", config(attention="dot"), ("dot", "multiplicative")),
+        BadInput("an unknown position", config(attention_position="middle"), ("middle", "first")),
+        BadInput("an unknown bridge", config(bridge="first"), ("first", "mean")),
+        BadInput(
+            "nothing to feed", config(attention=None, input_feeding=True), ("input_feeding", "attention")
+        ),
+        BadInput(
+            "attention between layers of one layer",
+            config(attention_position="first", decoder_layers=1),
+            ("decoder_layers 1", "last"),
+        ),
+        BadInput(
+            "one embedding for two vocabularies",
+            config(vocab_size=40, decoder_vocab_size=50),
+            ("50", "40", "share_encoder_decoder_embeddings"),
+        ),
+        BadInput(
+            "a source without tokens", changed("attention_mask", input_ids=ids[:, :0]), ("source", "token")
+        ),
+        BadInput(
+            "a target without tokens",
+            changed("decoder_attention_mask", decoder_input_ids=ids[:, :0]),
+            ("target", "decoder_start_token_id"),
+        ),
+        BadInput("no target", changed("decoder_input_ids", "labels"), ("decoder_input_ids",)),
+        BadInput(
+            "as many sources as there are not targets",
+            changed("decoder_attention_mask", decoder_input_ids=ids[:1]),
+            ("3 sources", "1 targets"),
+        ),
+        BadInput(
+            "packed pairs by borders",
+            changed(*names, **pair, cu_seq_lens=borders, decoder_cu_seq_lens=borders),
+            ("packed", "cu_seq_lens"),
+        ),
+        BadInput(
+            "an encoder's outputs without the first state",
+            without_the_first_state,
+            ("initial_state", "get_encoder"),
+        ),
+        BadInput(
+            "a key-value cache",
+            changed(past_key_values=DynamicCache(), use_cache=True),
+            ("DynamicCache", "RecurrentCache"),
+        ),
+    )
+
+
+def _recurrent_seq2seq_cases() -> Iterator[Case]:
+    from ..models import configuration_recurrent_seq2seq as configs
+    from ..models import modeling_recurrent_seq2seq as models
+
+    def tiny(config_class, **fields):
+        def make(**overrides):
+            return config_class(**{**sizes, **fields, **overrides})
+
+        sizes = {
+            "vocab_size": 40, "embedding_size": 12, "hidden_size": 14, "encoder_layers": 2, "decoder_layers": 2,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+        }  # fmt: skip
+        return make
+
+    dropped = {"input_dropout": 0.2, "hidden_dropout": 0.3, "output_dropout": 0.2}
+    variants = {
+        "last": dropped,
+        # Wu et al. 2016, with every size and dropout of its own.
+        "first": {
+            "attention": "additive", "attention_position": "first", "attention_size": 9, "encoder_hidden_size": 10,
+            "encoder_layers": 1, "decoder_layers": 3, "tie_word_embeddings": False, "variational_dropout": True,
+            "weight_dropout": 0.3, **dropped,
+        },
+        "none": {"attention": None, "hidden_dropout": 0.2},
+        "hands-over": {"attention": None, "bidirectional": False},
+        "mean": {"attention": "additive", "bridge": "mean", "bidirectional": False},
+        "luong": {"input_feeding": True, **dropped},
+        "bahdanau": {
+            "input_feeding": True, "attention": "additive", "attention_position": "first", "decoder_layers": 1,
+            "tie_word_embeddings": False,
+        },
+        "separate": {
+            "share_encoder_decoder_embeddings": False, "decoder_vocab_size": 50, "attention_position": "first",
+        },
+    }  # fmt: skip
+    cells = {
+        # The first variant is the class's own; base models run in that alone.
+        "LSTM": ("last", "first", "none", "hands-over", "mean", "luong", "bahdanau", "separate"),
+        "GRU": ("first", "hands-over", "bahdanau", "mean"),
+        "RNN": ("none", "last", "luong"),
+    }
+    heads = (("Seq2SeqModel", kinds.SEQ2SEQ_BASE), ("ForSeq2SeqLM", kinds.SEQ2SEQ_LM))
+    for cell, names in cells.items():
+        for head, kind in heads:
+            for variant in names if kind.labels else names[:1]:
+                yield Case(
+                    f"{cell}{head}-{variant}",
+                    family="recurrent_seq2seq",
+                    model_class=getattr(models, f"{cell}{head}"),
+                    kind=kind,
+                    make_config=tiny(getattr(configs, f"{cell}Seq2SeqConfig"), **variants[variant]),
+                    # Without gates a loop over time is chaotic: gradients grow at each step until float32 is lost.
+                    sharpness=0.4 if cell == "RNN" else 0.7,
+                    bad_inputs=_recurrent_seq2seq_bad_inputs(),
+                    full=variant != names[0],
+                    in_subprocesses=variant == names[0],
                 )
 
 
@@ -749,10 +955,104 @@ def _transformer_cases() -> Iterator[Case]:
             )
 
 
-RECURRENT = (*_recurrent_cases(), *_recurrent_head_cases())
+def _pervasive_bad_inputs() -> tuple[BadInput, ...]:
+    def config(**fields):
+        return lambda model, batch: type(model.config)(**fields)
+
+    def changed(*left_out, **others):
+        def call(model, batch):
+            kept = {name: value for name, value in batch.items() if name not in left_out}
+            return model(**{**kept, **others})
+
+        return call
+
+    ids, borders = torch.full((3, 5), 5), torch.tensor([0, 5, 10, 15], dtype=torch.int32)
+    names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
+    packed = {"input_ids": ids, "decoder_input_ids": ids, "cu_seq_lens": borders, "decoder_cu_seq_lens": borders}
+    return (
+        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
+        BadInput("growth_size of -1", config(growth_size=-1), ("growth_size", "-1")),
+        BadInput("an even kernel", config(kernel_size=4), ("kernel_size 4", "odd")),
+        BadInput("odd channels of sines and cosines", config(form="residual", hidden_size=7), ("7", "even")),
+        BadInput("a dropout of 1", config(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
+        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("an unknown form", config(form="deep"), ("deep", "residual")),
+        BadInput("an unknown norm", config(norm="group"), ("group", "batch")),
+        BadInput("an unknown aggregation", config(aggregation="sum"), ("sum", "average")),
+        BadInput("batch statistics of the other form", config(form="residual", norm="batch"), ("batch", "dense")),
+        BadInput(
+            "one embedding for two vocabularies",
+            config(vocab_size=40, decoder_vocab_size=50),
+            ("50", "40", "share_encoder_decoder_embeddings"),
+        ),
+        BadInput(
+            "a source without tokens", changed("attention_mask", input_ids=ids[:, :0]), ("source", "token")
+        ),
+        BadInput(
+            "a target without tokens",
+            changed("decoder_attention_mask", decoder_input_ids=ids[:, :0]),
+            ("target", "decoder_start_token_id"),
+        ),
+        BadInput("no target", changed("decoder_input_ids", "labels"), ("decoder_input_ids",)),
+        BadInput(
+            "as many sources as there are not targets",
+            changed("decoder_attention_mask", decoder_input_ids=ids[:1]),
+            ("3 sources", "1 targets"),
+        ),
+        BadInput("packed pairs by borders", changed(*names, **packed), ("packed", "cu_seq_lens")),
+        BadInput(
+            "a key-value cache",
+            changed(past_key_values=DynamicCache(), use_cache=True),
+            ("DynamicCache", "GridCache"),
+        ),
+    )
+
+
+def _pervasive_cases() -> Iterator[Case]:
+    """norm="batch" has no case: in training it is neither causal nor independent of batch-mates, which is what the
+    contracts demand; `tests/models/test_modeling_pervasive.py` has what holds for it."""
+    from ..models import configuration_pervasive as configs
+    from ..models import modeling_pervasive as models
+
+    def tiny(**fields):
+        def make(**overrides):
+            return configs.PervasiveConfig(**{**sizes, **fields, **overrides})
+
+        sizes = {
+            "vocab_size": 40, "embedding_size": 12, "num_hidden_layers": 3, "growth_size": 6, "kernel_size": 3,
+            "hidden_size": 16, "intermediate_size": 24,
+            "embedding_dropout": 0.2, "hidden_dropout": 0.2, "output_dropout": 0.2,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+        }  # fmt: skip
+        return make
+
+    variants = {
+        "dense": {},
+        "residual": {"form": "residual", "kernel_size": 5, "aggregation": "gated_max"},
+        "attention": {"aggregation": "attention", "kernel_size": 5, "tie_word_embeddings": False},
+        "average": {"aggregation": "average", "kernel_size": 1},
+        "separate": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 50},
+    }
+    for head, kind in (("Model", kinds.SEQ2SEQ_BASE), ("ForSeq2SeqLM", kinds.SEQ2SEQ_LM)):
+        for variant, fields in variants.items():
+            yield Case(
+                f"Pervasive{head}-{variant}",
+                family="pervasive",
+                model_class=getattr(models, f"Pervasive{head}"),
+                kind=kind,
+                make_config=tiny(**fields),
+                bad_inputs=_pervasive_bad_inputs(),
+                full=variant != "dense",
+                in_subprocesses=variant == "dense",
+            )
+
+
+RECURRENT = (*_recurrent_cases(), *_feature_cases(), *_recurrent_head_cases())
+RECURRENT_SEQ2SEQ = tuple(_recurrent_seq2seq_cases())
 ENCODER = tuple(_encoder_cases())
 TRANSFORMER = tuple(_transformer_cases())
-CASES = (*RECURRENT, *ENCODER, *TRANSFORMER)
+PERVASIVE = tuple(_pervasive_cases())
+CASES = (*RECURRENT, *RECURRENT_SEQ2SEQ, *ENCODER, *TRANSFORMER, *PERVASIVE)
 
 
 def find_cases(source: str, names: Iterable[str]) -> list[Case]:

@@ -101,6 +101,11 @@ def _causal_row(config, lengths, generator) -> Row:
     return {"input_ids": ids, "labels": ids.clone()}
 
 
+def _featured_row(config, lengths, generator) -> Row:
+    vector = torch.randn(config.feature_size, generator=generator, dtype=torch.float64)
+    return {**_causal_row(config, lengths, generator), "features": vector}
+
+
 def _some_labels(config, length: int, generator) -> torch.Tensor:
     """Labels at about half of the positions, one at least."""
     labels = random_ids(config, length, generator)
@@ -262,6 +267,11 @@ CAUSAL_BASE = Kind(
 )  # fmt: skip
 CAUSAL_LM = Kind(
     "causal language model", "AutoModelForCausalLM", _causal_row, _TOKENS, {"logits": "tokens"},
+    loss=_shifted_loss, shifts=True, causal_axis="tokens", generates=True, pack=_pack_causal,
+)  # fmt: skip
+FEATURED_LM = Kind(
+    "causal language model that begins with a vector", "AutoModelForCausalLM", _featured_row,
+    {**_TOKENS, "features": None}, {"logits": "tokens"},
     loss=_shifted_loss, shifts=True, causal_axis="tokens", generates=True, pack=_pack_causal,
 )  # fmt: skip
 MASKED_LM = Kind(

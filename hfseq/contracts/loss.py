@@ -112,8 +112,8 @@ def shifted_labels(case: Case) -> None:
         batch = case.batch(case.rows(model.config, [8, 8, 8]), model.config)
         for training in (True, False):
             model.train(training)
-            inputs = {"input_ids": batch["input_ids"][:, :-1]}
-            expected = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
+            inputs = {"input_ids": batch["input_ids"][:, :-1], **case.timeless(batch)}
+            expected = model(**{**inputs, "input_ids": batch["input_ids"]}, labels=batch["labels"]).loss
             for extra in ({}, {"labels": batch["labels"][:, :-1]}):
                 got = model(**inputs, shift_labels=batch["labels"][:, 1:], **extra).loss
                 require_close(

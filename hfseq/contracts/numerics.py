@@ -119,7 +119,7 @@ def _require_finite(case: Case, model, what: str) -> None:
             require(bool(torch.isfinite(gradient).all()), f"{what}: non-finite gradient of {name}")
         model.eval()
     if case.kind.generates:
-        prompt = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        prompt = {name: batch[name] for name in ("input_ids", "attention_mask")} | case.timeless(batch)
         with torch.no_grad():
             model.generate(**prompt, max_new_tokens=4, num_beams=2, do_sample=False)
 
@@ -174,7 +174,11 @@ def resized_embeddings(case: Case) -> None:
             ids = torch.cat([batch["input_ids"], new], 1)[:, -3:]
             with torch.no_grad():
                 tokens = model.generate(
-                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=4,
+                    do_sample=False,
+                    **case.timeless(batch),
                 )
             require(int(tokens.max()) < size, f"{what}: generated {int(tokens.max())}")
         again = case.rows(model.config, LENGTHS, seed=1)

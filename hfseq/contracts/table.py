@@ -148,6 +148,12 @@ TABLE = {
     "RNNForTokenClassification": RECURRENT_HEAD,
     "GRUForTokenClassification": RECURRENT_HEAD,
     "LSTMForTokenClassification": RECURRENT_HEAD,
+    "RNNSeq2SeqModel": SEQ2SEQ_MODEL,
+    "GRUSeq2SeqModel": SEQ2SEQ_MODEL,
+    "LSTMSeq2SeqModel": SEQ2SEQ_MODEL,
+    "RNNForSeq2SeqLM": SEQ2SEQ_LM,
+    "GRUForSeq2SeqLM": SEQ2SEQ_LM,
+    "LSTMForSeq2SeqLM": SEQ2SEQ_LM,
     "EncoderModel": ENCODER_MODEL,
     "EncoderForMaskedLM": ENCODER_HEAD,
     "EncoderForPreTraining": ENCODER_HEAD,
@@ -157,6 +163,8 @@ TABLE = {
     "EncoderForMultipleChoice": ENCODER_HEAD,
     "TransformerModel": SEQ2SEQ_MODEL,
     "TransformerForSeq2SeqLM": SEQ2SEQ_LM,
+    "PervasiveModel": SEQ2SEQ_MODEL,
+    "PervasiveForSeq2SeqLM": SEQ2SEQ_LM,
 }
 
 

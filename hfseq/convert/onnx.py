@@ -8,9 +8,10 @@
 | `*ForTokenClassification` | `model.onnx` | the same -> logits [batch, time, labels] |
 | `*ForSeq2SeqLM` | `encoder.onnx`, `decoder.onnx` | see `onnx_seq2seq.py` |
 
-A generative model is a step with explicit state: begin with zeros, feed tokens, one or many at a time, feed the new
-states back. Its states are called `state_0`, `state_1`, ... and are [layers, batch, width]. Padding stands on the
-right, and only a classifier knows of it. Beside the graphs lies `config.json`.
+A generative model is a step with explicit state: begin with zeros, or what `initial_state.onnx` makes of a vector, feed
+tokens, one or many at a time, feed the new states back. Its states are called `state_0`, `state_1`, ... and are
+[layers, batch, width]. Padding stands on the right, and only a classifier knows of it. Beside the graphs lies
+`config.json`.
 """
 
 from __future__ import annotations
@@ -76,7 +77,28 @@ def _causal_lm(model: RecurrentForCausalLM) -> dict[str, Graph]:
     graph.output("logits", logits, float, ("batch", "time", model.config.vocab_size))
     for number, (value, shape) in enumerate(finals):
         graph.output(f"new_state_{number}", value, float, shape)
-    return {MODEL_FILE: graph}
+    if not model.config.feature_size:
+        return {MODEL_FILE: graph}
+    return {MODEL_FILE: graph, INITIAL_STATE_FILE: _initial_state(model.model)}
+
+
+def _initial_state(model: RecurrentModel) -> Graph:
+    """The states that a text begins with, from its vector: `FeatureProjection`."""
+    graph, projection = Graph("initial_state"), model.feature_projection
+    features = graph.input("features", float, ("batch", model.config.feature_size))
+    parts = graph.linear(features, projection.linear)  # [batch, all states]
+    if len(projection.sizes) > 1:
+        sizes = graph.integers(*projection.sizes)
+        parts = graph.add("Split", parts, sizes, outputs=len(projection.sizes), axis=1)
+    else:
+        parts = (parts,)
+    shapes = [(shape, place == 0) for state in projection.shapes for place, shape in enumerate(state)]
+    for number, (part, ((layers, width), is_h)) in enumerate(zip(parts, shapes, strict=True)):
+        state = graph.add("Reshape", part, graph.integers(0, layers, width))
+        state = graph.add("Transpose", state, perm=[1, 0, 2])
+        state = graph.add("Tanh", state) if is_h else state
+        graph.output(f"state_{number}", state, float, (layers, "batch", width))
+    return graph
 
 
 def _layers(graph: Graph, model: RecurrentModel, every: bool) -> tuple[list[str], str]:

@@ -56,6 +56,7 @@ _MODULES = {
     ),
     "streams": ("StreamPlan", "check_ids"),
     "buckets": ("BucketPlan",),
+    "features": ("FeaturePlan", "FeatureTable", "load_colours", "load_features"),
     "vocabulary": ("MaskingVocabulary",),
     "masking": ("Masking",),
     "rows": ("Rows", "make_rows"),

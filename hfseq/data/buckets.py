@@ -106,9 +106,7 @@ class BucketPlan(Dataset):
                 "labels": empty,
                 "shift_labels": empty,
             }
-        rows, batches = self._order_of(index // self.batches_per_epoch)
-        batch = batches[index % self.batches_per_epoch]
-        rows = rows[self._borders[batch] : self._borders[batch + 1]]
+        rows = self._rows_of(index)
         lengths = self._lengths[rows]
         columns = np.arange(lengths.max() + 1)
         positions = np.minimum(self._begins[rows, None] - 1 + columns, len(self.array) - 1)
@@ -121,6 +119,12 @@ class BucketPlan(Dataset):
             "labels": labels,
             "shift_labels": labels,
         }
+
+    def _rows_of(self, index: int) -> np.ndarray:
+        """Rows of a batch."""
+        rows, batches = self._order_of(index // self.batches_per_epoch)
+        batch = batches[index % self.batches_per_epoch]
+        return rows[self._borders[batch] : self._borders[batch + 1]]
 
     def _order_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(rows by ascending length, order of batches) of an epoch; the last one asked for is kept."""

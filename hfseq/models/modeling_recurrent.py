@@ -14,6 +14,8 @@ Decisions, and what they buy (two CPU cores, 2 x 512 LSTM, 8k words unless said;
   are wanted (a prompt of `generate`) do rows run as a `PackedSequence`.
 - In training with labels the loss never materialises the logits (`losses.py`), and `logits` is None.
 - `stream_id` carries the state from one training segment to the next (`caches.CarriedStates`).
+- With `config.feature_size` a text begins in a state made from a vector, `features`, in place of zeros
+  (`FeatureProjection`): vector-to-sequence, from any encoder or table.
 """
 
 from __future__ import annotations
@@ -271,6 +273,34 @@ class RecurrentPreTrainedModel(HfseqPreTrainedModel):
                 init.zeros_(module.bias)
 
 
+class FeatureProjection(nn.Module):
+    """The first states of all layers from one vector per text.
+
+    One affine map for all of them; tanh keeps each h where the layer's own states lie, an LSTM's c has no such bounds
+    and stays affine. Vinyals et al. (2015, "Show and Tell") feed the vector as the first input instead, which has the
+    same effect at the cost of a time step, and reaches upper layers only through the lower ones.
+    """
+
+    def __init__(self, feature_size: int, blocks: nn.ModuleList):
+        super().__init__()
+        # (layers, width) of every state tensor, block by block; h first
+        self.shapes = [[(b.num_layers * b.directions, b.hidden_size)] * b.state_tensors for b in blocks]
+        self.sizes = [layers * width for tensors in self.shapes for layers, width in tensors]
+        self.linear = nn.Linear(feature_size, sum(self.sizes))
+
+    def forward(self, features: torch.Tensor) -> list[State]:
+        """features [batch, feature_size] -> the state of each block, tensors [layers * directions, batch, hidden]."""
+        parts = iter(self.linear(features).split(self.sizes, dim=-1))
+        states = []
+        for tensors in self.shapes:
+            state = [
+                next(parts).unflatten(-1, shape).transpose(0, 1).contiguous()  # [layers, batch, width]
+                for shape in tensors
+            ]
+            states.append((torch.tanh(state[0]), *state[1:]))
+        return states
+
+
 class RecurrentModel(RecurrentPreTrainedModel):
     """Embedding and recurrent layers, without an output layer."""
 
@@ -289,6 +319,9 @@ class RecurrentModel(RecurrentPreTrainedModel):
             block = RecurrentBlock(config, width_in, widths[first], layers, config.bidirectional)
             self.blocks.append(block)
             width_in = widths[first] * block.directions
+        self.feature_projection = None
+        if config.feature_size:
+            self.feature_projection = FeatureProjection(config.feature_size, self.blocks)
         self.carried_states = CarriedStates()
         self.post_init()
 
@@ -308,6 +341,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
         stream_id: torch.LongTensor | None = None,
         starts_anew: torch.BoolTensor | None = None,
         position_ids: torch.LongTensor | None = None,
+        features: torch.FloatTensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Runs the network over the tokens.
@@ -321,6 +355,8 @@ class RecurrentModel(RecurrentPreTrainedModel):
             stream_id: [batch], the text stream each row continues: its state is carried from the last segment
                 (one table for training, one for evaluation). starts_anew: [batch], True where it begins again.
             position_ids: recurrent models have no positions; accepted beside a mask or a cache (generate sends them).
+            features: [batch, feature_size], what each text begins with, where config.feature_size is not 0. Needed with
+                the first tokens; once a cache holds a state, not looked at.
 
         Returns:
             last_hidden_state [batch, time, output_size], zero at padding; past_key_values; hidden_states.
@@ -373,7 +409,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
             self._embed(input_ids) if inputs_embeds is None else inputs_embeds.transpose(0, 1)
         )  # [time, batch, width]
         x = dropout(x, self.config.input_dropout, self.training, self.config.variational_dropout)
-        states = self._initial_states(x, cache, stream_id, starts_anew)
+        states = self._initial_states(x, cache, stream_id, starts_anew, features)
 
         layer_outputs, finals = [x], []
         for number, block in enumerate(self.blocks):
@@ -405,13 +441,43 @@ class RecurrentModel(RecurrentPreTrainedModel):
             x = x * F.dropout(words, self.config.embedding_dropout)[input_ids.t()].unsqueeze(-1)
         return x
 
-    def _initial_states(self, x, cache, stream_id, starts_anew) -> list[State | None]:
-        if cache is not None:
+    def _initial_states(self, x, cache, stream_id, starts_anew, features) -> list[State | None]:
+        if cache is not None and cache.has_previous_state():
             return [layer.states for layer in cache.layers]
+        if self.config.feature_size or features is not None:
+            check_features(features, self.config.feature_size, x.shape[1], stream_id)
+            features = features.to(self.feature_projection.linear.weight.dtype)
+            return [tuple(s.to(x.dtype) for s in state) for state in self.feature_projection(features)]
         if stream_id is None:
             return [None] * self.num_blocks
         shapes = [[(b.num_layers, b.hidden_size)] * b.state_tensors for b in self.blocks]
         return self.carried_states.read(stream_id, starts_anew, shapes, x, self.training)
+
+
+def check_features(features, size: int, batch: int, stream_id) -> None:
+    """Raises unless features are [batch, size] floats and the rows are whole texts; what they hold is not looked at."""
+    if size and features is None:
+        raise ValueError(
+            f"This model begins every text with a vector (config.feature_size {size}): pass features [{batch}, "
+            f"{size}], to generate() too."
+        )
+    if not size:
+        raise ValueError(
+            "features were given, but config.feature_size is 0: this model begins without a vector. Leave them out, or "
+            "train a model with that feature_size."
+        )
+    if not torch.is_tensor(features) or not features.is_floating_point():
+        what = features.dtype if torch.is_tensor(features) else type(features).__name__
+        raise TypeError(f"features must be a tensor of floats [{batch}, {size}], not {what}.")
+    if tuple(features.shape) != (batch, size):
+        raise ValueError(
+            f"features must be [batch, feature_size] = [{batch}, {size}], not {list(features.shape)}."
+        )
+    if stream_id is not None:
+        raise ValueError(
+            "features begin a text and stream_id continues one: pass whole texts, padded, without stream_id "
+            "(hfseq.data.FeaturePlan)."
+        )
 
 
 def recurrent_cache(past_key_values, num_blocks: int) -> RecurrentCache:
@@ -565,6 +631,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
         output_hidden_states: bool | None = None,
         stream_id: torch.LongTensor | None = None,
         starts_anew: torch.BoolTensor | None = None,
+        features: torch.FloatTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
@@ -596,6 +663,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
             output_hidden_states=output_hidden_states,
             stream_id=stream_id,
             starts_anew=starts_anew,
+            features=features,
             **kwargs,
         )
         raw = outputs.last_hidden_state  # [batch, time, output_size]

@@ -352,12 +352,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
                 return self.attention(x, memory, keys, source_mask, wants_weights)
 
         if loop:
-            if wants_states:
-                raise ValueError(
-                    "With input_feeding the layers' outputs are not kept: leave output_hidden_states out."
-                )
-            x, weights = self._step_by_step(x, states, attend, mask, cache)
-            hidden = None
+            x, hidden, weights = self._step_by_step(x, states, attend, mask, cache)
         else:
             x, hidden, weights = self._all_at_once(x, states, attend, mask, lengths, cache, wants_states)
         if cache is not None:
@@ -404,7 +399,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
     def _step_by_step(self, x, states, attend, mask, cache) -> tuple:
         """The recurrences with input feeding, x [time, batch, width]."""
         block, late = self.blocks[0], self._feeds_back
-        outputs, weights, history = [], [], []
+        outputs, layers, weights, history = [], [], [], []
         for t in range(len(x)):
             if late:
                 inputs = torch.cat([x[t], states[1][0][0]], dim=-1)
@@ -416,6 +411,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
             if late:
                 context, seen = attend(top.unsqueeze(0))
             output = self._readout(top, context[0])
+            layers.append(new[0])  # h of every layer is what the layer put out
             new = [new, (output.unsqueeze(0),)] if late else [new]
             if mask is not None:
                 new = [keep_state(mask[:, t], n, old) for n, old in zip(new, states, strict=True)]
@@ -427,7 +423,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
             for number, layer in enumerate(cache.layers):
                 layer.update(states[number], [s[number] for s in history] if cache.is_recording else None)
         seen = torch.cat(weights, dim=1) if weights[0] is not None else None
-        return torch.stack(outputs), seen
+        return torch.stack(outputs), [x, *torch.stack(layers, dim=1)], seen
 
     def _one_step(self, block: RecurrentBlock, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         if not (self.training or x.is_cuda or torch.is_grad_enabled()):
@@ -487,11 +483,6 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
         refuse_packed_pairs(kwargs)
         if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
-        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
-            raise ValueError(
-                "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
-                "head, labels alone will do)."
-            )
         config = self.config
         wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         wants_weights = config.output_attentions if output_attentions is None else output_attentions
@@ -499,12 +490,6 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
             raise ValueError(
                 "There are no attention weights: config.attention is None. Leave output_attentions out."
             )
-        embedding = self.decoder.embed_tokens or self.encoder.embed_tokens
-        target = embedding(decoder_input_ids) if decoder_inputs_embeds is None else decoder_inputs_embeds
-        if target.shape[1] == 0:
-            raise ValueError("The target has no time steps: it begins with decoder_start_token_id.")
-        if use_cache is None:
-            use_cache = config.use_cache and not self.training
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
@@ -513,6 +498,17 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
                 output_hidden_states=wants_states,
                 return_dict=True,
             )
+        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
+            raise ValueError(
+                "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
+                "head, labels alone will do)."
+            )
+        embedding = self.decoder.embed_tokens or self.encoder.embed_tokens
+        target = embedding(decoder_input_ids) if decoder_inputs_embeds is None else decoder_inputs_embeds
+        if target.shape[1] == 0:
+            raise ValueError("The target has no time steps: it begins with decoder_start_token_id.")
+        if use_cache is None:
+            use_cache = config.use_cache and not self.training
         if getattr(encoder_outputs, "initial_state", None) is None:
             raise ValueError(
                 "encoder_outputs lack initial_state, the decoder's first state: pass all that get_encoder() returned."

@@ -28,6 +28,7 @@ from ..metrics.translation import require_sacrebleu
 from ..recipe import Recipe
 from .callbacks import ScaleRateWithLength
 from .evaluation import score_language_model, score_masked_language_model
+from .features import FeatureScore, describe_vectors, parse_vector, summed_loss
 from .translation import (
     Seq2SeqScore,
     TranslationEvaluation,
@@ -95,6 +96,24 @@ class TrainingData:
         data.check_vocabulary(self.tokenizer, config)
         for array in self.arrays.values():
             data.check_ids(array.tokens, config.vocab_size)
+
+
+@dataclass
+class FeatureData(TrainingData):
+    """Texts that begin with a vector."""
+
+    table: data.FeatureTable
+
+    def config_fields(self) -> dict[str, Any]:
+        return {**super().config_fields(), "feature_size": self.table.width}
+
+    def check(self, config) -> None:
+        super().check(config)
+        if config.feature_size not in (0, self.table.width):
+            raise ValueError(
+                f"model.feature_size {config.feature_size} is not the width of the vectors, {self.table.width} "
+                f"({', '.join(self.table.columns)}). Leave the field out, or set it to 0 for a model without them."
+            )
 
 
 def text_facts(array: data.TokenArray) -> dict[str, int]:
@@ -169,6 +188,60 @@ def stream_run(recipe: Recipe, config, prepared: TrainingData, world_size: int) 
         sample=continue_text,
         callbacks=[ScaleRateWithLength(plan)] if section.random_lengths else [],
         streams=section.streams,
+        generation=_never_generated(tokenizer, config.vocab_size),
+    )
+
+
+def feature_run(recipe: Recipe, config, prepared: FeatureData, world_size: int) -> Run:
+    """Whole texts that begin with a vector, in batches of one length; with model.feature_size 0 the same without it."""
+    section, given = recipe.data, recipe.training_arguments
+    tokenizer, arrays = prepared.tokenizer, prepared.arrays
+    accumulation = given.get("gradient_accumulation_steps", 1)
+    vectors = prepared.table.features if config.feature_size else dict.fromkeys(arrays)
+    plan = data.FeaturePlan(
+        arrays["train"],
+        vectors["train"],
+        tokens_per_update=section.tokens_per_update,
+        epochs=int(given.get("num_train_epochs", 3)),
+        micro_batches=accumulation * world_size,
+        seed=_seed(given),
+    )
+
+    def evaluation_plan(split: str, permuted: bool = False) -> data.FeaturePlan:
+        return data.FeaturePlan(
+            arrays[split],
+            vectors[split],
+            tokens_per_update=section.tokens_per_update,
+            micro_batches=world_size,
+            permuted=permuted,
+        )
+
+    def score(model, split: str) -> FeatureScore:
+        array = arrays[split]
+        own, tokens = summed_loss(model, evaluation_plan(split))
+        others = summed_loss(model, evaluation_plan(split, permuted=True))[0] if config.feature_size else None
+        return FeatureScore(own, tokens, array.n_words, array.n_bytes, array.n_documents, others)
+
+    def describe(model, prompt: str) -> dict[str, str]:
+        return {
+            "described": describe_vectors(model, tokenizer, [parse_vector(prompt, config.feature_size)])[0]
+        }
+
+    if recipe.training.prompt and config.feature_size:
+        parse_vector(recipe.training.prompt, config.feature_size)
+    return Run(
+        task="vector-to-text",
+        auto_class=AutoModelForCausalLM,
+        plan=plan,
+        validation_plan=evaluation_plan("validation"),
+        collator=data.WholeBatchCollator(),
+        sizes=_whole_batches(accumulation),
+        tokens_at=plan.tokens_at,
+        amount=f"{arrays['train'].n_documents:,} texts, {(len(arrays['train']) - 1) / 1e6:.2f}M training tokens",
+        data_facts={**text_facts(arrays["train"]), "feature_columns": ", ".join(prepared.table.columns)},
+        held_out=held_out_of(arrays),
+        score=score,
+        sample=describe if config.feature_size else lambda model, prompt: {},
         generation=_never_generated(tokenizer, config.vocab_size),
     )
 

@@ -70,6 +70,29 @@ def test_language_models_step_by_step(name, fields, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["vocab_size"] == 30
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"), [("LSTM", {"last_hidden_size": 5}), ("GRU", {}), ("RNN", {"num_hidden_layers": 1})]
+)
+def test_language_models_that_begin_with_a_vector(name, fields, tmp_path):
+    model = make(name, "ForCausalLM", feature_size=4, **fields)
+    run = session(model, tmp_path)
+    begin = onnxruntime.InferenceSession(tmp_path / "initial_state.onnx", providers=["CPUExecutionProvider"])
+    ids, features = batch()["input_ids"], torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(ids, features=features).logits.numpy()
+    names = [output.name for output in begin.get_outputs()]
+    states = dict(zip(names, begin.run(None, {"features": features.numpy()}), strict=True))
+    first, *new = run.run(None, {"input_ids": ids[:, :4].numpy(), **states})
+    states = dict(zip(names, new, strict=True))
+    rest, *_ = run.run(None, {"input_ids": ids[:, 4:].numpy(), **states})
+    np.testing.assert_allclose(np.concatenate([first, rest], axis=1), expected, **TOLERANCE)
+
+
+def test_a_model_without_vectors_begins_with_zeros(tmp_path):
+    session(make("GRU", "ForCausalLM"), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "config.json"}
+
+
 CLASSIFIERS = [
     ("LSTM", {"classifier_pooling": "last"}),
     ("LSTM", {"classifier_pooling": "last", "bidirectional": True, "classifier_layers": "all"}),

@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from hfseq import EncoderConfig, GRUConfig, LSTMConfig, RNNConfig, TransformerConfig
+from hfseq import (
+    EncoderConfig,
+    GRUConfig,
+    GRUSeq2SeqConfig,
+    LSTMConfig,
+    LSTMSeq2SeqConfig,
+    RNNConfig,
+    RNNSeq2SeqConfig,
+    TransformerConfig,
+)
 
 FOLDER = Path(__file__).parents[1] / "golden"
 SIZES = {"vocab_size": 32, "embedding_size": 6, "hidden_size": 8, "num_hidden_layers": 2}
@@ -23,6 +32,10 @@ ENCODER = {
 TRANSFORMER = {
     "vocab_size": 32, "d_model": 8, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "max_position_embeddings": 8,
+    "decoder_start_token_id": 1,
+}  # fmt: skip
+SEQ2SEQ = {
+    "vocab_size": 32, "embedding_size": 6, "hidden_size": 8, "encoder_layers": 2, "decoder_layers": 2,
     "decoder_start_token_id": 1,
 }  # fmt: skip
 GOLDEN = {
@@ -58,6 +71,19 @@ GOLDEN = {
         **TRANSFORMER,
         **SPECIAL,
     ),
+    "seq2seq-lstm": LSTMSeq2SeqConfig(**SEQ2SEQ, **SPECIAL),
+    "seq2seq-gru-first": GRUSeq2SeqConfig(
+        attention="additive",
+        attention_position="first",
+        bridge="mean",
+        share_encoder_decoder_embeddings=False,
+        decoder_vocab_size=40,
+        tie_word_embeddings=False,
+        **SEQ2SEQ,
+        **SPECIAL,
+    ),
+    "seq2seq-rnn-feeding": RNNSeq2SeqConfig(input_feeding=True, **SEQ2SEQ, **SPECIAL),
+    "seq2seq-lstm-none": LSTMSeq2SeqConfig(attention=None, **SEQ2SEQ, **SPECIAL),
 }
 INPUT_IDS = torch.tensor([[1, 5, 9, 31, 7, 2, 2], [1, 30, 4, 4, 17, 22, 3]])
 ATTENTION_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]])
@@ -65,7 +91,7 @@ DECODER_INPUT_IDS = torch.tensor([[1, 8, 21, 3, 31], [1, 12, 6, 0, 0]])
 
 
 def auto_class(name: str):
-    if name.startswith("transformer"):
+    if name.startswith(("transformer", "seq2seq")):
         return AutoModelForSeq2SeqLM
     return AutoModelForMaskedLM if name.startswith("encoder") else AutoModelForCausalLM
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
@@ -11,7 +12,7 @@ import sys
 import pytest
 import torch
 
-from hfseq.benchmarks import encoder, measuring, recurrent
+from hfseq.benchmarks import encoder, measuring, recurrent, recurrent_seq2seq
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,8 @@ def test_all_quick_writes_every_line_of_the_recurrent_models(result):
         "LSTM training memory",
         "LSTM training on streams",
         "LSTM decoding",
+        "LSTM encoder-decoder training",
+        "LSTM encoder-decoder decoding",
         "import hfseq: seconds more",
         "tokenising",
         "batching [4 x 16]",
@@ -135,6 +138,22 @@ def test_unequal_training_is_void(report, size):
     ours.carried_states.clear()
     with pytest.raises(measuring.VoidComparisonError, match="unequal"):
         recurrent.check_equal_training(report, "unequal", ours, peer, batches)
+
+
+def test_unequal_encoder_decoders_are_void(report):
+    size = recurrent_seq2seq.QUICK
+    ours = recurrent_seq2seq.our_model(size, "cpu")
+    peer = recurrent_seq2seq.naive_of(ours, size)
+    ids = torch.randint(3, size.vocabulary, (3, 3, 7), generator=torch.Generator().manual_seed(0))
+    batch = dict(zip(("input_ids", "decoder_input_ids", "labels"), ids, strict=True))
+    batch["attention_mask"] = (torch.arange(7) < torch.tensor([[7], [3], [1]])).long()
+    for loop in (False, True):
+        loss = functools.partial(peer.loss, loop=loop)
+        recurrent_seq2seq.check_equal(report, "equal", ours, peer, loss, batch)
+    with torch.no_grad():
+        peer.query.weight[0] += 0.1
+    with pytest.raises(measuring.VoidComparisonError, match="unequal"):
+        recurrent_seq2seq.check_equal(report, "unequal", ours, peer, peer.loss, batch)
 
 
 def test_not_a_number_is_void(report):

@@ -1,0 +1,689 @@
+"""Pervasive Attention (Elbayad, Besacier and Verbeek 2018): translation by one 2-D network, without an encoder.
+
+Every pair of a target and a source position is a cell of a grid, and begins with both word vectors. Causal convolutions
+run over the grid; then the cells of each target position are aggregated over the source, by a maximum for one, and
+predict the next word: every layer attends, so to say.
+
+What makes it lean is exact:
+
+- The grid of concatenated word vectors is never built. In the first 1x1 convolution that reads them (of each dense
+  layer), their share is a product of the source's vectors and one of the target's, added to every cell of a column or
+  a row. For that they must be normalised apart from the cells: with norm="layer" the source's vectors, the target's and
+  each layer's channels have a norm each, whose output all later layers share; with norm="batch", where every channel is
+  normalised on its own, nothing differs from the paper.
+- Kernels hold the taps that they may see, and no masked ones.
+- Decoding keeps, of each layer, the last rows that its convolution reads; a step costs one row: O(source).
+
+Padding of the source is zero wherever a convolution reads it, as what lies beyond the border is.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.utils import can_return_tuple
+
+from .caches import RecurrentCache
+from .configuration_pervasive import PervasiveConfig
+from .grid import Aggregation, CausalGridConv, GridBatchNorm
+from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
+from .pretrained import HfseqPreTrainedModel
+from .seq2seq import Seq2SeqGenerationMixin, TwoSidedEmbeddings
+
+Rows = list[torch.Tensor]
+
+
+class GridCache(RecurrentCache):
+    """The last rows of every layer between two calls of `forward`, and each layer's share of the source.
+
+    A layer's rows are [rows, batch, source, channels]: what a recurrent cache calls a state.
+
+    Args:
+        fixed_source: beams never leave their source (generate()), so that reordering need not move what is its own.
+    """
+
+    is_grid_cache = True  # the model file's own copy of this class may differ: remote code
+
+    def __init__(self, fixed_source: bool = False) -> None:
+        super().__init__(1)
+        self.fixed_source = fixed_source
+        self.source: list[torch.Tensor] | None = None  # [batch, source, channels] each
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        super().reorder_cache(beam_idx)
+        if not self.fixed_source:
+            self._map_source(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._map_source(lambda x: x[indices.to(x.device)])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._map_source(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def reset(self) -> None:
+        super().reset()
+        self.source = None
+
+    def _map_source(self, function) -> None:
+        self.source = None if self.source is None else [function(x) for x in self.source]
+
+
+def kept_rows(x: torch.Tensor, before: torch.Tensor | None, count: int, every_step: bool) -> Rows:
+    """The last `count` rows after x [batch, time, source, channels], or after each of its rows if every_step.
+
+    Args:
+        before: the rows before x [count, batch, source, channels], or None: zeros.
+
+    Returns:
+        [[count, batch, source, channels], ...], one, or one for each step.
+    """
+    x = x.transpose(0, 1)
+    before = x.new_zeros(count, *x.shape[1:]) if before is None else before
+    rows = torch.cat([before, x])
+    ends = range(1, len(x) + 1) if every_step else [len(x)]
+    return [rows[end : end + count] for end in ends]
+
+
+class GridShare(nn.Module):
+    """One side's part of a 1x1 convolution over both word vectors: [batch, length, embedding] -> [batch, length, width].
+
+    Args:
+        axis: where the grid has the other side: 1 for the source, 2 for the target.
+        width: None for the normalised vectors themselves.
+    """
+
+    def __init__(self, config: PervasiveConfig, axis: int, width: int | None):
+        super().__init__()
+        self.axis = axis
+        self.norm = GridBatchNorm(config.embedding_size) if config.norm == "batch" else None
+        self.linear = None if width is None else nn.Linear(config.embedding_size, width, bias=False)
+
+    def forward(self, x: torch.Tensor, cells: torch.Tensor | None) -> torch.Tensor:
+        if self.norm is not None:
+            x = F.relu(self.norm(x.unsqueeze(self.axis), cells)).squeeze(self.axis)
+        return x if self.linear is None else self.linear(x)
+
+
+class DenseGridLayer(GradientCheckpointingLayer):
+    """Norm, ReLU, 1x1 convolution, norm, ReLU, causal convolution, dropout; with norm="layer" another norm and ReLU,
+    whose output the later layers read as it is."""
+
+    def __init__(self, config: PervasiveConfig, index: int):
+        super().__init__()
+        features, width = config.growth_size * index, config.bottleneck_size
+        self.dropout = config.hidden_dropout
+        self.is_batch = config.norm == "batch"
+        self.features = nn.Linear(features, width, bias=False) if features else None
+        self.conv = CausalGridConv(width, config.growth_size, config.kernel_size)
+        if self.is_batch:
+            self.features_norm = GridBatchNorm(features) if features else None
+            self.bottleneck_norm = GridBatchNorm(width)
+        else:
+            self.bottleneck_norm = nn.LayerNorm(width)
+            self.output_norm = nn.LayerNorm(config.growth_size)
+
+    def forward(
+        self,
+        features: torch.Tensor | None,
+        source_share: torch.Tensor,
+        target_share: torch.Tensor,
+        mask: torch.Tensor | None,
+        cells: torch.Tensor | None,
+        before: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds channels.
+
+        Args:
+            features: what the layers before made [batch, time, source, growth * layers].
+            source_share: [batch, source, bottleneck]; target_share: [batch, time, bottleneck]; see `GridShare`.
+            mask: [batch, 1, source, 1], 0 at padding, in the model's dtype, or None.
+            cells: [batch, time, source], 1 where a cell counts, for batch statistics.
+            before: the convolution's earlier rows.
+
+        Returns:
+            (new channels [batch, time, source, growth], what the convolution read [batch, time, source, bottleneck])
+        """
+        x = source_share.unsqueeze(1) + target_share.unsqueeze(2)  # [batch, time, source, bottleneck]
+        if features is not None:
+            if self.is_batch:
+                features = F.relu(self.features_norm(features, cells))
+            x = x + self.features(features)
+        x = self.bottleneck_norm(x, cells) if self.is_batch else self.bottleneck_norm(x)
+        x = F.relu(x)
+        read = x if mask is None else x * mask
+        x = self.conv(read, before)
+        if not self.is_batch:
+            x = F.relu(self.output_norm(x))
+        return F.dropout(x, self.dropout, self.training), read
+
+
+class DenseGrid(nn.Module):
+    """The paper's DenseNet (after Huang et al. 2017)."""
+
+    def __init__(self, config: PervasiveConfig):
+        super().__init__()
+        self.is_batch = config.norm == "batch"
+        self.source_norm = self.target_norm = self.final_norm = None
+        features = config.growth_size * config.num_hidden_layers
+        if self.is_batch:
+            self.final_norm = GridBatchNorm(features)
+        else:
+            self.source_norm = nn.LayerNorm(config.embedding_size)
+            self.target_norm = nn.LayerNorm(config.embedding_size)
+        # Outside of the layers: the source's are computed once in generate(). The last ones are what is aggregated.
+        widths = [config.bottleneck_size] * config.num_hidden_layers + [None]
+        self.source_shares = nn.ModuleList(GridShare(config, 1, width) for width in widths)
+        self.target_shares = nn.ModuleList(GridShare(config, 2, width) for width in widths)
+        self.layers = nn.ModuleList(DenseGridLayer(config, i) for i in range(config.num_hidden_layers))
+        self.rows_kept = config.kernel_size // 2
+        self.aggregation = Aggregation(config.aggregation, features)
+        self.output_size = features + 2 * config.embedding_size
+
+    def read_source(self, source: torch.Tensor, cells: torch.Tensor | None) -> list[torch.Tensor]:
+        """What the layers take from the source [batch, source, embedding]: a share for each, and what is aggregated."""
+        source = source if self.is_batch else self.source_norm(source)
+        return [share(source, cells) for share in self.source_shares]
+
+    def forward(
+        self,
+        source: list[torch.Tensor],
+        target: torch.Tensor,
+        mask: torch.Tensor | None,
+        cells: torch.Tensor | None,
+        start: int,
+        before: Rows | None,
+        wants_weights: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Rows]:
+        """Runs over the grid.
+
+        Args:
+            source: of `read_source`; target: [batch, time, embedding].
+            mask: bool [batch, source] or None; cells: as in `DenseGridLayer`.
+            start: the target position of the first row.
+            before: each convolution's earlier rows, or None.
+
+        Returns:
+            (aggregated [batch, time, output_size], weights as of `Aggregation`, what each convolution read)
+        """
+        *shares, vectors = source
+        keep = None if mask is None else mask[:, None, :, None].to(target.dtype)
+        target = target if self.is_batch else self.target_norm(target)
+        *target_shares, own = (share(target, cells) for share in self.target_shares)
+        features, reads = [], []
+        for i, layer in enumerate(self.layers):
+            together = torch.cat(features, dim=-1) if features else None
+            rows = None if before is None else before[i]
+            new, read = layer(together, shares[i], target_shares[i], keep, cells, rows)
+            features.append(new)
+            reads.append(read)
+        together = torch.cat(features, dim=-1)
+        if self.is_batch:
+            together = F.relu(self.final_norm(together, cells))
+        pooled, weights = self.aggregation(together, vectors, mask, wants_weights)
+        return torch.cat([pooled, own], dim=-1), weights, reads
+
+
+class ResidualGridLayer(GradientCheckpointingLayer):
+    """A depthwise causal convolution with a 1x1 convolution behind it, and a feed-forward network, each added to its input."""
+
+    def __init__(self, config: PervasiveConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.dropout = config.hidden_dropout
+        self.conv_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.conv = CausalGridConv(width, width, config.kernel_size, groups=width)
+        self.mix = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, config.intermediate_size), nn.Linear(config.intermediate_size, width)
+
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None, before: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [batch, time, source, hidden] -> (the same, what the convolution read); the rest as in `DenseGridLayer`."""
+        read = self.conv_norm(x)
+        read = read if mask is None else read * mask
+        x = x + F.dropout(self.mix(F.relu(self.conv(read, before))), self.dropout, self.training)
+        hidden = F.relu(self.up(self.mlp_norm(x)))
+        return x + F.dropout(self.down(hidden), self.dropout, self.training), read
+
+
+def sinusoids(positions: torch.Tensor, channels: int, dtype: torch.dtype) -> torch.Tensor:
+    """Positions [...] as sines, then cosines [..., channels] (Vaswani et al. 2017)."""
+    half, wide = channels // 2, torch.promote_types(dtype, torch.float32)
+    exponents = torch.arange(half, device=positions.device, dtype=wide) / max(half - 1, 1)
+    angles = positions.unsqueeze(-1) * torch.exp(exponents * -math.log(10000.0))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype)
+
+
+class ResidualGrid(nn.Module):
+    """Residual blocks, after the authors' later code: depthwise kernels of 11, a gated maximum, sinusoidal positions."""
+
+    def __init__(self, config: PervasiveConfig):
+        super().__init__()
+        width = self.output_size = config.hidden_size
+        self.source, self.target = (nn.Linear(config.embedding_size, width, bias=False) for _ in range(2))
+        self.layers = nn.ModuleList(ResidualGridLayer(config) for _ in range(config.num_hidden_layers))
+        self.output_norm = nn.LayerNorm(width)
+        self.rows_kept = config.kernel_size // 2
+        self.aggregation = Aggregation(config.aggregation, width)
+
+    def read_source(self, source: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
+        """The source's share of the first cells [batch, source, hidden]; positions: [batch, source]."""
+        share = self.source(source)
+        return [share + sinusoids(positions, share.shape[-1], share.dtype)]
+
+    def forward(
+        self,
+        source: list[torch.Tensor],
+        target: torch.Tensor,
+        mask: torch.Tensor | None,
+        cells: torch.Tensor | None,
+        start: int,
+        before: Rows | None,
+        wants_weights: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Rows]:
+        """As `DenseGrid.forward`."""
+        keep = None if mask is None else mask[:, None, :, None].to(target.dtype)
+        row = self.target(target)
+        positions = torch.arange(start, start + target.shape[1], device=target.device)
+        row = row + sinusoids(positions, row.shape[-1], row.dtype)
+        x = source[0].unsqueeze(1) + row.unsqueeze(2)  # [batch, time, source, hidden]
+        reads = []
+        for i, layer in enumerate(self.layers):
+            x, read = layer(x, keep, None if before is None else before[i])
+            reads.append(read)
+        pooled, weights = self.aggregation(self.output_norm(x), None, mask, wants_weights)
+        return pooled, weights, reads
+
+
+class PervasivePreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
+    """Initialisation shared by all classes."""
+
+    config_class = PervasiveConfig
+    config: PervasiveConfig
+    _no_split_modules = ["DenseGridLayer", "ResidualGridLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, CausalGridConv):
+            init.kaiming_uniform_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.embedding_size**-0.5)
+        elif isinstance(module, (nn.LayerNorm, GridBatchNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            if isinstance(module, GridBatchNorm):
+                init.zeros_(module.running_mean)
+                init.ones_(module.running_var)
+
+
+class PervasiveEncoder(PervasivePreTrainedModel):
+    """Embeds the source: all that is done for it alone."""
+
+    def __init__(self, config: PervasiveConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """See `PervasiveModel.forward` for the arguments."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        refuse_packed_pairs(kwargs)
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        batch, time = x.shape[:2]
+        if time == 0:
+            raise ValueError("The source has no time steps: every row needs at least one token.")
+        if attention_mask is not None and attention_mask.shape != (batch, time):
+            raise ValueError(
+                f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
+            )
+        x = F.dropout(x, self.config.embedding_dropout, self.training)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return BaseModelOutput(last_hidden_state=x, hidden_states=(x,) if wanted else None)
+
+
+class PervasiveDecoder(PervasivePreTrainedModel):
+    """Embeds the target and runs over the grid."""
+
+    def __init__(self, config: PervasiveConfig):
+        super().__init__(config)
+        own = not config.share_encoder_decoder_embeddings
+        self.embed_tokens = nn.Embedding(config.decoder_vocab_size, config.embedding_size) if own else None
+        self.grid = DenseGrid(config) if config.form == "dense" else ResidualGrid(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding | None:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embed_tokens = value
+
+    @property
+    def output_size(self) -> int:
+        """Width of what `forward` returns."""
+        return self.grid.output_size
+
+    def forward(
+        self,
+        target: torch.Tensor,
+        source: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        cache: GridCache | None = None,
+        wants_weights: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """target: word vectors [batch, time, embedding]; source: likewise; the rest as in `PervasiveModel.forward`.
+
+        Returns:
+            last hidden state [batch, time, output_size], aggregation weights [batch, time, source time] or None.
+        """
+        config, grid = self.config, self.grid
+        target = F.dropout(target, config.embedding_dropout, self.training)
+        mask = None
+        if attention_mask is not None:
+            if attention_mask.shape != source.shape[:2]:
+                raise ValueError(
+                    f"attention_mask must be {list(source.shape[:2])} like the source, not "
+                    f"{list(attention_mask.shape)}."
+                )
+            mask = attention_mask.bool()
+            mask = None if mask.device.type == "cpu" and bool(mask.all()) else mask
+        cells = None
+        if config.norm == "batch" and self.training:
+            cells = target.new_ones(*target.shape[:2], source.shape[1])
+            if mask is not None:
+                cells = cells * mask.unsqueeze(1)
+            if decoder_attention_mask is not None:
+                cells = cells * decoder_attention_mask[:, -target.shape[1] :].unsqueeze(2)
+        start, before, read = 0, None, None
+        if cache is not None:
+            start, before, read = cache.seen_tokens, cache.layers[0].states, cache.source
+        if read is None:
+            if config.form == "dense":
+                read = grid.read_source(source, cells)
+            else:
+                known = torch.ones(source.shape[:2], device=source.device) if mask is None else mask.float()
+                read = grid.read_source(source, (known.cumsum(1) - 1).clamp(min=0))
+        x, weights, reads = grid(read, target, mask, cells, start, before, wants_weights)
+        if cache is not None:
+            cache.source = read
+            recording = cache.is_recording
+            steps = [
+                kept_rows(rows, None if before is None else before[i], grid.rows_kept, recording)
+                for i, rows in enumerate(reads)
+            ]
+            history = list(zip(*steps, strict=True))  # by time, all layers
+            cache.layers[0].update(history[-1], history if recording else None)
+            cache.seen_tokens += target.shape[1]
+        return x, weights
+
+
+class PervasiveModel(PervasivePreTrainedModel):
+    """The grid without an output layer."""
+
+    def __init__(self, config: PervasiveConfig):
+        super().__init__(config)
+        self.encoder = PervasiveEncoder(config)
+        self.decoder = PervasiveDecoder(config)
+        self.post_init()
+
+    def get_encoder(self, *args, **kwargs) -> PervasiveEncoder:
+        return self.encoder
+
+    def get_decoder(self) -> PervasiveDecoder:
+        return self.decoder
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> Seq2SeqModelOutput:
+        """Reads source and target together.
+
+        Args:
+            input_ids: [batch, source time], or inputs_embeds [batch, source time, embedding_size].
+            attention_mask: [batch, source time], 0 at padding, on whichever side.
+            decoder_input_ids: [batch, time], beginning with decoder_start_token_id, or decoder_inputs_embeds.
+            decoder_attention_mask: [batch, time], 0 at padding, on the right: it changes nothing but the batch
+                statistics of norm="batch".
+            encoder_outputs: what the encoder returned for this source, in place of input_ids.
+            past_key_values: a `GridCache` of earlier steps.
+            use_cache: return a cache; by default where the model is not in training.
+            output_hidden_states: also return what has one vector per word: both sides' word vectors, and of the target
+                the aggregated cells.
+            output_attentions: also return what each source position contributed, as of one head.
+
+        Returns:
+            last_hidden_state [batch, time, decoder.output_size]; past_key_values; encoder_last_hidden_state, the
+            source's word vectors; where asked hidden states of both sides and cross_attentions, one [batch, 1, time,
+            source time] (with a maximum the share of channels that a source position wins).
+        """
+        refuse_packed_pairs(kwargs)
+        config = self.config
+        if encoder_outputs is None:
+            if (input_ids is None) == (inputs_embeds is None):
+                raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                return_dict=True,
+            )
+        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
+            raise ValueError(
+                "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
+                "head, labels alone will do)."
+            )
+        embedding = self.decoder.embed_tokens or self.encoder.embed_tokens
+        target = embedding(decoder_input_ids) if decoder_inputs_embeds is None else decoder_inputs_embeds
+        if target.shape[1] == 0:
+            raise ValueError("The target has no time steps: it begins with decoder_start_token_id.")
+        source = encoder_outputs.last_hidden_state
+        if len(source) != len(target):
+            raise ValueError(f"There are {len(source)} sources, but {len(target)} targets.")
+        if use_cache is None:
+            use_cache = config.use_cache and not self.training
+        if past_key_values is None:
+            past_key_values = GridCache() if use_cache else None
+        elif not getattr(past_key_values, "is_grid_cache", False):
+            raise TypeError(
+                f"past_key_values must be a GridCache, not {type(past_key_values).__name__}: use GridCache(), or leave "
+                "it out."
+            )
+        if past_key_values is not None and self.training and config.norm == "batch":
+            raise ValueError("norm 'batch' has statistics of whole batches in training: use_cache must be false.")
+        wanted = config.output_attentions if output_attentions is None else output_attentions
+        wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        x, weights = self.decoder(
+            target, source, attention_mask, decoder_attention_mask, past_key_values, bool(wanted)
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=x,
+            past_key_values=past_key_values if use_cache else None,
+            decoder_hidden_states=(target, x) if wants_states else None,
+            cross_attentions=(weights.unsqueeze(1),) if wanted else None,
+            encoder_last_hidden_state=source,
+            encoder_hidden_states=(source,) if wants_states else None,
+        )
+
+
+def refuse_packed_pairs(kwargs: dict) -> None:
+    """A convolution would run from one packed pair into the next."""
+    names = (
+        "position_ids",
+        "decoder_position_ids",
+        "cu_seq_lens",
+        "decoder_cu_seq_lens",
+        "cu_seq_lens_q",
+        "seq_idx",
+    )
+    packed = [name for name in names if kwargs.get(name) is not None]
+    if packed:
+        raise ValueError(
+            f"Pervasive models refuse packed rows ({', '.join(packed)}): most cells of the grid would stand between two "
+            "pairs. Use padded batches with an attention_mask (PairPlan with packing off)."
+        )
+
+
+class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
+    """`PervasiveModel` with its output layer."""
+
+    def __init__(self, config: PervasiveConfig):
+        super().__init__(config)
+        side = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
+        self._tied_weights_keys = {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
+        self.model = PervasiveModel(config)
+        self.projection = nn.Linear(self.model.decoder.output_size, config.embedding_size)
+        self.lm_head = nn.Linear(config.embedding_size, config.decoder_vocab_size)
+        self.post_init()
+
+    def get_encoder(self, *args, **kwargs) -> PervasiveEncoder:
+        return self.model.encoder
+
+    def get_decoder(self) -> PervasiveDecoder:
+        return self.model.decoder
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.lm_head = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        logits_to_keep: int = 0,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """See `PervasiveModel.forward` for the arguments not listed.
+
+        Args:
+            labels: [batch, time], the target and its end token, -100 where it does not count. Without decoder_input_ids
+                these are made of them.
+            num_items_in_batch: what the summed loss is divided by; by default this batch's labels.
+            logits_to_keep: compute logits only for the last positions; 0 for all.
+
+        Returns:
+            loss; logits [batch, time, vocabulary] (None in training with labels); and what the base model returns.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            refuse_packed_pairs(kwargs)
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        if labels is not None and use_cache is None:
+            use_cache = False
+        if labels is not None and decoder_attention_mask is None and self.config.norm == "batch":
+            decoder_attention_mask = labels != IGNORE_INDEX  # padding stays out of the batch's statistics
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden, config = outputs.last_hidden_state, self.config  # [batch, time, output_size]
+        hidden = self.projection(F.dropout(hidden, config.output_dropout, self.training))
+        if labels is not None and labels.shape != hidden.shape[:2]:
+            raise ValueError(
+                f"labels must be {list(hidden.shape[:2])} like the target, not {list(labels.shape)}."
+            )
+        loss = logits = None
+        if labels is not None and self.training:
+            total = linear_cross_entropy(
+                hidden.flatten(0, 1),
+                self.lm_head.weight,
+                self.lm_head.bias,
+                labels.flatten(),
+                config.label_smoothing,
+            )
+            loss = total / count_labels(labels, num_items_in_batch)
+        else:
+            logits = self.output_logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+            if labels is not None:
+                kept = labels[:, -logits_to_keep:] if logits_to_keep else labels
+                loss = cross_entropy(logits, kept) / count_labels(labels, num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+        )
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
+            return
+        if generation_config.cache_implementation not in (None, "dynamic"):
+            raise ValueError(
+                f"cache_implementation={generation_config.cache_implementation!r} does not apply to a grid: its cache "
+                "is the last rows of each layer, of constant size. Leave the option out."
+            )
+        cache = GridCache(fixed_source=True)
+        if generation_config.is_assistant:
+            cache.activate_past_recording()
+        model_kwargs["past_key_values"] = cache
+
+
+# What each class is registered and exported as: {config: {Auto class: class}}.
+AUTO_CLASSES = {
+    PervasiveConfig: {"AutoModel": PervasiveModel, "AutoModelForSeq2SeqLM": PervasiveForSeq2SeqLM},
+}
+
+__all__ = ["PervasivePreTrainedModel", "PervasiveModel", "PervasiveForSeq2SeqLM"]
