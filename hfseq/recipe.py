@@ -100,6 +100,9 @@ class DataSection:
     tokens_per_update: int = 8192
     """Masked-LM positions per optimiser step over all processes: a multiple of the row length. Translation: at most so
     many positions, pairs x the longest source or target. With features likewise, texts x the longest."""
+    cells_per_update: int | None = None
+    """Translation: at most so many cells, pairs x the longest source x the longest target, per optimiser step, beside
+    tokens_per_update: the memory of hfseq_pervasive grows with them. Evaluation keeps to them too. null: no limit."""
     long_documents: str = "split"
     """Documents (or sentences) longer than a packed row: split (go on in further rows) or error."""
     mask_strategy: str = "token"

@@ -4,6 +4,7 @@
     python scripts/benchmark.py encoder                  # masked-LM training and its memory
     python scripts/benchmark.py transformer              # translation: training and generate()
     python scripts/benchmark.py seq2seq                  # LSTM encoder-decoder: training and decoding
+    python scripts/benchmark.py pervasive                # Pervasive Attention: training, memory, decoding
     python scripts/benchmark.py import                   # what `import hfseq` costs
     python scripts/benchmark.py data                     # tokenising and batching
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from hfseq.benchmarks import encoder, recurrent, recurrent_seq2seq, startup, text, transformer
+from hfseq.benchmarks import encoder, pervasive, recurrent, recurrent_seq2seq, startup, text, transformer
 from hfseq.benchmarks.measuring import Report, Settings
 
 BENCHMARKS: dict[str, Callable[[Report], None]] = {
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "seq2seq": recurrent_seq2seq.recurrent_seq2seq,
     "encoder": encoder.encoder,
     "transformer": transformer.transformer,
+    "pervasive": pervasive.pervasive,
     "import": startup.import_cost,
     "data": text.data_lines,
 }

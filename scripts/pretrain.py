@@ -3,6 +3,7 @@
     python scripts/pretrain.py scripts/recipes/lstm-kjv.yaml
     python scripts/pretrain.py scripts/recipes/encoder-kjv.yaml
     python scripts/pretrain.py scripts/recipes/transformer-multi30k-en-de.yaml
+    python scripts/pretrain.py scripts/recipes/lstm-colours.yaml
     python scripts/pretrain.py scripts/recipes/lstm-kjv.yaml --hidden_size 256 --output_dir outputs/small
     python scripts/pretrain.py scripts/recipes/lstm-kjv.yaml --train_file my.txt --corpus null --output_dir outputs/mine
     torchrun --nproc_per_node 2 scripts/pretrain.py RECIPE.yaml --use_cpu true --ddp_backend gloo
@@ -10,9 +11,9 @@
 Everything is in the recipe (hfseq/recipe.py documents its fields); `--field value` changes one. What happens to an
 output directory that already holds a run is asked, or said with `--resume` or `--overwrite`.
 
-A recurrent model learns to predict the next token, an encoder to fill in masked tokens, an encoder-decoder to
-translate, or to repair text (data.noise). What differs between them is in hfseq/training/runs.py; this script is what
-they share.
+A recurrent model learns to predict the next token (with data.feature_columns, of texts that begin with a vector), an
+encoder to fill in masked tokens, an encoder-decoder to translate, or to repair text (data.noise). What differs between
+them is in hfseq/training/runs.py; this script is what they share.
 """
 
 from __future__ import annotations

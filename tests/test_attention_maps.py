@@ -12,6 +12,8 @@ from hfseq import (
     LSTMForCausalLM,
     LSTMForSeq2SeqLM,
     LSTMSeq2SeqConfig,
+    PervasiveConfig,
+    PervasiveForSeq2SeqLM,
     TransformerConfig,
     TransformerForSeq2SeqLM,
     data,
@@ -74,6 +76,30 @@ def test_self_attention_of_both_sides(model, tokenizer):
     assert decoder.weights.shape == (2, 2, 3, 3) and not decoder.weights.triu(1).any()
     cross = attention_maps(model, tokenizer, SENTENCE, target=target)
     assert cross.lines == ["Zwei", "gehen", "</s>"]
+
+
+def test_alignment_of_a_maximum(tokenizer):
+    """Shares of the channels that each source position wins (the picture of Elbayad et al. 2018), counted by hand."""
+    config = PervasiveConfig(
+        embedding_size=8, num_hidden_layers=2, growth_size=5, decoder_start_token_id=tokenizer.bos_token_id,
+        **data.tokenizer_config_fields(tokenizer),
+    )  # fmt: skip
+    model = PervasiveForSeq2SeqLM(config)
+    sharpen(model, 0.6, seed=0)
+    grids = []
+    handle = model.model.decoder.grid.aggregation.register_forward_pre_hook(
+        lambda module, inputs: grids.append(inputs[0])
+    )
+    maps = attention_maps(model.eval(), tokenizer, SENTENCE, target="Zwei gehen")
+    handle.remove()
+    assert maps.lines == ["Zwei", "gehen", "</s>"] and maps.weights.shape == (1, 1, 3, len(maps.columns))
+    (cells,) = grids  # [1, target, source, channels]
+    for line, row in enumerate(cells[0]):
+        winners = [max(range(len(row)), key=lambda s: float(row[s, c])) for c in range(row.shape[-1])]
+        expected = [winners.count(place) / len(winners) for place in range(len(row))]
+        assert maps.weights[0, 0, line].tolist() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="no self-attention of its encoder"):
+        attention_maps(model, tokenizer, SENTENCE, "encoder", target="Zwei")
 
 
 def recurrent(tokenizer, **fields):

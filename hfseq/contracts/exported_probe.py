@@ -69,8 +69,9 @@ def probe(directory: Path, scratch: Path) -> None:
         compare_smoothing(plain, tensors, facts, scratch)
     if facts["generates"]:
         compare_generation(model, tensors, facts)
-    # A bare encoder-decoder has no features of a text alone: it needs a target too.
-    if facts["auto_class"] in PIPELINES and not model.config.is_encoder_decoder:
+    # A bare encoder-decoder has no features of a text alone: it needs a target too, and a vector may be needed as well.
+    from_text = not model.config.is_encoder_decoder and "input.features" not in tensors
+    if facts["auto_class"] in PIPELINES and from_text:
         task, check = PIPELINES[facts["auto_class"]]
         # By name: a pipeline finds code, class and tokenizer itself.
         check(transformers.pipeline(task, model=str(directory), **trusted), model, tokenizer)

@@ -250,7 +250,7 @@ def load_colours() -> list[tuple[str, tuple[float, float, float]]]:
 
 
 def rgb_of(code: str) -> tuple[float, float, float]:
-    """ "#c93f38" -> (0.788, 0.247, 0.220)."""
+    """Red, green and blue from 0 to 1: of "#c93f38" (0.788, 0.247, 0.220)."""
     digits = code.strip().removeprefix("#")
     try:
         if len(digits) != 6:

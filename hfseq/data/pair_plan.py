@@ -3,7 +3,8 @@
 An epoch has every pair exactly once. Pairs are sorted by the length of their targets, then by that of their sources in
 steps of four tokens, and in random order where both agree; the sorted row is cut into updates wherever the budget is
 full, and the updates are shuffled. So an update has hardly any padding, and every epoch has other neighbours. As the
-sorted lengths are those of every epoch, so are the places of the cuts: all epochs have equally many updates.
+sorted lengths are those of every epoch, so are the places of the cuts: all epochs have equally many updates. For a
+model whose memory grows with source x target there is a second budget, of cells.
 
 With packing="packed" pairs are packed into rows of one length instead (`pair_rows.py`), for models that keep packed
 texts apart; an update is a fixed number of rows, their order another one in each epoch, and the last update of an epoch
@@ -43,6 +44,8 @@ class PairPlan(Dataset):
         micro_batches: processes x accumulation steps.
         packing: "batches" (pairs of similar length, padded) or "packed"; see the module.
         row_length: positions of a packed row, for sources and for targets; at least the longest text.
+        cells_per_update: at most so many cells, rows x the longest source x the longest target, in an update: what the
+            memory of a grid (`PervasiveModel`) grows with. Sources count as the next multiple of four. None: no limit.
         seed: of the order.
 
     Attributes:
@@ -63,6 +66,7 @@ class PairPlan(Dataset):
         micro_batches: int = 1,
         packing: str = "batches",
         row_length: int | None = None,
+        cells_per_update: int | None = None,
         seed: int = 0,
     ):
         if micro_batches < 1:
@@ -71,10 +75,15 @@ class PairPlan(Dataset):
             raise ValueError(f"epochs must be above 0, not {epochs}.")
         self.pairs, self.tokens_per_update, self.epochs = pairs, tokens_per_update, epochs
         self.micro_batches, self.seed, self._shuffled = micro_batches, seed, True
-        self.packing, self._rows = packing, None
+        self.packing, self._rows, self.cells_per_update = packing, None, cells_per_update
         if packing not in PACKINGS:
             raise ValueError(f"Unknown packing {packing!r} of pairs: choose {' or '.join(PACKINGS)}.")
         if packing == "packed":
+            if cells_per_update is not None:
+                raise ValueError(
+                    f"Packed rows have no grid of one source and one target: leave cells_per_update {cells_per_update} "
+                    "out, or set packing to batches."
+                )
             self._prepare_packed(row_length)
         else:
             self._prepare()
@@ -83,13 +92,21 @@ class PairPlan(Dataset):
             self._segments = self._most_segments()
 
     @classmethod
-    def evaluation(cls, pairs: PairArray, *, tokens_per_batch: int = 4096, processes: int = 1) -> PairPlan:
+    def evaluation(
+        cls,
+        pairs: PairArray,
+        *,
+        tokens_per_batch: int = 4096,
+        cells_per_batch: int | None = None,
+        processes: int = 1,
+    ) -> PairPlan:
         """All pairs once, sorted by length, always in the same batches; their number is a multiple of the processes."""
         plan = cls.__new__(cls)
         Dataset.__init__(plan)
         plan.pairs, plan.tokens_per_update, plan.epochs = pairs, tokens_per_batch * processes, 1
         plan.micro_batches, plan.seed, plan._shuffled = processes, 0, False
         plan.packing, plan._rows = "batches", None
+        plan.cells_per_update = None if cells_per_batch is None else cells_per_batch * processes
         plan._prepare()
         plan.n_updates = plan.updates_per_epoch
         return plan
@@ -98,8 +115,9 @@ class PairPlan(Dataset):
         sources, targets = self.pairs.source_lengths, self.pairs.target_lengths
         self._steps = -(-sources // SOURCE_STEP)
         in_order = np.lexsort((self._steps, targets))
-        costs = np.maximum(targets, self._steps * SOURCE_STEP)[in_order]
-        longest = int(costs.max())
+        heights, widths = targets[in_order], self._steps[in_order] * SOURCE_STEP
+        costs, cells = np.maximum(heights, widths), heights.astype(np.int64) * widths
+        longest, largest = int(costs.max()), int(cells.max())
         if longest > self.tokens_per_update:
             worst = int(in_order[costs.argmax()])
             raise ValueError(
@@ -107,7 +125,14 @@ class PairPlan(Dataset):
                 f"{self.tokens_per_update}. Raise tokens_per_update, or drop long pairs (max_source_length, "
                 "max_target_length)."
             )
-        self._cuts = _cuts(costs, self.tokens_per_update)
+        if self.cells_per_update is not None and largest > self.cells_per_update:
+            worst = int(in_order[cells.argmax()])
+            raise ValueError(
+                f"Pair {worst} has {sources[worst]} source and {targets[worst]} target tokens: a grid of {largest} "
+                f"cells (sources count as multiples of {SOURCE_STEP}), more than an update's {self.cells_per_update}. "
+                "Raise cells_per_update, or drop long pairs (max_source_length, max_target_length)."
+            )
+        self._cuts = _cuts(heights, widths, self.tokens_per_update, self.cells_per_update)
         self.updates_per_epoch = len(self._cuts) - 1
         self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         filled = positions = 0
@@ -224,12 +249,12 @@ class PairPlan(Dataset):
         return {**self.__dict__, "_orders": {}}
 
 
-def _cuts(costs: np.ndarray, budget: int) -> np.ndarray:
-    """Where sorted pairs [n] are cut, so that rows x their largest cost never exceeds the budget: int64 [parts + 1]."""
-    cuts, start, largest = [0], 0, 0
-    for place, cost in enumerate(costs.tolist()):
-        largest = max(largest, cost)
-        if largest * (place - start + 1) > budget:
+def _cuts(targets: np.ndarray, sources: np.ndarray, tokens: int, cells: int | None) -> np.ndarray:
+    """Where pairs sorted by their lengths [n] are cut, so that no update exceeds a budget: int64 [parts + 1]."""
+    cuts, start, height, width = [0], 0, 0, 0
+    for place, (target, source) in enumerate(zip(targets.tolist(), sources.tolist(), strict=True)):
+        height, width, rows = max(height, target), max(width, source), place - start + 1
+        if rows * max(height, width) > tokens or (cells is not None and rows * height * width > cells):
             cuts.append(place)
-            start, largest = place, cost
-    return np.array([*cuts, len(costs)])
+            start, height, width = place, target, source
+    return np.array([*cuts, len(targets)])

@@ -27,7 +27,7 @@ class PervasiveConfig(PreTrainedConfig):
         hidden_size: residual: channels; intermediate_size: channels inside its feed-forward networks.
         norm: "layer" normalises every cell on its own. "batch" is the published batch normalisation: in training the
             statistics are those of all cells, *future target words included*, and a row's loss depends on its
-            batch-mates; in evaluation it is causal. It fits neither gradient accumulation nor several processes exactly.
+            batch-mates; in evaluation it is causal. Neither accumulation nor several processes keep it exact.
         aggregation: how a column of cells becomes one vector per target position: "max", "average" (the sum over the
             square root of the source's length, as in the paper), "attention" (a mean weighted by a score of each cell)
             or "gated_max" (the maximum of gated channels).
@@ -81,7 +81,7 @@ class PervasiveConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.kernel_size % 2 == 0:
             raise ValueError(
-                f"kernel_size {self.kernel_size} must be odd: a cell stands in the middle of what it sees of the source."
+                f"kernel_size {self.kernel_size} must be odd: a cell is the middle of what it sees of the source."
             )
         if self.form == "residual" and self.hidden_size % 2:
             raise ValueError(
@@ -93,7 +93,9 @@ class PervasiveConfig(PreTrainedConfig):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
         if self.form == "residual" and self.norm == "batch":
-            raise ValueError("norm 'batch' belongs to the dense form: set form to 'dense', or norm to 'layer'.")
+            raise ValueError(
+                "norm 'batch' belongs to the dense form: set form to 'dense', or norm to 'layer'."
+            )
 
     def validate_vocabularies(self) -> None:
         if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:

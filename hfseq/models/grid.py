@@ -44,17 +44,114 @@ class CausalGridConv(nn.Module):
             x = x.permute(0, 3, 1, 2)
             padding = (self.rows_kept, self.reach)
         else:
-            x = torch.cat([before.transpose(0, 1), x], dim=1).permute(0, 3, 1, 2)
+            x = torch.cat([before.transpose(0, 1), x], dim=1)
+            if time == 1 and self.groups == 1 and not torch.is_grad_enabled():
+                return self._step(x)
+            x = x.permute(0, 3, 1, 2)
             padding = (0, self.reach)
         x = F.conv2d(x, self.weight.view(self.shape), padding=padding, groups=self.groups)
         return x[:, :, :time].permute(0, 2, 3, 1)
+
+    def _step(self, x: torch.Tensor) -> torch.Tensor:
+        """One row of outputs from all rows that it sees [batch, rows_kept + 1, source, in], as one matrix product: for
+        so
+        few cells a convolution's preparations cost more than itself."""
+        batch, _, source, _ = x.shape
+        x = F.pad(x, (0, 0, self.reach, self.reach)).unfold(2, self.shape[3], 1)  # [..., source, in, taps]
+        x = x.permute(0, 2, 3, 1, 4).reshape(batch * source, -1)
+        return torch.mm(x, self.weight.t()).view(batch, 1, source, -1)
+
+
+class GrowingChannels:
+    """The channels of a dense network in one buffer, which every layer reads a part of and adds to.
+
+    Concatenating them anew for each layer would copy, and keep for backward, a number of channels that grows with the
+    square of the layers; and of the gradients of the parts, each would be copied and added once for every reader.
+    Here a reader's matrix product adds to the gradient itself. As nothing tells autograd so, a scalar is handed from
+    layer to layer: whoever writes channels gives the next one, whoever reads takes it, and so the gradient of some
+    channels is asked for after all that read them have added to it.
+
+    Args:
+        shape: of all channels together [batch, time, source, channels]; like: for dtype and device.
+    """
+
+    def __init__(self, shape: tuple[int, ...], like: torch.Tensor):
+        self.values = like.new_empty(shape)
+        self.gradient: torch.Tensor | None = None
+        self.count = 0
+        self.turn = like.new_zeros((), requires_grad=True)
+
+    def append(self, x: torch.Tensor) -> None:
+        """Adds x [batch, time, source, more]."""
+        self.turn = _Append.apply(x, self.turn, self, self.count)
+        self.count += x.shape[-1]
+
+    def add_product(self, x: torch.Tensor, weight: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        """x [batch, time, source, out] + channels so far @ weight.T, in place of x; weight: [out, channels so far]."""
+        return _AddProduct.apply(x, weight, turn, self)
+
+    def finish(self) -> torch.Tensor:
+        """All channels [batch, time, source, channels], as autograd knows them."""
+        # Nodes of the graph hold this object, so it may not hold the graph: nobody would free such a circle.
+        turn, self.turn = self.turn, None
+        return _Finish.apply(turn, self)
+
+
+class _Append(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, turn, channels, start):
+        ctx.channels, ctx.part = channels, slice(start, start + x.shape[-1])
+        channels.values[..., ctx.part] = x
+        return turn.detach().clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, turn):
+        gradient = ctx.channels.gradient[..., ctx.part]
+        if ctx.part.start == 0:  # the last to ask
+            ctx.channels.gradient = None
+        return gradient, turn, None, None
+
+
+class _AddProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, turn, channels):
+        ctx.channels = channels
+        ctx.save_for_backward(weight)
+        known = channels.values[..., : weight.shape[1]].flatten(0, -2)
+        x.view(-1, x.shape[-1]).addmm_(known, weight.t())
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        (weight,), channels = ctx.saved_tensors, ctx.channels
+        count = weight.shape[1]
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        channels.gradient[..., :count].flatten(0, -2).addmm_(flat, weight)
+        return gradient, flat.t() @ channels.values[..., :count].flatten(0, -2), gradient.new_zeros(()), None
+
+
+class _Finish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, turn, channels):
+        ctx.channels = channels
+        return channels.values.view_as(channels.values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        # Ours to add to: what it came from may still be read by someone else.
+        ctx.channels.gradient = gradient.clone(memory_format=torch.contiguous_format)
+        return gradient.new_zeros(()), None
 
 
 class GridBatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over the cells that are no padding.
 
-    A tensor that does not vary along target or source may have length 1 there: its statistics are those of the grid that
-    it would be broadcast to.
+    A tensor that does not vary along target or source may have length 1 there: its statistics are those of the grid
+    that it would be broadcast to.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -65,7 +162,7 @@ class GridBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: torch.Tensor, cells: torch.Tensor | None) -> torch.Tensor:
-        """x [batch, time or 1, source or 1, channels]; cells: [batch, time, source], 1 where a cell counts (training)."""
+        """x [batch, time or 1, source or 1, channels]; cells: [batch, time, source], in training 1 where one counts."""
         mean, variance = self.running_mean, self.running_var
         if self.training:
             counts = cells.to(torch.promote_types(x.dtype, torch.float32))

@@ -32,7 +32,8 @@ from transformers.utils import can_return_tuple
 
 from .caches import RecurrentCache
 from .configuration_pervasive import PervasiveConfig
-from .grid import Aggregation, CausalGridConv, GridBatchNorm
+from .dropout import dropout
+from .grid import Aggregation, CausalGridConv, GridBatchNorm, GrowingChannels
 from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
 from .pretrained import HfseqPreTrainedModel
 from .seq2seq import Seq2SeqGenerationMixin, TwoSidedEmbeddings
@@ -87,6 +88,9 @@ def kept_rows(x: torch.Tensor, before: torch.Tensor | None, count: int, every_st
         [[count, batch, source, channels], ...], one, or one for each step.
     """
     x = x.transpose(0, 1)
+    if len(x) >= count and not every_step:
+        rows = x[len(x) - count :]
+        return [rows if len(rows) == len(x) else rows.clone()]
     before = x.new_zeros(count, *x.shape[1:]) if before is None else before
     rows = torch.cat([before, x])
     ends = range(1, len(x) + 1) if every_step else [len(x)]
@@ -94,7 +98,7 @@ def kept_rows(x: torch.Tensor, before: torch.Tensor | None, count: int, every_st
 
 
 class GridShare(nn.Module):
-    """One side's part of a 1x1 convolution over both word vectors: [batch, length, embedding] -> [batch, length, width].
+    """One side's part of a 1x1 convolution over word vectors: [batch, length, embedding] -> [batch, length, width].
 
     Args:
         axis: where the grid has the other side: 1 for the source, 2 for the target.
@@ -139,31 +143,36 @@ class DenseGridLayer(GradientCheckpointingLayer):
         mask: torch.Tensor | None,
         cells: torch.Tensor | None,
         before: torch.Tensor | None,
+        channels: GrowingChannels | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds channels.
 
         Args:
-            features: what the layers before made [batch, time, source, growth * layers].
+            features: what the layers before made [batch, time, source, growth * layers]; with `channels` their `turn`.
             source_share: [batch, source, bottleneck]; target_share: [batch, time, bottleneck]; see `GridShare`.
             mask: [batch, 1, source, 1], 0 at padding, in the model's dtype, or None.
             cells: [batch, time, source], 1 where a cell counts, for batch statistics.
             before: the convolution's earlier rows.
+            channels: in training, where `features` stand.
 
         Returns:
             (new channels [batch, time, source, growth], what the convolution read [batch, time, source, bottleneck])
         """
         x = source_share.unsqueeze(1) + target_share.unsqueeze(2)  # [batch, time, source, bottleneck]
-        if features is not None:
+        if channels is not None and self.features is not None:
+            x = channels.add_product(x, self.features.weight, features)
+        elif self.features is not None:
             if self.is_batch:
                 features = F.relu(self.features_norm(features, cells))
             x = x + self.features(features)
         x = self.bottleneck_norm(x, cells) if self.is_batch else self.bottleneck_norm(x)
-        x = F.relu(x)
-        read = x if mask is None else x * mask
+        # In place, and masked first: a grid of the bottleneck's width less to write, and one less to keep.
+        x = x if mask is None else x.mul_(mask)
+        read = F.relu(x, inplace=True)
         x = self.conv(read, before)
         if not self.is_batch:
-            x = F.relu(self.output_norm(x))
-        return F.dropout(x, self.dropout, self.training), read
+            x = F.relu(self.output_norm(x), inplace=True)
+        return dropout(x, self.dropout, self.training), read
 
 
 class DenseGrid(nn.Module):
@@ -193,6 +202,15 @@ class DenseGrid(nn.Module):
         source = source if self.is_batch else self.source_norm(source)
         return [share(source, cells) for share in self.source_shares]
 
+    def _grows(self, target: torch.Tensor) -> bool:
+        """Whether the layers share a buffer: for plain matrices in one precision, without a compiler."""
+        return (
+            not self.is_batch
+            and not torch.is_autocast_enabled(target.device.type)
+            and not torch.compiler.is_compiling()
+            and target.dtype == self.layers[0].conv.weight.dtype
+        )
+
     def forward(
         self,
         source: list[torch.Tensor],
@@ -218,14 +236,22 @@ class DenseGrid(nn.Module):
         keep = None if mask is None else mask[:, None, :, None].to(target.dtype)
         target = target if self.is_batch else self.target_norm(target)
         *target_shares, own = (share(target, cells) for share in self.target_shares)
-        features, reads = [], []
+        channels = None
+        if self._grows(target):
+            shape = (*target.shape[:2], shares[0].shape[1], self.output_size - 2 * target.shape[-1])
+            channels = GrowingChannels(shape, target)
+        together, reads = None, []
         for i, layer in enumerate(self.layers):
-            together = torch.cat(features, dim=-1) if features else None
             rows = None if before is None else before[i]
-            new, read = layer(together, shares[i], target_shares[i], keep, cells, rows)
-            features.append(new)
+            known = together if channels is None else channels.turn
+            new, read = layer(known, shares[i], target_shares[i], keep, cells, rows, channels)
             reads.append(read)
-        together = torch.cat(features, dim=-1)
+            if channels is not None:
+                channels.append(new)
+            else:
+                together = new if together is None else torch.cat([together, new], dim=-1)
+        if channels is not None:
+            together = channels.finish()
         if self.is_batch:
             together = F.relu(self.final_norm(together, cells))
         pooled, weights = self.aggregation(together, vectors, mask, wants_weights)
@@ -233,7 +259,7 @@ class DenseGrid(nn.Module):
 
 
 class ResidualGridLayer(GradientCheckpointingLayer):
-    """A depthwise causal convolution with a 1x1 convolution behind it, and a feed-forward network, each added to its input."""
+    """A depthwise causal convolution and a 1x1 convolution, then a feed-forward network, each added to its input."""
 
     def __init__(self, config: PervasiveConfig):
         super().__init__()
@@ -242,7 +268,10 @@ class ResidualGridLayer(GradientCheckpointingLayer):
         self.conv_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.conv = CausalGridConv(width, width, config.kernel_size, groups=width)
         self.mix = nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, config.intermediate_size), nn.Linear(config.intermediate_size, width)
+        self.up, self.down = (
+            nn.Linear(width, config.intermediate_size),
+            nn.Linear(config.intermediate_size, width),
+        )
 
     def forward(
         self, x: torch.Tensor, mask: torch.Tensor | None, before: torch.Tensor | None
@@ -250,9 +279,9 @@ class ResidualGridLayer(GradientCheckpointingLayer):
         """x [batch, time, source, hidden] -> (the same, what the convolution read); the rest as in `DenseGridLayer`."""
         read = self.conv_norm(x)
         read = read if mask is None else read * mask
-        x = x + F.dropout(self.mix(F.relu(self.conv(read, before))), self.dropout, self.training)
+        x = x + dropout(self.mix(F.relu(self.conv(read, before))), self.dropout, self.training)
         hidden = F.relu(self.up(self.mlp_norm(x)))
-        return x + F.dropout(self.down(hidden), self.dropout, self.training), read
+        return x + dropout(self.down(hidden), self.dropout, self.training), read
 
 
 def sinusoids(positions: torch.Tensor, channels: int, dtype: torch.dtype) -> torch.Tensor:
@@ -264,7 +293,7 @@ def sinusoids(positions: torch.Tensor, channels: int, dtype: torch.dtype) -> tor
 
 
 class ResidualGrid(nn.Module):
-    """Residual blocks, after the authors' later code: depthwise kernels of 11, a gated maximum, sinusoidal positions."""
+    """Residual blocks after the authors' later code: depthwise kernels of 11, a gated maximum, sinusoidal positions."""
 
     def __init__(self, config: PervasiveConfig):
         super().__init__()
@@ -365,7 +394,7 @@ class PervasiveEncoder(PervasivePreTrainedModel):
             raise ValueError(
                 f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
             )
-        x = F.dropout(x, self.config.embedding_dropout, self.training)
+        x = dropout(x, self.config.embedding_dropout, self.training)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return BaseModelOutput(last_hidden_state=x, hidden_states=(x,) if wanted else None)
 
@@ -406,7 +435,7 @@ class PervasiveDecoder(PervasivePreTrainedModel):
             last hidden state [batch, time, output_size], aggregation weights [batch, time, source time] or None.
         """
         config, grid = self.config, self.grid
-        target = F.dropout(target, config.embedding_dropout, self.training)
+        target = dropout(target, config.embedding_dropout, self.training)
         mask = None
         if attention_mask is not None:
             if attention_mask.shape != source.shape[:2]:
@@ -415,6 +444,9 @@ class PervasiveDecoder(PervasivePreTrainedModel):
                     f"{list(attention_mask.shape)}."
                 )
             mask = attention_mask.bool()
+            mask = mask | ~mask.any(
+                1, keepdim=True
+            )  # a row of nothing but padding has no maximum; nobody reads it
             mask = None if mask.device.type == "cpu" and bool(mask.all()) else mask
         cells = None
         if config.norm == "batch" and self.training:
@@ -530,7 +562,9 @@ class PervasiveModel(PervasivePreTrainedModel):
                 "it out."
             )
         if past_key_values is not None and self.training and config.norm == "batch":
-            raise ValueError("norm 'batch' has statistics of whole batches in training: use_cache must be false.")
+            raise ValueError(
+                "norm 'batch' has statistics of whole batches in training: use_cache must be false."
+            )
         wanted = config.output_attentions if output_attentions is None else output_attentions
         wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         x, weights = self.decoder(
@@ -559,8 +593,8 @@ def refuse_packed_pairs(kwargs: dict) -> None:
     packed = [name for name in names if kwargs.get(name) is not None]
     if packed:
         raise ValueError(
-            f"Pervasive models refuse packed rows ({', '.join(packed)}): most cells of the grid would stand between two "
-            "pairs. Use padded batches with an attention_mask (PairPlan with packing off)."
+            f"Pervasive models refuse packed rows ({', '.join(packed)}): most cells would stand between two pairs. "
+            "Use padded batches with an attention_mask (PairPlan with packing off)."
         )
 
 
@@ -637,7 +671,7 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
             **kwargs,
         )
         hidden, config = outputs.last_hidden_state, self.config  # [batch, time, output_size]
-        hidden = self.projection(F.dropout(hidden, config.output_dropout, self.training))
+        hidden = self.projection(dropout(hidden, config.output_dropout, self.training))
         if labels is not None and labels.shape != hidden.shape[:2]:
             raise ValueError(
                 f"labels must be {list(hidden.shape[:2])} like the target, not {list(labels.shape)}."

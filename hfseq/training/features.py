@@ -9,11 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
-from ..data.features import finite_number
+from ..data.features import finite_number, rgb_of
 from ..metrics.language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
-from .translation import seq2seq_loss
 
 
 @dataclass
@@ -44,19 +42,12 @@ class FeatureScore:
         return {key: value for key, value in score.items() if value is not None}
 
 
-def summed_loss(model, plan: Dataset) -> tuple[float, int]:
-    """Summed loss of all targets of an evaluation plan, in nats, and their number; see `seq2seq_loss`."""
-    return seq2seq_loss(model, plan)
-
-
 def parse_vector(text: str, size: int) -> list[float]:
-    """ "0.8, 0.2, 0.2" or "0.8 0.2 0.2" -> numbers; "#c93f38", for three of them, -> red, green and blue from 0 to 1.
+    """Numbers from text, "0.8, 0.2, 0.2" or "0.8 0.2 0.2"; where three are wanted, also a colour, "#c93f38".
 
     Raises:
         ValueError: what is no finite number, or another number of them than `size`.
     """
-    from ..data.features import rgb_of
-
     words = text.replace(",", " ").split()
     if size == 3 and len(words) == 1 and words[0].startswith("#"):
         return list(rgb_of(words[0]))

@@ -28,7 +28,7 @@ from ..metrics.translation import require_sacrebleu
 from ..recipe import Recipe
 from .callbacks import ScaleRateWithLength
 from .evaluation import score_language_model, score_masked_language_model
-from .features import FeatureScore, describe_vectors, parse_vector, summed_loss
+from .features import FeatureScore, describe_vectors, parse_vector
 from .translation import (
     Seq2SeqScore,
     TranslationEvaluation,
@@ -218,8 +218,10 @@ def feature_run(recipe: Recipe, config, prepared: FeatureData, world_size: int) 
 
     def score(model, split: str) -> FeatureScore:
         array = arrays[split]
-        own, tokens = summed_loss(model, evaluation_plan(split))
-        others = summed_loss(model, evaluation_plan(split, permuted=True))[0] if config.feature_size else None
+        own, tokens = seq2seq_loss(model, evaluation_plan(split))
+        others = (
+            seq2seq_loss(model, evaluation_plan(split, permuted=True))[0] if config.feature_size else None
+        )
         return FeatureScore(own, tokens, array.n_words, array.n_bytes, array.n_documents, others)
 
     def describe(model, prompt: str) -> dict[str, str]:
@@ -381,6 +383,7 @@ def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run
         micro_batches=accumulation * world_size,
         packing=section.packing or "batches",
         row_length=section.row_length if packed else None,
+        cells_per_update=section.cells_per_update,
         seed=_seed(given),
     )
     if positions is not None:
@@ -388,7 +391,12 @@ def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run
             tokens.model_max_length = positions
 
     def evaluation_plan(split: str) -> data.PairPlan:
-        return data.PairPlan.evaluation(arrays[split], tokens_per_batch=4096, processes=world_size)
+        return data.PairPlan.evaluation(
+            arrays[split],
+            tokens_per_batch=4096,
+            cells_per_batch=section.cells_per_update,
+            processes=world_size,
+        )
 
     def score(model, split: str):
         sources, references = prepared.texts[split]

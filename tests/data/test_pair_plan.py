@@ -159,6 +159,27 @@ def test_budgets_are_kept_and_filled(pairs, micro_batches):
     assert 0.8 < plan.fullness <= 1
 
 
+@pytest.mark.parametrize("budget", [2_000, 10**9])
+def test_budgets_of_cells_are_kept(pairs, budget):
+    """Grids of source x target, in every epoch, beside the tokens'; a budget that is never full changes nothing."""
+    plan = plan_of(pairs, cells_per_update=budget, epochs=2)
+    found = Counter()
+    for update in range(plan.n_updates):
+        batch = plan[update]
+        rows, time = batch["labels"].shape
+        assert rows * time * batch["input_ids"].shape[1] <= budget
+        assert rows * max(time, batch["input_ids"].shape[1]) <= BUDGET
+        if update < plan.updates_per_epoch:
+            found += update_of(plan, update)
+    assert found == all_texts(pairs)
+    free = plan_of(pairs, epochs=2)
+    assert (plan.n_updates > free.n_updates) == (budget == 2_000)
+    if budget == 10**9:
+        assert all(update_of(plan, u) == update_of(free, u) for u in range(free.n_updates))
+    for batch in PairPlan.evaluation(pairs, cells_per_batch=budget, processes=1):
+        assert len(batch["labels"]) * batch["labels"].shape[1] * batch["input_ids"].shape[1] <= budget
+
+
 def test_too_few_pairs_for_all_parts_are_filled_up_without_labels(pairs):
     plan = plan_of(pairs, tokens_per_update=44, micro_batches=4)
     assert sum((update_of(plan, u) for u in range(plan.n_updates)), Counter()) == all_texts(pairs)
@@ -266,6 +287,11 @@ def test_a_model_sees_packed_pairs_as_it_sees_them_alone(pairs):
         ({"epochs": 0}, "epochs must be above 0"),
         ({"packing": "rows"}, "Unknown packing 'rows' of pairs: choose batches or packed"),
         ({"tokens_per_update": 30}, r"Pair \d+ has 4\d source .* Raise tokens_per_update"),
+        (
+            {"cells_per_update": 300},
+            r"Pair \d+ has \d+ source and \d+ target tokens: a grid of 1\d+ cells .* Raise cells_per_update",
+        ),
+        ({"packing": "packed", "cells_per_update": 300}, "leave cells_per_update 300 out"),
         ({"packing": "packed", "row_length": None}, "Packed pairs need a row_length"),
         ({"packing": "packed", "row_length": [[1.0, 64]]}, "one number of positions"),
         (

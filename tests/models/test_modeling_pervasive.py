@@ -7,6 +7,9 @@ knows no cache.
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +18,7 @@ from torch import nn
 
 from hfseq.contracts.cases import sharpen
 from hfseq.models.configuration_pervasive import PervasiveConfig
-from hfseq.models.grid import Aggregation, CausalGridConv, GridBatchNorm
+from hfseq.models.grid import Aggregation, CausalGridConv, GridBatchNorm, GrowingChannels
 from hfseq.models.modeling_pervasive import GridCache, PervasiveForSeq2SeqLM, PervasiveModel
 
 SIZES = {
@@ -78,19 +81,26 @@ class Oracle:
         s, t = encoder.embed_tokens(source), table(target)
         size = (len(source), target.shape[1], source.shape[1], -1)
         # The grid of all pairs of words, as the model never has it.
-        s, t = s.unsqueeze(1).expand(size).permute(0, 3, 1, 2), t.unsqueeze(2).expand(size).permute(0, 3, 1, 2)
+        s, t = (
+            s.unsqueeze(1).expand(size).permute(0, 3, 1, 2),
+            t.unsqueeze(2).expand(size).permute(0, 3, 1, 2),
+        )
         x = self._dense(s, t) if self.config.form == "dense" else self._residual(s, t)
         return self.model.lm_head(self.model.projection(x))
 
     def _dense(self, s, t):
         grid, config = self.grid, self.config
         batch = config.norm == "batch"
-        parts = [s, t] if batch else [self._layer_norm(grid.source_norm, s), self._layer_norm(grid.target_norm, t)]
-        for layer in grid.layers:
+        parts = (
+            [s, t]
+            if batch
+            else [self._layer_norm(grid.source_norm, s), self._layer_norm(grid.target_norm, t)]
+        )
+        for layer, *shares in zip(grid.layers, grid.source_shares, grid.target_shares, strict=False):
             x = torch.cat(parts, dim=1)
-            norms = [layer.source_norm, layer.target_norm, layer.features_norm] if batch else []
-            x = F.relu(self._batch_norm(norms, x)) if batch else x
-            linear = [layer.source, layer.target, *([layer.features] if layer.features else [])]
+            if batch:
+                x = F.relu(self._batch_norm([*(share.norm for share in shares), layer.features_norm], x))
+            linear = [*(share.linear for share in shares), *([layer.features] if layer.features else [])]
             x = F.conv2d(x, torch.cat([part.weight for part in linear], dim=1)[:, :, None, None])
             norm = layer.bottleneck_norm
             x = F.relu(self._batch_norm([norm], x) if batch else self._layer_norm(norm, x))
@@ -98,7 +108,8 @@ class Oracle:
             parts.append(x if batch else F.relu(self._layer_norm(layer.output_norm, x)))
         x = torch.cat(parts, dim=1)
         if batch:
-            x = F.relu(self._batch_norm([grid.final_source_norm, grid.final_target_norm, grid.final_norm], x))
+            norms = [grid.source_shares[-1].norm, grid.target_shares[-1].norm, grid.final_norm]
+            x = F.relu(self._batch_norm(norms, x))
         size = config.embedding_size
         s, t, x = x[:, :size], x[:, size : 2 * size], x[:, 2 * size :]
         pooled, s = self._aggregate(x, s)
@@ -181,34 +192,24 @@ def test_logits_loss_and_gradients_are_those_of_masked_kernels(name):
     got = torch.autograd.grad(loss, list(parameters.values()))
     wanted = torch.autograd.grad(total / sum(TARGET_LENGTHS), list(parameters.values()))
     for parameter, a, b in zip(parameters, got, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=tolerance, msg=lambda m, p=parameter: f"{p}: {m}")
+        torch.testing.assert_close(
+            a, b, rtol=10 * tolerance, atol=tolerance, msg=lambda m, p=parameter: f"{p}: {m}"
+        )
 
 
 def test_batch_statistics_are_those_of_the_published_norm():
     """Training, a batch without padding: torch's own batch norm over the concatenated grid."""
     model = build(norm="batch").train()
     source, given = IDS, torch.randint(3, 30, (3, 5), generator=torch.Generator().manual_seed(3))
-    before = [(m, m.running_mean.clone(), m.running_var.clone()) for m in model.modules() if isinstance(m, GridBatchNorm)]
+    share = model.model.decoder.grid.source_shares[0].norm
+    published = nn.BatchNorm2d(6).double()
+    published.load_state_dict(share.state_dict(), strict=False)
     got = model(input_ids=source, decoder_input_ids=given).logits
-    after = [(m.running_mean.clone(), m.running_var.clone()) for m, *_ in before]
-    for module, mean, variance in before:
-        module.running_mean.copy_(mean)
-        module.running_var.copy_(variance)
-    oracle = Oracle(model)
-    torch.testing.assert_close(got, oracle.logits(source, given), rtol=1e-9, atol=1e-9)
-    cells = model.model.encoder.embed_tokens(source).unsqueeze(1).expand(-1, 5, -1, -1)
-    norm = nn.BatchNorm2d(6).double()
-    norm.running_mean.copy_(before[0][1])
-    norm.running_var.copy_(before[0][2])
-    norm(cells.permute(0, 3, 1, 2))
-    module = model.model.decoder.grid.layers[0].source_norm
-    index = next(i for i, (m, *_) in enumerate(before) if m is module)
-    norm.running_mean.copy_(before[index][1])
-    norm.running_var.copy_(before[index][2])
-    norm(cells.permute(0, 3, 1, 2))
-    # A mean over one value of a channel that repeats along the target: the grid's count, not the sentence's.
-    torch.testing.assert_close(after[index][0], norm.running_mean)
-    torch.testing.assert_close(after[index][1], norm.running_var)
+    torch.testing.assert_close(got, Oracle(model).logits(source, given), rtol=1e-9, atol=1e-9)
+    # A source vector is the same all along the target: what is counted are the cells of the grid nonetheless.
+    published(model.model.encoder.embed_tokens(source).unsqueeze(1).expand(-1, 5, -1, -1).permute(0, 3, 1, 2))
+    torch.testing.assert_close(share.running_mean, published.running_mean)
+    torch.testing.assert_close(share.running_var, published.running_var)
 
 
 def test_padding_stays_out_of_batch_statistics():
@@ -233,7 +234,10 @@ def test_only_batch_statistics_see_the_future_in_training(norm, leaks):
     given = torch.randint(3, 30, (2, 6), generator=torch.Generator().manual_seed(4))
     changed = given.clone()
     changed[:, 4] = 29 - changed[:, 4] + 3
-    logits = [model(input_ids=IDS[:2], decoder_input_ids=ids, use_cache=False).logits[:, :4] for ids in (given, changed)]
+    logits = [
+        model(input_ids=IDS[:2], decoder_input_ids=ids, use_cache=False).logits[:, :4]
+        for ids in (given, changed)
+    ]
     assert torch.equal(*logits) != leaks
 
 
@@ -253,7 +257,9 @@ def test_steps_and_chunks_with_a_cache_are_the_whole(name):
                     past_key_values=cache, use_cache=True,
                 )  # fmt: skip
                 cache = output.past_key_values
-                torch.testing.assert_close(output.logits, whole[:, start : start + size], rtol=1e-10, atol=1e-10)
+                torch.testing.assert_close(
+                    output.logits, whole[:, start : start + size], rtol=1e-10, atol=1e-10
+                )
                 sizes.add(sum(rows.numel() for rows in cache.layers[0].states))
                 start += size
             assert len(sizes) == 1
@@ -264,7 +270,9 @@ def test_generate_gives_the_same_tokens_without_a_cache(name):
     model = build(std=0.8, **VARIANTS[name])
     for options in ({}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 2}):
         options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, **options}
-        runs = [model.generate(IDS, attention_mask=MASK, use_cache=cache, **options) for cache in (True, False)]
+        runs = [
+            model.generate(IDS, attention_mask=MASK, use_cache=cache, **options) for cache in (True, False)
+        ]
         assert torch.equal(*runs)
 
 
@@ -275,7 +283,9 @@ def test_what_a_cell_can_see(form):
     given = torch.randint(3, 30, (1, 7), generator=torch.Generator().manual_seed(6))
     changed = given.clone()
     changed[0, 1] = 29 - changed[0, 1] + 3
-    a, b = (model(input_ids=IDS[:1], decoder_input_ids=ids, use_cache=False).logits[0] for ids in (given, changed))
+    a, b = (
+        model(input_ids=IDS[:1], decoder_input_ids=ids, use_cache=False).logits[0] for ids in (given, changed)
+    )
     moved = [not torch.equal(x, y) for x, y in zip(a, b, strict=True)]
     assert moved == [False, True, True, True, False, False, False]
 
@@ -293,6 +303,45 @@ def test_checkpointing_changes_nothing():
             torch.testing.assert_close(a, b)
 
 
+def test_channels_share_a_buffer_whose_gradient_is_asked_for_in_order():
+    """Backward twice, for some of the parameters only, with frozen ones; nothing outlives the graph."""
+    model = build(num_hidden_layers=4)  # the loss of training can be run backward only once
+    loss = model(**BATCH).loss
+    parameters = dict(model.named_parameters())
+    first = dict(
+        zip(parameters, torch.autograd.grad(loss, list(parameters.values()), retain_graph=True), strict=True)
+    )
+    again = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
+    for name, value in zip(parameters, again, strict=True):
+        torch.testing.assert_close(value, first[name])
+    for name, parameter in parameters.items():
+        if "layers.1." in name or "layers.2." in name:
+            (alone,) = torch.autograd.grad(loss, [parameter], retain_graph=True)
+            torch.testing.assert_close(alone, first[name])
+    del loss
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in ("model.decoder.grid.layers.1.conv.weight", "lm_head.bias"))
+    model(**BATCH).loss.backward()
+    for name, parameter in parameters.items():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, first[name])
+    alive, create = [], GrowingChannels.__init__
+
+    def remember(self, *arguments):
+        create(self, *arguments)
+        alive.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GrowingChannels, "__init__", remember)
+        gc.disable()
+        try:
+            model(**BATCH).loss.backward()
+            model(**BATCH)  # without backward
+        finally:
+            gc.enable()
+    assert len(alive) == 2 and not any(reference() for reference in alive)
+
+
 def test_weights_of_the_aggregation():
     """What each source position contributed sums to one and is nothing at padding; a maximum names the winners."""
     for kind in ("max", "average", "attention", "gated_max"):
@@ -300,7 +349,7 @@ def test_weights_of_the_aggregation():
         (weights,) = model(**BATCH, output_attentions=True).cross_attentions
         assert weights.shape == (3, 1, 6, 7)
         torch.testing.assert_close(weights.sum(-1), torch.ones(3, 1, 6, dtype=weights.dtype))
-        assert float(weights.masked_select(~MASK.bool()[:, None, None]).abs().max()) == 0
+        assert not weights.masked_select(~MASK.bool()[:, None, None]).any()
     aggregation = Aggregation("max", 2)
     cells = torch.tensor([[[[1.0, 5.0], [3.0, 2.0], [9.0, 9.0]]]])
     pooled, weights = aggregation(cells, None, torch.tensor([[True, True, False]]), wants_weights=True)

@@ -13,7 +13,8 @@ from transformers import AutoConfig, BertConfig, BertModel
 from hfseq import data
 
 ROOT = Path(__file__).parents[2]
-SIZES = "--tokenizer word --hidden_size 24 --embedding_size 8 --tokens_per_update 64".split()
+SIZES = ["--tokenizer", "word", "--hidden_size", "24", "--embedding_size", "8"]
+SIZES += ["--tokens_per_update", "64"]
 SIZES += ["--cache_dir", "cache", "--eval_steps", "0.5", "--input_dropout", "0", "--output_dropout", "0"]
 SIZES += ["--optimizer", "adamw", "--optimizer_arguments", "{}"]
 OWN = ["--corpus", "null", "--train_file", "table.csv", "--text_column", "name", "--validation_share", "0.2"]
@@ -105,7 +106,7 @@ def test_recipes_that_do_not_fit_are_refused(table, pretrain, capsys):
     assert "no column 'z'" in message
     message = fails(capsys, run, *OWN, *SIZES, *columns, "--prompt", "1 2 3")
     assert "'1 2 3' has 3 numbers" in message
-    message = fails(capsys, run, *OWN, *SIZES, *columns, "--tokens_per_update", "4")
+    message = fails(capsys, run, *OWN, *SIZES, *columns, "--tokens_per_update", "3")
     assert "raise tokens_per_update" in message
     message = fails(capsys, run, *SIZES, "--corpus", "[kjv, wiki]")
     assert "data.corpus with feature_columns is one name" in message
