@@ -53,13 +53,15 @@ class CausalGridConv(nn.Module):
         return x[:, :, :time].permute(0, 2, 3, 1)
 
     def _step(self, x: torch.Tensor) -> torch.Tensor:
-        """One row of outputs from all rows that it sees [batch, rows_kept + 1, source, in], as one matrix product: for
-        so
-        few cells a convolution's preparations cost more than itself."""
-        batch, _, source, _ = x.shape
-        x = F.pad(x, (0, 0, self.reach, self.reach)).unfold(2, self.shape[3], 1)  # [..., source, in, taps]
-        x = x.permute(0, 2, 3, 1, 4).reshape(batch * source, -1)
-        return torch.mm(x, self.weight.t()).view(batch, 1, source, -1)
+        """One row of outputs from all rows that it sees [batch, rows_kept + 1, source, in], as one matrix product.
+
+        For so few cells a convolution's preparations cost more than the convolution.
+        """
+        rows, source = x.shape[1], x.shape[2]
+        x = F.pad(x, (0, 0, self.reach, self.reach))
+        taps = [x[:, row, at : at + source] for row in range(rows) for at in range(self.shape[3])]
+        weight = self.weight.view(self.shape).permute(2, 3, 1, 0).flatten(0, 2)  # [taps * in, out]
+        return (torch.cat(taps, dim=-1) @ weight).unsqueeze(1)
 
 
 class GrowingChannels:
@@ -83,18 +85,24 @@ class GrowingChannels:
 
     def append(self, x: torch.Tensor) -> None:
         """Adds x [batch, time, source, more]."""
-        self.turn = _Append.apply(x, self.turn, self, self.count)
+        if torch.is_grad_enabled():
+            self.turn = _Append.apply(x, self.turn, self, self.count)
+        else:
+            self.values[..., self.count : self.count + x.shape[-1]] = x
         self.count += x.shape[-1]
 
     def add_product(self, x: torch.Tensor, weight: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         """x [batch, time, source, out] + channels so far @ weight.T, in place of x; weight: [out, channels so far]."""
-        return _AddProduct.apply(x, weight, turn, self)
+        if torch.is_grad_enabled():
+            return _AddProduct.apply(x, weight, turn, self)
+        x.view(-1, x.shape[-1]).addmm_(self.values[..., : weight.shape[1]].flatten(0, -2), weight.t())
+        return x
 
     def finish(self) -> torch.Tensor:
         """All channels [batch, time, source, channels], as autograd knows them."""
         # Nodes of the graph hold this object, so it may not hold the graph: nobody would free such a circle.
         turn, self.turn = self.turn, None
-        return _Finish.apply(turn, self)
+        return _Finish.apply(turn, self) if torch.is_grad_enabled() else self.values
 
 
 class _Append(torch.autograd.Function):

@@ -125,7 +125,9 @@ def logits_of(folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("name", GOLDEN)
 def test_logits_have_not_changed(name):
     expected = load_file(FOLDER / name / "logits.safetensors")["logits"]
-    tolerance = 1e-6 * max(1.0, float(expected.abs().max()))  # a few roundings of the largest number
+    tolerance = 1e-5 * max(
+        1.0, float(expected.abs().max())
+    )  # roundings of the largest number, over many steps
     assert torch.allclose(logits_of(FOLDER / name), expected, rtol=0, atol=tolerance)
     assert expected.std() > 0.5  # sharp weights: a broken cell would show
 
