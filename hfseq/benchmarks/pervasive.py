@@ -214,7 +214,7 @@ def training_memory(side: str, size: PervasiveSize, settings: Settings) -> int:
 def memory_line(report: Report, size: PervasiveSize) -> None:
     peaks = {}
     for side in ("ours", "plain"):
-        if report.settings.quick:
+        if report.settings.device == "cuda":
             peaks[side] = training_memory(side, size, report.settings)
             continue
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh_process:
