@@ -2,6 +2,7 @@
 
 The sentence is translated, then source and translation go through the model once more with eager attention, the only
 form that keeps its weights. In a panel every line is a distribution: where the model looks for the word on its left.
+Several models side by side are drawn with one panel each, for the same translation.
 
 Pictures need matplotlib (`pip install hfseq[report]`).
 """
@@ -117,10 +118,7 @@ def plot_attention(maps: AttentionMaps, path: str | os.PathLike, title: str | No
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'hfseq[report]'") from error
+    figure_class = _figure_class()
     layers, heads, height, width = maps.weights.shape
     panel = [
         min(max(0.17 * n, 1.3), 5.0) for n in (width, height)
@@ -131,7 +129,7 @@ def plot_attention(maps: AttentionMaps, path: str | os.PathLike, title: str | No
         heads * (panel[0] + 0.15) + 0.07 * longest[0] + 1.5,
         layers * (panel[1] + 0.35) + 0.07 * longest[1] + 1.0,
     )
-    figure = Figure(figsize=size, layout="constrained")
+    figure = figure_class(figsize=size, layout="constrained")
     axes = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
     for layer in range(layers):
         for head in range(heads):
@@ -157,4 +155,53 @@ def plot_attention(maps: AttentionMaps, path: str | os.PathLike, title: str | No
     return path
 
 
-__all__ = ["KINDS", "AttentionMaps", "attention_maps", "plot_attention", "readable_tokens"]
+def plot_side_by_side(maps: dict[str, AttentionMaps], path: str | os.PathLike) -> Path:
+    """One panel for each model, under its name: of several heads their mean, of several layers the last but one.
+
+    That layer is where the heads' mean of a Transformer comes nearest to a word alignment (Garg et al. 2019).
+
+    Raises:
+        ValueError: nothing to draw.
+        ImportError: matplotlib is not installed.
+    """
+    if not maps:
+        raise ValueError("There are no attention maps to draw side by side.")
+    figure_class = _figure_class()
+    sizes = [(max(0.28 * len(m.columns), 2.0), max(0.28 * len(m.lines), 2.0)) for m in maps.values()]
+    longest = max(len(token) for m in maps.values() for token in (*m.lines, *m.columns))
+    width = sum(w for w, _ in sizes) + (0.08 * longest + 0.3) * len(sizes) + 1.0
+    figure = figure_class(
+        figsize=(width, max(h for _, h in sizes) + 0.08 * longest + 0.9), layout="constrained"
+    )
+    axes = figure.subplots(1, len(maps), squeeze=False, width_ratios=[w for w, _ in sizes])[0]
+    for ax, (name, one) in zip(axes, maps.items(), strict=True):
+        layers, heads = one.weights.shape[:2]
+        layer = max(layers - 2, 0)
+        image = ax.imshow(one.weights[layer].mean(0).numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        part = [f"layer {layer + 1} of {layers}"] * (layers > 1) + [f"mean of {heads} heads"] * (heads > 1)
+        ax.set_title("\n".join([name, ", ".join(part)]), fontsize=9)
+        ax.set_xticks(range(len(one.columns)), one.columns, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(one.lines)), one.lines, fontsize=8)
+        ax.tick_params(length=0)
+    figure.colorbar(image, ax=list(axes), label="share", shrink=0.8, pad=0.01)
+    path = Path(path)
+    figure.savefig(path, dpi=140)
+    return path
+
+
+def _figure_class() -> type:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Pictures need matplotlib: pip install 'hfseq[report]'") from error
+    return Figure
+
+
+__all__ = [
+    "KINDS",
+    "AttentionMaps",
+    "attention_maps",
+    "plot_attention",
+    "plot_side_by_side",
+    "readable_tokens",
+]

@@ -4,6 +4,8 @@
     python scripts/generate.py outputs/lstm-kjv --num_beams 4 --do_sample false < prompts.txt
     python scripts/generate.py outputs/transformer-multi30k-en-de --input test.en --output test.de --num_beams 5
     python scripts/generate.py outputs/transformer-multi30k-en-de --prompt "Two men walk." --plot_attention maps.png
+    python scripts/generate.py outputs/pervasive-multi30k-en-de --prompt "Two men walk." --plot_attention maps.png \\
+        --beside outputs/transformer-multi30k-en-de
     python scripts/generate.py outputs/lstm-colours --features "0.75 0.31 0.00"
 
 One line in, one line out (or --num_return_sequences of them), in order. A blank line is translated to an empty one;
@@ -63,6 +65,10 @@ def main() -> None:
         help="for translation: draw the attention of every layer and head for one sentence",
     )  # fmt: skip
     parser.add_argument(
+        "--beside", nargs="+", default=[], metavar="MODEL",
+        help="with --plot_attention: one panel for each of these models too, for the same translation",
+    )  # fmt: skip
+    parser.add_argument(
         "--plotted", default="cross", choices=("cross", "encoder", "decoder"), help="which attention that is"
     )
     parser.add_argument(
@@ -88,6 +94,10 @@ def main() -> None:
             parser.error(f"--plot_attention is for encoder-decoders, but this is {config.model_type}")
         if arguments.plot_attention and sum(map(bool, lines)) > 1:
             parser.error("--plot_attention draws one sentence: give it by --prompt")
+        if arguments.beside and not arguments.plot_attention:
+            parser.error("--beside draws other models' attention too: it needs --plot_attention FILE.png")
+        if arguments.beside and arguments.plotted != "cross":
+            parser.error("--beside compares where models look in the source: leave --plotted out")
         if arguments.features is not None and not getattr(config, "feature_size", 0):
             parser.error(
                 f"--features is for models with a feature_size, but this {config.model_type} has none"
@@ -163,12 +173,31 @@ def translations(
                 texts[i] = [translation["translation_text"] for translation in of_line]
     if arguments.plot_attention:
         options = {name: value for name, value in options.items() if name != "num_return_sequences"}
-        maps = attention_maps(
-            model, source=next(filter(None, lines)), kind=arguments.plotted, **tokenizers, **options
-        )
-        print(f"attention drawn to {plot_attention(maps, arguments.plot_attention)}", file=sys.stderr)
+        number = next(i for i, line in enumerate(lines) if line)
+        if arguments.beside:
+            picture = draw_side_by_side(arguments, lines[number], texts[number][0], remote)
+        else:
+            maps = attention_maps(
+                model, source=lines[number], kind=arguments.plotted, **tokenizers, **options
+            )
+            picture = plot_attention(maps, arguments.plot_attention)
+        print(f"attention drawn to {picture}", file=sys.stderr)
     for i in range(len(lines)):
         yield from (" ".join(text.split("\n")) for text in texts[i])
+
+
+def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str, remote: dict) -> Path:
+    """Where each model looks in the source for one translation, that of the first."""
+    from hfseq.attention_maps import attention_maps, plot_side_by_side
+
+    panels = {}
+    for name in [arguments.model, *arguments.beside]:
+        tokenizer, target_tokenizer = load_pair_tokenizers(name, **remote)
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, **remote).to(arguments.device).eval()
+        panels[Path(name).name] = attention_maps(
+            model, tokenizer, source, target=target, target_tokenizer=target_tokenizer
+        )
+    return plot_side_by_side(panels, arguments.plot_attention)
 
 
 def by_length(texts: list[str], size: int) -> Iterator[list[int]]:

@@ -18,7 +18,7 @@ from hfseq import (
     TransformerForSeq2SeqLM,
     data,
 )
-from hfseq.attention_maps import attention_maps, plot_attention, readable_tokens
+from hfseq.attention_maps import attention_maps, plot_attention, plot_side_by_side, readable_tokens
 from hfseq.contracts.cases import sharpen
 
 SENTENCE = "Zwei Männer gehen."
@@ -147,6 +147,32 @@ def test_the_picture(model, tokenizer, tmp_path):
     path = plot_attention(maps, tmp_path / "maps.png")
     pixels = imread(path)
     assert pixels.shape[0] > 300 and pixels.shape[1] > 300 and pixels[..., :3].std() > 0.05
+
+
+def test_side_by_side_a_model_is_the_mean_of_its_heads(model, tokenizer, tmp_path, monkeypatch):
+    figure = pytest.importorskip(
+        "matplotlib.figure", reason="matplotlib is not installed: pip install 'hfseq[report]'"
+    )
+    drawn = []
+
+    class Figure(figure.Figure):
+        def savefig(self, *args, **kwargs):
+            drawn.append(self)
+            super().savefig(*args, **kwargs)
+
+    monkeypatch.setattr(figure, "Figure", Figure)
+    many = attention_maps(model, tokenizer, SENTENCE, target="Zwei gehen")
+    one = attention_maps(recurrent(tokenizer), tokenizer, SENTENCE, target="Zwei gehen")
+    path = plot_side_by_side({"transformer": many, "lstm": one}, tmp_path / "both.png")
+    assert path.exists()
+    first, second = drawn[0].axes[:2]
+    torch.testing.assert_close(torch.tensor(first.images[0].get_array().data), many.weights[0].mean(0))
+    torch.testing.assert_close(torch.tensor(second.images[0].get_array().data), one.weights[0, 0])
+    assert (
+        first.get_title() == "transformer\nlayer 1 of 2, mean of 2 heads" and second.get_title() == "lstm\n"
+    )
+    with pytest.raises(ValueError, match="no attention maps"):
+        plot_side_by_side({}, path)
 
 
 def test_what_is_refused(model, tokenizer, tmp_path, monkeypatch):

@@ -221,10 +221,22 @@ def sharpen(model: PreTrainedModel, std: float, seed: int, norm_spread: float = 
     model.tie_weights()
 
 
-def _recurrent_bad_inputs() -> tuple[BadInput, ...]:
-    def config(**fields):
-        return lambda model, batch: type(model.config)(**fields)
+def config_with(**fields):
+    """A call that builds a config with these fields."""
+    return lambda model, batch: type(model.config)(**fields)
 
+
+def changed(*left_out, **others):
+    """A call of the model with some of the batch left out and other arguments added."""
+
+    def call(model, batch):
+        kept = {name: value for name, value in batch.items() if name not in left_out}
+        return model(**{**kept, **others})
+
+    return call
+
+
+def _recurrent_bad_inputs() -> tuple[BadInput, ...]:
     def stream(**others):
         def call(model, batch):
             return model(
@@ -242,13 +254,13 @@ def _recurrent_bad_inputs() -> tuple[BadInput, ...]:
             raise ValueError(str(error)) from error
 
     return (
-        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
-        BadInput("hidden_size of -1", config(hidden_size=-1), ("hidden_size", "-1")),
-        BadInput("last_hidden_size of 0", config(last_hidden_size=0), ("last_hidden_size", "0")),
-        BadInput("a dropout of 1", config(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
-        BadInput("a negative dropout", config(weight_dropout=-0.5), ("weight_dropout", "-0.5")),
-        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
-        BadInput("a size that is no number", config(hidden_size="wide"), ("hidden_size", "wide")),
+        BadInput("vocab_size of 0", config_with(vocab_size=0), ("vocab_size", "0")),
+        BadInput("hidden_size of -1", config_with(hidden_size=-1), ("hidden_size", "-1")),
+        BadInput("last_hidden_size of 0", config_with(last_hidden_size=0), ("last_hidden_size", "0")),
+        BadInput("a dropout of 1", config_with(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
+        BadInput("a negative dropout", config_with(weight_dropout=-0.5), ("weight_dropout", "-0.5")),
+        BadInput("label smoothing of 1.5", config_with(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("a size that is no number", config_with(hidden_size="wide"), ("hidden_size", "wide")),
         BadInput(
             "a key-value cache",
             lambda model, batch: model(**batch, past_key_values=DynamicCache(), use_cache=True),
@@ -323,9 +335,6 @@ def _recurrent_cases() -> Iterator[Case]:
 
 
 def _feature_bad_inputs() -> tuple[BadInput, ...]:
-    def config(**fields):
-        return lambda model, batch: type(model.config)(**fields)
-
     def without(model, batch):
         return model(**{name: value for name, value in batch.items() if name != "features"})
 
@@ -344,7 +353,7 @@ def _feature_bad_inputs() -> tuple[BadInput, ...]:
         return type(model)(type(model.config)(**fields)).to(model.dtype)(**batch)
 
     return (
-        BadInput("a negative feature_size", config(feature_size=-1), ("feature_size", "-1")),
+        BadInput("a negative feature_size", config_with(feature_size=-1), ("feature_size", "-1")),
         BadInput("no features", without, ("features", "[3, 3]")),
         BadInput("generate() without features", generate, ("features", "[3, 3]", "generate")),
         BadInput("features of another width", spoilt(lambda f: f[:, :2]), ("features", "[3, 3]", "[3, 2]")),
@@ -388,9 +397,6 @@ def _feature_cases() -> Iterator[Case]:
 
 
 def _recurrent_head_bad_inputs(kind: Kind) -> tuple[BadInput, ...]:
-    def config(**fields):
-        return lambda model, batch: type(model.config)(**fields)
-
     def several_without_saying_so(model, batch):
         model.config.problem_type = "single_label_classification"
         return model(**batch, labels=torch.zeros(rows, 3))
@@ -398,13 +404,13 @@ def _recurrent_head_bad_inputs(kind: Kind) -> tuple[BadInput, ...]:
     rows, time = 3, 5  # of the batches that `bad_input` spoils
     found = [
         BadInput(
-            "an unknown pooling", config(classifier_pooling="first"), ("classifier_pooling", "attention")
+            "an unknown pooling", config_with(classifier_pooling="first"), ("classifier_pooling", "attention")
         ),
         BadInput(
-            "an unknown choice of layers", config(classifier_layers="top"), ("classifier_layers", "all")
+            "an unknown choice of layers", config_with(classifier_layers="top"), ("classifier_layers", "all")
         ),
-        BadInput("a head of width 0", config(classifier_hidden_size=0), ("classifier_hidden_size", "0")),
-        BadInput("a dropout of 1", config(classifier_dropout=1.0), ("classifier_dropout", "1.0")),
+        BadInput("a head of width 0", config_with(classifier_hidden_size=0), ("classifier_hidden_size", "0")),
+        BadInput("a dropout of 1", config_with(classifier_dropout=1.0), ("classifier_dropout", "1.0")),
     ]
     if kind is kinds.TOKEN_CLASSIFICATION:
         short = torch.zeros(rows, time - 1).long()
@@ -478,46 +484,22 @@ def _recurrent_head_cases() -> Iterator[Case]:
                 )
 
 
-def _recurrent_seq2seq_bad_inputs() -> tuple[BadInput, ...]:
-    def config(**fields):
-        return lambda model, batch: type(model.config)(**fields)
+def _padded_pair_bad_inputs(cache: str) -> tuple[BadInput, ...]:
+    """What every model refuses that turns one sequence into another and takes padded batches alone.
 
-    def changed(*left_out, **others):
-        def call(model, batch):
-            kept = {name: value for name, value in batch.items() if name not in left_out}
-            return model(**{**kept, **others})
-
-        return call
-
-    def without_the_first_state(model, batch):
-        memory = model.get_encoder()(input_ids=batch["input_ids"]).last_hidden_state
-        return model(encoder_outputs=BaseModelOutput(memory), decoder_input_ids=batch["decoder_input_ids"])
-
+    Args:
+        cache: the only kind that it takes.
+    """
     ids, borders = torch.full((3, 5), 5), torch.tensor([0, 5, 10, 15], dtype=torch.int32)
-    pair = {"input_ids": ids, "decoder_input_ids": ids}
-    names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
+    masks = "attention_mask", "decoder_attention_mask"
+    packed = {"cu_seq_lens": borders, "decoder_cu_seq_lens": borders}
     return (
-        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
-        BadInput("hidden_size of -1", config(hidden_size=-1), ("hidden_size", "-1")),
-        BadInput(
-            "encoder_hidden_size of 0", config(encoder_hidden_size=0), ("encoder_hidden_size", "0", "None")
-        ),
-        BadInput("a dropout of 1", config(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
-        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
-        BadInput("unknown scores", config(attention="dot"), ("dot", "multiplicative")),
-        BadInput("an unknown position", config(attention_position="middle"), ("middle", "first")),
-        BadInput("an unknown bridge", config(bridge="first"), ("first", "mean")),
-        BadInput(
-            "nothing to feed", config(attention=None, input_feeding=True), ("input_feeding", "attention")
-        ),
-        BadInput(
-            "attention between layers of one layer",
-            config(attention_position="first", decoder_layers=1),
-            ("decoder_layers 1", "last"),
-        ),
+        BadInput("vocab_size of 0", config_with(vocab_size=0), ("vocab_size", "0")),
+        BadInput("a dropout of 1", config_with(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
+        BadInput("label smoothing of 1.5", config_with(label_smoothing=1.5), ("label_smoothing", "1.5")),
         BadInput(
             "one embedding for two vocabularies",
-            config(vocab_size=40, decoder_vocab_size=50),
+            config_with(vocab_size=40, decoder_vocab_size=50),
             ("50", "40", "share_encoder_decoder_embeddings"),
         ),
         BadInput(
@@ -536,18 +518,45 @@ def _recurrent_seq2seq_bad_inputs() -> tuple[BadInput, ...]:
         ),
         BadInput(
             "packed pairs by borders",
-            changed(*names, **pair, cu_seq_lens=borders, decoder_cu_seq_lens=borders),
+            changed(*masks, input_ids=ids, decoder_input_ids=ids, **packed),
             ("packed", "cu_seq_lens"),
+        ),
+        BadInput(
+            "a key-value cache",
+            changed(past_key_values=DynamicCache(), use_cache=True),
+            ("DynamicCache", cache),
+        ),
+    )
+
+
+def _recurrent_seq2seq_bad_inputs() -> tuple[BadInput, ...]:
+    def without_the_first_state(model, batch):
+        memory = model.get_encoder()(input_ids=batch["input_ids"]).last_hidden_state
+        return model(encoder_outputs=BaseModelOutput(memory), decoder_input_ids=batch["decoder_input_ids"])
+
+    return (
+        *_padded_pair_bad_inputs("RecurrentCache"),
+        BadInput("hidden_size of -1", config_with(hidden_size=-1), ("hidden_size", "-1")),
+        BadInput(
+            "encoder_hidden_size of 0",
+            config_with(encoder_hidden_size=0),
+            ("encoder_hidden_size", "0", "None"),
+        ),
+        BadInput("unknown scores", config_with(attention="dot"), ("dot", "multiplicative")),
+        BadInput("an unknown position", config_with(attention_position="middle"), ("middle", "first")),
+        BadInput("an unknown bridge", config_with(bridge="first"), ("first", "mean")),
+        BadInput(
+            "nothing to feed", config_with(attention=None, input_feeding=True), ("input_feeding", "attention")
+        ),
+        BadInput(
+            "attention between layers of one layer",
+            config_with(attention_position="first", decoder_layers=1),
+            ("decoder_layers 1", "last"),
         ),
         BadInput(
             "an encoder's outputs without the first state",
             without_the_first_state,
             ("initial_state", "get_encoder"),
-        ),
-        BadInput(
-            "a key-value cache",
-            changed(past_key_values=DynamicCache(), use_cache=True),
-            ("DynamicCache", "RecurrentCache"),
         ),
     )
 
@@ -614,9 +623,6 @@ def _recurrent_seq2seq_cases() -> Iterator[Case]:
 def _encoder_bad_inputs(class_name: str) -> tuple[BadInput, ...]:
     """What an encoder class refuses; the last one concerns learned positions alone."""
 
-    def config(**fields):
-        return lambda model, batch: type(model.config)(**fields)
-
     def longer(model, batch):
         ids = batch["input_ids"]
         return model(input_ids=ids.repeat(*[1] * (ids.ndim - 1), 10))
@@ -637,32 +643,32 @@ def _encoder_bad_inputs(class_name: str) -> tuple[BadInput, ...]:
 
     rows, time = 3, 5  # of the batches that `bad_input` spoils
     found = [
-        BadInput("hidden_size 0", config(hidden_size=0), ("hidden_size", "0")),
+        BadInput("hidden_size 0", config_with(hidden_size=0), ("hidden_size", "0")),
         BadInput(
             "a hidden_size that the heads do not divide",
-            config(hidden_size=20, num_attention_heads=3),
+            config_with(hidden_size=20, num_attention_heads=3),
             ("hidden_size", "20", "num_attention_heads", "3"),
         ),
         BadInput(
             "rotary positions in heads of odd width",
-            config(hidden_size=15, num_attention_heads=3, position_embedding_type="rotary"),
+            config_with(hidden_size=15, num_attention_heads=3, position_embedding_type="rotary"),
             ("even", "15", "3"),
         ),
         BadInput(
             "an unknown kind of positions",
-            config(position_embedding_type="relative"),
+            config_with(position_embedding_type="relative"),
             ("position_embedding_type", "relative", "rotary"),
         ),
-        BadInput("an unknown activation", config(hidden_act="gelo"), ("hidden_act", "gelo")),
-        BadInput("a dropout of 1", config(hidden_dropout_prob=1.0), ("hidden_dropout_prob", "1.0")),
+        BadInput("an unknown activation", config_with(hidden_act="gelo"), ("hidden_act", "gelo")),
+        BadInput("a dropout of 1", config_with(hidden_dropout_prob=1.0), ("hidden_dropout_prob", "1.0")),
         BadInput(
             "a negative dropout",
-            config(attention_probs_dropout_prob=-0.1),
+            config_with(attention_probs_dropout_prob=-0.1),
             ("attention_probs_dropout_prob", "-0.1"),
         ),
-        BadInput("a classifier dropout of 2", config(classifier_dropout=2), ("classifier_dropout", "2")),
-        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
-        BadInput("segment types below none", config(type_vocab_size=-1), ("type_vocab_size", "-1")),
+        BadInput("a classifier dropout of 2", config_with(classifier_dropout=2), ("classifier_dropout", "2")),
+        BadInput("label smoothing of 1.5", config_with(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("segment types below none", config_with(type_vocab_size=-1), ("type_vocab_size", "-1")),
         BadInput(
             "attention weights that SDPA does not keep",
             spoilt(output_attentions=True),
@@ -827,9 +833,6 @@ def _encoder_cases() -> Iterator[Case]:
 
 
 def _transformer_bad_inputs() -> tuple[BadInput, ...]:
-    def config(**fields):
-        return lambda model, batch: type(model.config)(**fields)
-
     def source_of(time):
         ids = torch.full((3, time), 5)
         return lambda model, batch: model(input_ids=ids, decoder_input_ids=batch["decoder_input_ids"])
@@ -840,12 +843,6 @@ def _transformer_bad_inputs() -> tuple[BadInput, ...]:
             **{**batch, "decoder_input_ids": ids, "decoder_attention_mask": None}
         )
 
-    def without(*names, **others):
-        def call(model, batch):
-            return model(**{name: value for name, value in batch.items() if name not in names}, **others)
-
-        return call
-
     def only(**arguments):
         return lambda model, batch: model(**arguments)
 
@@ -854,18 +851,20 @@ def _transformer_bad_inputs() -> tuple[BadInput, ...]:
     pair = {"input_ids": ids, "decoder_input_ids": ids}
     masks = "attention_mask", "decoder_attention_mask", "position_ids"
     return (
-        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
+        BadInput("vocab_size of 0", config_with(vocab_size=0), ("vocab_size", "0")),
         BadInput(
-            "a width that heads do not divide", config(d_model=20, encoder_attention_heads=3), ("20", "3")
+            "a width that heads do not divide",
+            config_with(d_model=20, encoder_attention_heads=3),
+            ("20", "3"),
         ),
-        BadInput("a dropout of 1", config(dropout=1.0), ("dropout", "1.0")),
-        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
-        BadInput("a negative r_drop", config(r_drop=-1.0), ("r_drop", "-1.0")),
-        BadInput("unknown positions", config(position_embedding_type="rotarry"), ("rotarry", "rotary")),
-        BadInput("an unknown activation", config(activation_function="rely"), ("rely", "relu")),
+        BadInput("a dropout of 1", config_with(dropout=1.0), ("dropout", "1.0")),
+        BadInput("label smoothing of 1.5", config_with(label_smoothing=1.5), ("label_smoothing", "1.5")),
+        BadInput("a negative r_drop", config_with(r_drop=-1.0), ("r_drop", "-1.0")),
+        BadInput("unknown positions", config_with(position_embedding_type="rotarry"), ("rotarry", "rotary")),
+        BadInput("an unknown activation", config_with(activation_function="rely"), ("rely", "relu")),
         BadInput(
             "one embedding for two vocabularies",
-            config(vocab_size=40, decoder_vocab_size=50),
+            config_with(vocab_size=40, decoder_vocab_size=50),
             ("50", "40", "share_encoder_decoder_embeddings"),
         ),
         BadInput(
@@ -875,9 +874,9 @@ def _transformer_bad_inputs() -> tuple[BadInput, ...]:
             "a target longer than the positions", target_of(99), ("target", "99", "max_position_embeddings")
         ),
         BadInput("a source without tokens", source_of(0), ("source", "token")),
-        BadInput("no target", without("decoder_input_ids", "labels"), ("decoder_input_ids",)),
+        BadInput("no target", changed("decoder_input_ids", "labels"), ("decoder_input_ids",)),
         BadInput(
-            "a mask of another width", without("attention_mask", attention_mask=torch.ones(3, 2)), ("[3, 2]",)
+            "a mask of another width", changed("attention_mask", attention_mask=torch.ones(3, 2)), ("[3, 2]",)
         ),
         BadInput(
             "packed sources, unpacked targets", only(**pair, position_ids=places), ("packed", "targets")
@@ -892,7 +891,7 @@ def _transformer_bad_inputs() -> tuple[BadInput, ...]:
             only(**pair, cu_seq_lens=borders, decoder_cu_seq_lens=borders[[0, 2]]),
             ("2", "1", "segment"),
         ),
-        BadInput("borders under another model's name", without(*masks, seq_idx=ids), ("pack", "seq_idx")),
+        BadInput("borders under another model's name", changed(*masks, seq_idx=ids), ("pack", "seq_idx")),
         BadInput(
             "as many sources as there are not targets",
             lambda model, batch: model(**{**batch, "decoder_input_ids": ids, "decoder_attention_mask": None}),
@@ -956,61 +955,20 @@ def _transformer_cases() -> Iterator[Case]:
 
 
 def _pervasive_bad_inputs() -> tuple[BadInput, ...]:
-    def config(**fields):
-        return lambda model, batch: type(model.config)(**fields)
-
-    def changed(*left_out, **others):
-        def call(model, batch):
-            kept = {name: value for name, value in batch.items() if name not in left_out}
-            return model(**{**kept, **others})
-
-        return call
-
-    ids, borders = torch.full((3, 5), 5), torch.tensor([0, 5, 10, 15], dtype=torch.int32)
-    names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
-    packed = {
-        "input_ids": ids,
-        "decoder_input_ids": ids,
-        "cu_seq_lens": borders,
-        "decoder_cu_seq_lens": borders,
-    }
     return (
-        BadInput("vocab_size of 0", config(vocab_size=0), ("vocab_size", "0")),
-        BadInput("growth_size of -1", config(growth_size=-1), ("growth_size", "-1")),
-        BadInput("an even kernel", config(kernel_size=4), ("kernel_size 4", "odd")),
-        BadInput("odd channels of sines and cosines", config(form="residual", hidden_size=7), ("7", "even")),
-        BadInput("a dropout of 1", config(hidden_dropout=1.0), ("hidden_dropout", "1.0")),
-        BadInput("label smoothing of 1.5", config(label_smoothing=1.5), ("label_smoothing", "1.5")),
-        BadInput("an unknown form", config(form="deep"), ("deep", "residual")),
-        BadInput("an unknown norm", config(norm="group"), ("group", "batch")),
-        BadInput("an unknown aggregation", config(aggregation="sum"), ("sum", "average")),
+        *_padded_pair_bad_inputs("GridCache"),
+        BadInput("growth_size of -1", config_with(growth_size=-1), ("growth_size", "-1")),
+        BadInput("an even kernel", config_with(kernel_size=4), ("kernel_size 4", "odd")),
         BadInput(
-            "batch statistics of the other form", config(form="residual", norm="batch"), ("batch", "dense")
+            "odd channels of sines and cosines", config_with(form="residual", hidden_size=7), ("7", "even")
         ),
+        BadInput("an unknown form", config_with(form="deep"), ("deep", "residual")),
+        BadInput("an unknown norm", config_with(norm="group"), ("group", "batch")),
+        BadInput("an unknown aggregation", config_with(aggregation="sum"), ("sum", "average")),
         BadInput(
-            "one embedding for two vocabularies",
-            config(vocab_size=40, decoder_vocab_size=50),
-            ("50", "40", "share_encoder_decoder_embeddings"),
-        ),
-        BadInput(
-            "a source without tokens", changed("attention_mask", input_ids=ids[:, :0]), ("source", "token")
-        ),
-        BadInput(
-            "a target without tokens",
-            changed("decoder_attention_mask", decoder_input_ids=ids[:, :0]),
-            ("target", "decoder_start_token_id"),
-        ),
-        BadInput("no target", changed("decoder_input_ids", "labels"), ("decoder_input_ids",)),
-        BadInput(
-            "as many sources as there are not targets",
-            changed("decoder_attention_mask", decoder_input_ids=ids[:1]),
-            ("3 sources", "1 targets"),
-        ),
-        BadInput("packed pairs by borders", changed(*names, **packed), ("packed", "cu_seq_lens")),
-        BadInput(
-            "a key-value cache",
-            changed(past_key_values=DynamicCache(), use_cache=True),
-            ("DynamicCache", "GridCache"),
+            "batch statistics of the other form",
+            config_with(form="residual", norm="batch"),
+            ("batch", "dense"),
         ),
     )
 

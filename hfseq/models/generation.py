@@ -14,6 +14,7 @@ import functools
 
 import torch
 from torch import nn
+from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 
 
@@ -58,7 +59,12 @@ class PackedLinear:
 class HfseqGenerationMixin(GenerationMixin):
     """The base of every hfseq model that generates."""
 
+    cache_in_words = ""  # of a model that overrides `new_cache`
     _packed_output_layer: PackedLinear | None = None
+
+    def new_cache(self) -> Cache | None:
+        """An empty cache of the model's own kind; None: transformers makes one."""
+        return None
 
     @functools.wraps(GenerationMixin.generate)
     @torch.no_grad()
@@ -75,6 +81,21 @@ class HfseqGenerationMixin(GenerationMixin):
         packed = self._packed_output_layer
         usual = packed is None or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
         return self.get_output_embeddings()(hidden) if usual else packed(hidden)
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        cache = self.new_cache()
+        if cache is None:
+            return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
+            return
+        if generation_config.cache_implementation not in (None, "dynamic"):
+            raise ValueError(
+                f"cache_implementation={generation_config.cache_implementation!r} does not apply to "
+                f"{self.cache_in_words}. Leave the option out."
+            )
+        if generation_config.is_assistant:
+            cache.activate_past_recording()
+        model_kwargs["past_key_values"] = cache
 
     def _get_logits_processor(self, generation_config, *args, **kwargs) -> LogitsProcessorList:
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)

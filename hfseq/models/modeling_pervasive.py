@@ -34,9 +34,19 @@ from .caches import RecurrentCache
 from .configuration_pervasive import PervasiveConfig
 from .dropout import dropout
 from .grid import Aggregation, CausalGridConv, GridBatchNorm, GrowingChannels
-from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
+from .losses import IGNORE_INDEX
 from .pretrained import HfseqPreTrainedModel
-from .seq2seq import Seq2SeqGenerationMixin, TwoSidedEmbeddings
+from .seq2seq import (
+    Seq2SeqGenerationMixin,
+    TwoSidedEmbeddings,
+    check_as_many,
+    check_one_source,
+    refuse_packed_pairs,
+    source_vectors,
+    target_vectors,
+)
+
+REFUSES_PACKING = ("Pervasive", "most cells would stand between two pairs")
 
 Rows = list[torch.Tensor]
 
@@ -383,17 +393,8 @@ class PervasiveEncoder(PervasivePreTrainedModel):
         **kwargs,
     ) -> BaseModelOutput:
         """See `PervasiveModel.forward` for the arguments."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        refuse_packed_pairs(kwargs)
-        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        batch, time = x.shape[:2]
-        if time == 0:
-            raise ValueError("The source has no time steps: every row needs at least one token.")
-        if attention_mask is not None and attention_mask.shape != (batch, time):
-            raise ValueError(
-                f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
-            )
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+        x = source_vectors(self.embed_tokens, input_ids, inputs_embeds, attention_mask)
         x = dropout(x, self.config.embedding_dropout, self.training)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return BaseModelOutput(last_hidden_state=x, hidden_states=(x,) if wanted else None)
@@ -487,12 +488,6 @@ class PervasiveModel(PervasivePreTrainedModel):
         self.decoder = PervasiveDecoder(config)
         self.post_init()
 
-    def get_encoder(self, *args, **kwargs) -> PervasiveEncoder:
-        return self.encoder
-
-    def get_decoder(self) -> PervasiveDecoder:
-        return self.decoder
-
     @can_return_tuple
     def forward(
         self,
@@ -529,29 +524,20 @@ class PervasiveModel(PervasivePreTrainedModel):
             source's word vectors; where asked hidden states of both sides and cross_attentions, one [batch, 1, time,
             source time] (with a maximum the share of channels that a source position wins).
         """
-        refuse_packed_pairs(kwargs)
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
         config = self.config
+        check_one_source(input_ids, inputs_embeds, encoder_outputs)
         if encoder_outputs is None:
-            if (input_ids is None) == (inputs_embeds is None):
-                raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
                 return_dict=True,
             )
-        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
-            raise ValueError(
-                "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
-                "head, labels alone will do)."
-            )
         embedding = self.decoder.embed_tokens or self.encoder.embed_tokens
-        target = embedding(decoder_input_ids) if decoder_inputs_embeds is None else decoder_inputs_embeds
-        if target.shape[1] == 0:
-            raise ValueError("The target has no time steps: it begins with decoder_start_token_id.")
+        target = target_vectors(embedding, decoder_input_ids, decoder_inputs_embeds)
         source = encoder_outputs.last_hidden_state
-        if len(source) != len(target):
-            raise ValueError(f"There are {len(source)} sources, but {len(target)} targets.")
+        check_as_many(source, target)
         if use_cache is None:
             use_cache = config.use_cache and not self.training
         if past_key_values is None:
@@ -580,26 +566,10 @@ class PervasiveModel(PervasivePreTrainedModel):
         )
 
 
-def refuse_packed_pairs(kwargs: dict) -> None:
-    """A convolution would run from one packed pair into the next."""
-    names = (
-        "position_ids",
-        "decoder_position_ids",
-        "cu_seq_lens",
-        "decoder_cu_seq_lens",
-        "cu_seq_lens_q",
-        "seq_idx",
-    )
-    packed = [name for name in names if kwargs.get(name) is not None]
-    if packed:
-        raise ValueError(
-            f"Pervasive models refuse packed rows ({', '.join(packed)}): most cells would stand between two pairs. "
-            "Use padded batches with an attention_mask (PairPlan with packing off)."
-        )
-
-
 class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
     """`PervasiveModel` with its output layer."""
+
+    cache_in_words = "a grid: its cache is the last rows of each layer, of constant size"
 
     def __init__(self, config: PervasiveConfig):
         super().__init__(config)
@@ -609,18 +579,6 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
         self.projection = nn.Linear(self.model.decoder.output_size, config.embedding_size)
         self.lm_head = nn.Linear(config.embedding_size, config.decoder_vocab_size)
         self.post_init()
-
-    def get_encoder(self, *args, **kwargs) -> PervasiveEncoder:
-        return self.model.encoder
-
-    def get_decoder(self) -> PervasiveDecoder:
-        return self.model.decoder
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.lm_head = value
 
     @can_return_tuple
     def forward(
@@ -651,7 +609,7 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
             loss; logits [batch, time, vocabulary] (None in training with labels); and what the base model returns.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            refuse_packed_pairs(kwargs)
+            refuse_packed_pairs(kwargs, *REFUSES_PACKING)
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if labels is not None and use_cache is None:
             use_cache = False
@@ -672,47 +630,10 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
         )
         hidden, config = outputs.last_hidden_state, self.config  # [batch, time, output_size]
         hidden = self.projection(dropout(hidden, config.output_dropout, self.training))
-        if labels is not None and labels.shape != hidden.shape[:2]:
-            raise ValueError(
-                f"labels must be {list(hidden.shape[:2])} like the target, not {list(labels.shape)}."
-            )
-        loss = logits = None
-        if labels is not None and self.training:
-            total = linear_cross_entropy(
-                hidden.flatten(0, 1),
-                self.lm_head.weight,
-                self.lm_head.bias,
-                labels.flatten(),
-                config.label_smoothing,
-            )
-            loss = total / count_labels(labels, num_items_in_batch)
-        else:
-            logits = self.output_logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
-            if labels is not None:
-                kept = labels[:, -logits_to_keep:] if logits_to_keep else labels
-                loss = cross_entropy(logits, kept) / count_labels(labels, num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-        )
+        return self.language_model_output(outputs, hidden, labels, num_items_in_batch, logits_to_keep)
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
-            return
-        if generation_config.cache_implementation not in (None, "dynamic"):
-            raise ValueError(
-                f"cache_implementation={generation_config.cache_implementation!r} does not apply to a grid: its cache "
-                "is the last rows of each layer, of constant size. Leave the option out."
-            )
-        cache = GridCache(fixed_source=True)
-        if generation_config.is_assistant:
-            cache.activate_past_recording()
-        model_kwargs["past_key_values"] = cache
+    def new_cache(self) -> GridCache:
+        return GridCache(fixed_source=True)
 
 
 # What each class is registered and exported as: {config: {Auto class: class}}.

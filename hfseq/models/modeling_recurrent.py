@@ -704,18 +704,10 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
             loss = loss + activation_penalty(dropped, raw, labels, alpha, beta)
         return loss / count_labels(labels, num_items_in_batch)
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
-            return
-        if generation_config.cache_implementation not in (None, "dynamic"):
-            raise ValueError(
-                f"cache_implementation={generation_config.cache_implementation!r} does not apply to a recurrent model: "
-                "its cache is one state of constant size. Leave the option out."
-            )
-        cache = RecurrentCache(self.model.num_blocks)
-        if generation_config.is_assistant:
-            cache.activate_past_recording()
-        model_kwargs["past_key_values"] = cache
+    cache_in_words = "a recurrent model: its cache is one state of constant size"
+
+    def new_cache(self) -> RecurrentCache:
+        return RecurrentCache(self.model.num_blocks)
 
 
 class TextPooling(nn.Module):

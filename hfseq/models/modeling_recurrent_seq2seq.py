@@ -28,7 +28,6 @@ from .configuration_recurrent_seq2seq import (
     RecurrentSeq2SeqConfig,
     RNNSeq2SeqConfig,
 )
-from .losses import count_labels, cross_entropy, linear_cross_entropy
 from .modeling_recurrent import (
     RecurrentBlock,
     RecurrentPreTrainedModel,
@@ -40,7 +39,17 @@ from .modeling_recurrent import (
     run_block,
     tokens_first,
 )
-from .seq2seq import Seq2SeqGenerationMixin, TwoSidedEmbeddings
+from .seq2seq import (
+    Seq2SeqGenerationMixin,
+    TwoSidedEmbeddings,
+    check_as_many,
+    check_one_source,
+    refuse_packed_pairs,
+    source_vectors,
+    target_vectors,
+)
+
+REFUSES_PACKING = ("Recurrent", "the state would leak from one pair into the next")
 
 
 @dataclass
@@ -237,17 +246,9 @@ class RecurrentEncoder(RecurrentSeq2SeqPreTrainedModel):
         **kwargs,
     ) -> RecurrentEncoderOutput:
         """Reads the source; see `RecurrentSeq2SeqModel.forward` for the arguments."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        refuse_packed_pairs(kwargs)
-        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+        x = source_vectors(self.embed_tokens, input_ids, inputs_embeds, attention_mask)
         batch, time = x.shape[:2]
-        if time == 0:
-            raise ValueError("The source has no time steps: every row needs at least one token.")
-        if attention_mask is not None and attention_mask.shape != (batch, time):
-            raise ValueError(
-                f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
-            )
         config = self.config
         mask = bool_mask(attention_mask, batch, time)
         back = ends = lengths = None
@@ -441,12 +442,6 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
         self.decoder = RecurrentDecoder(config)
         self.post_init()
 
-    def get_encoder(self, *args, **kwargs) -> RecurrentEncoder:
-        return self.encoder
-
-    def get_decoder(self) -> RecurrentDecoder:
-        return self.decoder
-
     @can_return_tuple
     def forward(
         self,
@@ -480,9 +475,8 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
             last_hidden_state [batch, time, decoder.output_size]; past_key_values; encoder_last_hidden_state; where
             asked hidden states of both sides and cross_attentions, one [batch, 1, time, source time].
         """
-        refuse_packed_pairs(kwargs)
-        if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+        check_one_source(input_ids, inputs_embeds, encoder_outputs)
         config = self.config
         wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         wants_weights = config.output_attentions if output_attentions is None else output_attentions
@@ -498,15 +492,8 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
                 output_hidden_states=wants_states,
                 return_dict=True,
             )
-        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
-            raise ValueError(
-                "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
-                "head, labels alone will do)."
-            )
         embedding = self.decoder.embed_tokens or self.encoder.embed_tokens
-        target = embedding(decoder_input_ids) if decoder_inputs_embeds is None else decoder_inputs_embeds
-        if target.shape[1] == 0:
-            raise ValueError("The target has no time steps: it begins with decoder_start_token_id.")
+        target = target_vectors(embedding, decoder_input_ids, decoder_inputs_embeds)
         if use_cache is None:
             use_cache = config.use_cache and not self.training
         if getattr(encoder_outputs, "initial_state", None) is None:
@@ -514,8 +501,7 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
                 "encoder_outputs lack initial_state, the decoder's first state: pass all that get_encoder() returned."
             )
         memory = encoder_outputs.last_hidden_state
-        if len(memory) != len(target):
-            raise ValueError(f"There are {len(memory)} sources, but {len(target)} targets.")
+        check_as_many(memory, target)
         if past_key_values is not None:
             past_key_values = recurrent_cache(past_key_values, self.decoder.num_states)
         elif use_cache:
@@ -539,28 +525,11 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
         )
 
 
-def refuse_packed_pairs(kwargs: dict) -> None:
-    """A recurrent state would run from one packed pair into the next."""
-    names = (
-        "position_ids",
-        "decoder_position_ids",
-        "cu_seq_lens",
-        "decoder_cu_seq_lens",
-        "cu_seq_lens_q",
-        "seq_idx",
-    )
-    packed = [name for name in names if kwargs.get(name) is not None]
-    if packed:
-        raise ValueError(
-            f"Recurrent models refuse packed rows ({', '.join(packed)}): the state would leak from one pair into the "
-            "next. Use padded batches with an attention_mask (PairPlan with packing off)."
-        )
-
-
 class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMixin):
     """A recurrent encoder-decoder with its output layer."""
 
     base_class: type[RecurrentSeq2SeqModel]
+    cache_in_words = "a recurrent model: its cache is one state of constant size"
 
     def __init__(self, config: RecurrentSeq2SeqConfig):
         super().__init__(config)
@@ -571,18 +540,6 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
         self.projection = nn.Linear(width, readout, bias=False) if width != readout else None
         self.lm_head = nn.Linear(readout, config.decoder_vocab_size)
         self.post_init()
-
-    def get_encoder(self, *args, **kwargs) -> RecurrentEncoder:
-        return self.model.encoder
-
-    def get_decoder(self) -> RecurrentDecoder:
-        return self.model.decoder
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.lm_head = value
 
     @can_return_tuple
     def forward(
@@ -613,7 +570,7 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
             loss; logits [batch, time, vocabulary] (None in training with labels); and what the base model returns.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            refuse_packed_pairs(kwargs)
+            refuse_packed_pairs(kwargs, *REFUSES_PACKING)
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if labels is not None and use_cache is None:
             use_cache = False
@@ -636,48 +593,14 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
             hidden.transpose(0, 1), config.output_dropout, self.training, config.variational_dropout
         ).transpose(0, 1)
         hidden = hidden if self.projection is None else self.projection(hidden)
-        if labels is not None and labels.shape != hidden.shape[:2]:
-            raise ValueError(
-                f"labels must be {list(hidden.shape[:2])} like the target, not {list(labels.shape)}."
-            )
-        loss = logits = None
-        if labels is not None and self.training:
-            # Time-major as the recurrent layers left it, so that flattening copies nothing.
-            total = linear_cross_entropy(
-                hidden.transpose(0, 1).flatten(0, 1),
-                self.lm_head.weight,
-                self.lm_head.bias,
-                labels.t().flatten(),
-                config.label_smoothing,
-            )
-            loss = total / count_labels(labels, num_items_in_batch)
-        else:
-            logits = self.output_logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
-            if labels is not None:
-                kept = labels[:, -logits_to_keep:] if logits_to_keep else labels
-                loss = cross_entropy(logits, kept) / count_labels(labels, num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-        )
+        return self.language_model_output(outputs, hidden, labels, num_items_in_batch, logits_to_keep)
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
-            return
-        if generation_config.cache_implementation not in (None, "dynamic"):
-            raise ValueError(
-                f"cache_implementation={generation_config.cache_implementation!r} does not apply to a recurrent model: "
-                "its cache is one state of constant size. Leave the option out."
-            )
-        cache = RecurrentSeq2SeqCache(self.model.decoder.num_states, fixed_source=True)
-        if generation_config.is_assistant:
-            cache.activate_past_recording()
-        model_kwargs["past_key_values"] = cache
+    def summed_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        # Time-major as the recurrent layers left it, so that flattening copies nothing.
+        return super().summed_loss(hidden.transpose(0, 1), labels.t())
+
+    def new_cache(self) -> RecurrentSeq2SeqCache:
+        return RecurrentSeq2SeqCache(self.model.decoder.num_states, fixed_source=True)
 
 
 class RNNSeq2SeqModel(RecurrentSeq2SeqModel):

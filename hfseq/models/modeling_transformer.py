@@ -13,6 +13,7 @@ Its default is the paper's: post-norm, sinusoidal positions, scaled and shared e
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,9 +40,16 @@ from .attention import (
 from .caches import SourceCache
 from .configuration_transformer import TransformerConfig
 from .dropout import dropout
-from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
+from .losses import IGNORE_INDEX, cross_entropy
 from .pretrained import HfseqPreTrainedModel
-from .seq2seq import Seq2SeqGenerationMixin, TwoSidedEmbeddings
+from .seq2seq import (
+    Seq2SeqGenerationMixin,
+    TwoSidedEmbeddings,
+    check_as_many,
+    check_one_source,
+    source_vectors,
+    target_vectors,
+)
 
 
 @dataclass(frozen=True)
@@ -412,15 +420,12 @@ class TransformerEncoder(TransformerStack):
         **kwargs,
     ) -> BaseModelOutput:
         """Encodes the source; see `TransformerModel.forward` for the arguments."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        of_tokens = (
+            attention_mask is not None and attention_mask.ndim == 2
+        )  # else one of transformers' own masks
+        x = source_vectors(self.embed_tokens, input_ids, inputs_embeds, attention_mask if of_tokens else None)
         batch, time = x.shape[:2]
         self._check_length("source", time if packed is None else 1)
-        if attention_mask is not None and attention_mask.ndim == 2 and attention_mask.shape != (batch, time):
-            raise ValueError(
-                f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
-            )
         if packed is None:
             packed = find_packed(attention_mask, position_ids, None, None, None, batch, time)
         if packed is not None:
@@ -725,21 +730,9 @@ class TransformerModel(TransformerPreTrainedModel):
                 f"{foreign[0]} packs one kind of sequence, here there are two: pack sources and targets by cu_seq_lens "
                 "and decoder_cu_seq_lens, or by position_ids and decoder_position_ids."
             )
-        if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
-        if encoder_outputs is None and (input_ids if inputs_embeds is None else inputs_embeds).shape[1] == 0:
-            raise ValueError("The source has no time steps: every row needs at least one token.")
-        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
-            raise ValueError(
-                "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
-                "head, labels alone will do)."
-            )
+        check_one_source(input_ids, inputs_embeds, encoder_outputs)
+        target = target_vectors(self.target_embedding, decoder_input_ids, decoder_inputs_embeds)
         wants_states, wants_weights = wanted(self.config, output_hidden_states, output_attentions)
-        target = (
-            self.target_embedding(decoder_input_ids)
-            if decoder_inputs_embeds is None
-            else decoder_inputs_embeds
-        )
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         packs = (position_ids, decoder_position_ids, cu_seq_lens, decoder_cu_seq_lens)
@@ -768,8 +761,7 @@ class TransformerModel(TransformerPreTrainedModel):
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         source = encoder_outputs.last_hidden_state
-        if source.shape[0] != target.shape[0]:
-            raise ValueError(f"There are {source.shape[0]} sources, but {target.shape[0]} targets.")
+        check_as_many(source, target)
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
         if not (wants_states or wants_weights) and self.decoder.can_step(
@@ -828,12 +820,6 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=config.output_bias)
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.lm_head = value
-
     @can_return_tuple
     def forward(
         self,
@@ -888,29 +874,9 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin
             **kwargs,
         }
         outputs = self.model(**inputs)
-        hidden = outputs.last_hidden_state  # [batch, time, d_model]
-        if labels is not None and labels.shape != hidden.shape[:2]:
-            raise ValueError(
-                f"labels must be {list(hidden.shape[:2])} like the target, not {list(labels.shape)}."
-            )
-        loss = logits = None
-        if labels is not None and self.training:
-            loss = self._training_loss(hidden, labels, inputs) / count_labels(labels, num_items_in_batch)
-        else:
-            logits = self.output_logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
-            if labels is not None:
-                kept = labels[:, -logits_to_keep:] if logits_to_keep else labels
-                loss = cross_entropy(logits, kept) / count_labels(labels, num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-            encoder_attentions=outputs.encoder_attentions,
+        r_drop = functools.partial(self._r_drop_loss, inputs) if self.config.r_drop else None
+        return self.language_model_output(
+            outputs, outputs.last_hidden_state, labels, num_items_in_batch, logits_to_keep, r_drop
         )
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
@@ -922,14 +888,9 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin
         if type(kept) is DynamicCache and not kept.get_seq_length():
             cache.cross_attention_cache = SourceCache()
 
-    def _training_loss(self, hidden: torch.Tensor, labels: torch.Tensor, inputs: dict) -> torch.Tensor:
-        """Summed, label-smoothed loss, with R-Drop where the config asks for it."""
-        config, head = self.config, self.lm_head
-        flat = labels.flatten()
-        if not config.r_drop:
-            return linear_cross_entropy(
-                hidden.flatten(0, 1), head.weight, head.bias, flat, config.label_smoothing
-            )
+    def _r_drop_loss(self, inputs: dict, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Summed, label-smoothed loss of two passes, and how far they are apart (Wu et al. 2021)."""
+        config, head, flat = self.config, self.lm_head, labels.flatten()
         again = self.model(**inputs).last_hidden_state  # other dropout
         counted = flat != IGNORE_INDEX
         flat = flat[counted]

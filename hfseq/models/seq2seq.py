@@ -1,12 +1,87 @@
-"""What the encoder-decoder models share: one embedding for both sides or two, targets made of labels, assistants."""
+"""What the encoder-decoder models share: one embedding for both sides or two, what they refuse, targets made of
+labels, the loss, assistants."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 
 from .generation import HfseqGenerationMixin
-from .losses import IGNORE_INDEX
+from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
+
+
+def source_vectors(
+    embed_tokens: nn.Embedding,
+    input_ids: torch.LongTensor | None,
+    inputs_embeds: torch.FloatTensor | None,
+    attention_mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """The source's word vectors [batch, time, width], of ids or as given; ValueError if they and the mask disagree."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+    x = embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+    batch, time = x.shape[:2]
+    if time == 0:
+        raise ValueError("The source has no time steps: every row needs at least one token.")
+    if attention_mask is not None and attention_mask.shape != (batch, time):
+        raise ValueError(
+            f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
+        )
+    return x
+
+
+def target_vectors(
+    embed_tokens: nn.Embedding,
+    decoder_input_ids: torch.LongTensor | None,
+    decoder_inputs_embeds: torch.FloatTensor | None,
+) -> torch.Tensor:
+    """The target's word vectors [batch, time, width], of ids or as given."""
+    if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
+        raise ValueError(
+            "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
+            "head, labels alone will do)."
+        )
+    x = embed_tokens(decoder_input_ids) if decoder_inputs_embeds is None else decoder_inputs_embeds
+    if x.shape[1] == 0:
+        raise ValueError("The target has no time steps: it begins with decoder_start_token_id.")
+    return x
+
+
+def check_one_source(input_ids, inputs_embeds, encoder_outputs) -> None:
+    """Raises ValueError unless there is something to read; what is encoded already makes the rest superfluous."""
+    if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
+
+
+def check_as_many(source: torch.Tensor, target: torch.Tensor) -> None:
+    """Raises ValueError unless there is one source for each target."""
+    if len(source) != len(target):
+        raise ValueError(f"There are {len(source)} sources, but {len(target)} targets.")
+
+
+def refuse_packed_pairs(kwargs: dict, models: str, because: str) -> None:
+    """Raises ValueError if anything among the arguments says that a row holds several pairs.
+
+    Args:
+        models, because: who refuses, and what would happen, for the message.
+    """
+    names = (
+        "position_ids",
+        "decoder_position_ids",
+        "cu_seq_lens",
+        "decoder_cu_seq_lens",
+        "cu_seq_lens_q",
+        "seq_idx",
+    )
+    packed = [name for name in names if kwargs.get(name) is not None]
+    if packed:
+        raise ValueError(
+            f"{models} models refuse packed rows ({', '.join(packed)}): {because}. "
+            "Use padded batches with an attention_mask (PairPlan with packing off)."
+        )
 
 
 class TwoSidedEmbeddings:
@@ -41,6 +116,55 @@ class Seq2SeqGenerationMixin(HfseqGenerationMixin):
             raise ValueError(f"config.{missing} is None: set it, or pass decoder_input_ids.")
         shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
         return shifted.masked_fill(shifted == IGNORE_INDEX, pad)
+
+    def language_model_output(
+        self,
+        outputs: Seq2SeqModelOutput,
+        hidden: torch.Tensor,
+        labels: torch.LongTensor | None,
+        num_items_in_batch: torch.Tensor | int | None,
+        logits_to_keep: int,
+        summed_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    ) -> Seq2SeqLMOutput:
+        """What the model with its head returns, given what the base model returned.
+
+        Args:
+            hidden: what the output layer reads [batch, time, width].
+            labels, num_items_in_batch, logits_to_keep: as in `forward`.
+            summed_loss: (hidden, labels) -> the loss of training; by default `self.summed_loss`.
+        """
+        if labels is not None and labels.shape != hidden.shape[:2]:
+            raise ValueError(
+                f"labels must be {list(hidden.shape[:2])} like the target, not {list(labels.shape)}."
+            )
+        loss = logits = None
+        if labels is not None and self.training:
+            loss = (summed_loss or self.summed_loss)(hidden, labels) / count_labels(
+                labels, num_items_in_batch
+            )
+        else:
+            logits = self.output_logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+            if labels is not None:
+                kept = labels[:, -logits_to_keep:] if logits_to_keep else labels
+                loss = cross_entropy(logits, kept) / count_labels(labels, num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+        )
+
+    def summed_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The label-smoothed cross-entropy of all labels [batch, time], without materialising logits."""
+        head = self.lm_head
+        return linear_cross_entropy(
+            hidden.flatten(0, 1), head.weight, head.bias, labels.flatten(), self.config.label_smoothing
+        )
 
     def prepare_inputs_for_generation(
         self, input_ids, next_sequence_length=None, past_key_values=None, **kwargs

@@ -33,7 +33,14 @@ from hfseq.contracts import (
     resuming,
     saving,
 )
-from hfseq.models import attention, caches, modeling_encoder, modeling_recurrent, modeling_transformer, seq2seq
+from hfseq.models import (
+    attention,
+    caches,
+    modeling_encoder,
+    modeling_recurrent,
+    modeling_transformer,
+    seq2seq,
+)
 
 
 def case_of(model_class=None, name="LSTMForCausalLM-tied", **changes):

@@ -95,6 +95,13 @@ def test_one_sentence_and_its_attention(run, checkpoint, tmp_path):
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_attention_beside_that_of_another_model(run, checkpoint, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'hfseq[report]'")
+    words = [checkpoint, *OPTIONS, "--prompt", LINES[0], "--plot_attention", tmp_path / "both.png"]
+    assert run(*words, "--beside", checkpoint) == alone(checkpoint, LINES[0])
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_bad_input(run, checkpoint, capsys, tmp_path):
     def message(*words, stdin="") -> str:
         with pytest.raises(SystemExit):
@@ -107,6 +114,8 @@ def test_bad_input(run, checkpoint, capsys, tmp_path):
     assert "no-such-file" in message(checkpoint, "--input", tmp_path / "no-such-file")
     two = message(checkpoint, "--plot_attention", tmp_path / "a.png", stdin="dogs\nmen\n")
     assert "draws one sentence: give it by --prompt" in two
+    alone = message(checkpoint, "--prompt", "a", "--beside", checkpoint)
+    assert "it needs --plot_attention FILE.png" in alone
     assert "--batch_tokens must be at least 1, not 0" in message(
         checkpoint, "--batch_tokens", 0, "--prompt", "a"
     )
