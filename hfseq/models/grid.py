@@ -7,10 +7,23 @@ convolution sees the same memory as a channels_last tensor.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+@dataclass
+class Resumed:
+    """Where an earlier call of a `CausalGridConv` ended."""
+
+    pending: torch.Tensor | None
+    """What the rows before add to the next rows_kept rows [rows, batch, source, out]; None: there are none."""
+    kernel: torch.Tensor | None = None
+    """The convolution's `step_kernel()`, where it is at hand and no gradient is wanted."""
+    every_step: bool = False
+    """Whether a later call may go on after any of the rows, not after the last alone."""
 
 
 class CausalGridConv(nn.Module):
@@ -32,36 +45,71 @@ class CausalGridConv(nn.Module):
         taps = math.prod(self.shape[1:])
         self.weight = nn.Parameter(torch.empty(self.shape if groups > 1 else (out_channels, taps)))
 
-    def forward(self, x: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
-        """x [batch, time, source, in] -> [batch, time, source, out].
+    def forward(
+        self, x: torch.Tensor, resumed: Resumed | None = None
+    ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
+        """Convolves x [batch, time, source, in].
 
         Args:
-            before: the rows_kept rows of x before these [rows, batch, source, in]; None: there is nothing before.
+            resumed: what an earlier call left, where x goes on and a later call will.
+
+        Returns:
+            [batch, time, source, out]; with `resumed` what these and earlier rows add to the next rows_kept rows
+            [rows, batch, source, out], one after the last row, or one after each.
         """
         time = x.shape[1]
-        if before is None:
-            # Padding both ends computes a few rows too many; padding one end would copy the grid.
-            x = x.permute(0, 3, 1, 2)
-            padding = (self.rows_kept, self.reach)
+        if resumed is None:
+            return self._with_later_rows(x)[:, :time], None
+        if resumed.every_step and time > 1:
+            outputs, after = [], []
+            for row in x.split(1, dim=1):
+                output, later = self(row, resumed)
+                resumed = replace(resumed, pending=later[0])
+                outputs.append(output)
+                after += later
+            return torch.cat(outputs, dim=1), after
+        if time == 1 and resumed.kernel is not None:
+            rows = self._step(x.squeeze(1), resumed.kernel)
         else:
-            x = torch.cat([before.transpose(0, 1), x], dim=1)
-            if time == 1 and self.groups == 1 and not torch.is_grad_enabled():
-                return self._step(x)
-            x = x.permute(0, 3, 1, 2)
-            padding = (0, self.reach)
+            rows = self._with_later_rows(x)
+        if resumed.pending is not None:
+            rows[:, : self.rows_kept] += resumed.pending.transpose(0, 1)
+        return rows[:, :time], [rows[:, time:].transpose(0, 1).contiguous()]
+
+    def _with_later_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, time, source, in] -> [batch, time + rows_kept, source, out]: padding one end alone would copy x."""
+        x, padding = x.permute(0, 3, 1, 2), (self.rows_kept, self.reach)
         x = F.conv2d(x, self.weight.view(self.shape), padding=padding, groups=self.groups)
-        return x[:, :, :time].permute(0, 2, 3, 1)
+        return x.permute(0, 2, 3, 1)
 
-    def _step(self, x: torch.Tensor) -> torch.Tensor:
-        """One row of outputs from all rows that it sees [batch, rows_kept + 1, source, in], as one matrix product.
+    @torch.no_grad()
+    def step_kernel(self) -> torch.Tensor:
+        """The weight laid out for a call of one row: what the row adds to itself and to the rows_kept rows after it."""
+        weight = self.weight.view(self.shape).flip(2)  # the last of a kernel's rows is the row itself
+        if self.groups > 1:
+            return (
+                weight.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+            )  # [out * rows, in / groups, 1, source taps]
+        return weight.permute(3, 2, 0, 1).flatten(0, 2).contiguous()  # [source taps * rows * out, in]
 
-        For so few cells a convolution's preparations cost more than the convolution.
+    def _step(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """One row [batch, source, in] -> it and what it adds to later ones [batch, 1 + rows_kept, source, out].
+
+        As one matrix product over the row and a few additions: for so few cells a convolution's preparations, or
+        laying the taps beside each other, cost more than the products.
         """
-        rows, source = x.shape[1], x.shape[2]
-        x = F.pad(x, (0, 0, self.reach, self.reach))
-        taps = [x[:, row, at : at + source] for row in range(rows) for at in range(self.shape[3])]
-        weight = self.weight.view(self.shape).permute(2, 3, 1, 0).flatten(0, 2)  # [taps * in, out]
-        return (torch.cat(taps, dim=-1) @ weight).unsqueeze(1)
+        out, _, rows, taps = self.shape
+        if self.groups > 1:
+            x = F.conv2d(
+                x.permute(0, 2, 1).unsqueeze(2), kernel, padding=(0, self.reach), groups=self.groups
+            )  # [batch, out * rows, 1, source]
+            return x.squeeze(2).unflatten(1, (out, rows)).permute(0, 2, 3, 1)
+        x = F.linear(x, kernel).unflatten(-1, (taps, rows * out))
+        total = x[:, :, self.reach]
+        for away in range(1, self.reach + 1):
+            total[:, :-away] += x[:, away:, self.reach + away]
+            total[:, away:] += x[:, :-away, self.reach - away]
+        return total.unflatten(-1, (rows, out)).transpose(1, 2)
 
 
 class GrowingChannels:

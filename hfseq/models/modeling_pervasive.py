@@ -12,7 +12,7 @@ What makes it lean is exact:
   each layer's channels have a norm each, whose output all later layers share; with norm="batch", where every channel is
   normalised on its own, nothing differs from the paper.
 - Kernels hold the taps that they may see, and no masked ones.
-- Decoding keeps, of each layer, the last rows that its convolution reads; a step costs one row: O(source).
+- Decoding keeps, of each layer, what the rows so far add to the next ones; a step costs one row: O(source).
 
 Padding of the source is zero wherever a convolution reads it, as what lies beyond the border is.
 """
@@ -20,6 +20,7 @@ Padding of the source is zero wherever a convolution reads it, as what lies beyo
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ from transformers.utils import can_return_tuple
 from .caches import RecurrentCache
 from .configuration_pervasive import PervasiveConfig
 from .dropout import dropout
-from .grid import Aggregation, CausalGridConv, GridBatchNorm, GrowingChannels
+from .grid import Aggregation, CausalGridConv, GridBatchNorm, GrowingChannels, Resumed
 from .losses import IGNORE_INDEX
 from .pretrained import HfseqPreTrainedModel
 from .seq2seq import (
@@ -48,13 +49,15 @@ from .seq2seq import (
 
 REFUSES_PACKING = ("Pervasive", "most cells would stand between two pairs")
 
-Rows = list[torch.Tensor]
+Later = list[torch.Tensor]
+"""What a convolution adds to the rows after these [rows, batch, source, channels], after one row or several."""
 
 
 class GridCache(RecurrentCache):
-    """The last rows of every layer between two calls of `forward`, and each layer's share of the source.
+    """What is kept between two calls of `forward`: of each convolution what the rows so far add to the next ones, each
+    layer's share of the source, and weights laid out for single rows.
 
-    A layer's rows are [rows, batch, source, channels]: what a recurrent cache calls a state.
+    What is added is [rows, batch, source, channels]: what a recurrent cache calls a state.
 
     Args:
         fixed_source: beams never leave their source (generate()), so that reordering need not move what is its own.
@@ -66,6 +69,7 @@ class GridCache(RecurrentCache):
         super().__init__(1)
         self.fixed_source = fixed_source
         self.source: list[torch.Tensor] | None = None  # [batch, source, channels] each
+        self.weights: StepWeights | None = None
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         super().reorder_cache(beam_idx)
@@ -82,29 +86,20 @@ class GridCache(RecurrentCache):
 
     def reset(self) -> None:
         super().reset()
-        self.source = None
+        self.source = self.weights = None
 
     def _map_source(self, function) -> None:
         self.source = None if self.source is None else [function(x) for x in self.source]
 
 
-def kept_rows(x: torch.Tensor, before: torch.Tensor | None, count: int, every_step: bool) -> Rows:
-    """The last `count` rows after x [batch, time, source, channels], or after each of its rows if every_step.
+@dataclass
+class StepWeights:
+    """Weights of a grid for calls of one row, laid out once for a whole translation."""
 
-    Args:
-        before: the rows before x [count, batch, source, channels], or None: zeros.
-
-    Returns:
-        [[count, batch, source, channels], ...], one, or one for each step.
-    """
-    x = x.transpose(0, 1)
-    if len(x) >= count and not every_step:
-        rows = x[len(x) - count :]
-        return [rows if len(rows) == len(x) else rows.clone()]
-    before = x.new_zeros(count, *x.shape[1:]) if before is None else before
-    rows = torch.cat([before, x])
-    ends = range(1, len(x) + 1) if every_step else [len(x)]
-    return [rows[end : end + count] for end in ends]
+    kernels: list[torch.Tensor]
+    """Of every convolution, its `step_kernel()`."""
+    target_shares: torch.Tensor | None
+    """Of all layers' shares of the target [layers * width, embedding], where one product makes them all."""
 
 
 class GridShare(nn.Module):
@@ -152,9 +147,9 @@ class DenseGridLayer(GradientCheckpointingLayer):
         target_share: torch.Tensor,
         mask: torch.Tensor | None,
         cells: torch.Tensor | None,
-        before: torch.Tensor | None,
+        resumed: Resumed | None,
         channels: GrowingChannels | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, Later | None]:
         """Adds channels.
 
         Args:
@@ -162,11 +157,11 @@ class DenseGridLayer(GradientCheckpointingLayer):
             source_share: [batch, source, bottleneck]; target_share: [batch, time, bottleneck]; see `GridShare`.
             mask: [batch, 1, source, 1], 0 at padding, in the model's dtype, or None.
             cells: [batch, time, source], 1 where a cell counts, for batch statistics.
-            before: the convolution's earlier rows.
+            resumed: where the convolution goes on.
             channels: in training, where `features` stand.
 
         Returns:
-            (new channels [batch, time, source, growth], what the convolution read [batch, time, source, bottleneck])
+            (new channels [batch, time, source, growth], of the convolution)
         """
         x = source_share.unsqueeze(1) + target_share.unsqueeze(2)  # [batch, time, source, bottleneck]
         if channels is not None and self.features is not None:
@@ -178,11 +173,10 @@ class DenseGridLayer(GradientCheckpointingLayer):
         x = self.bottleneck_norm(x, cells) if self.is_batch else self.bottleneck_norm(x)
         # In place, and masked first: a grid of the bottleneck's width less to write, and one less to keep.
         x = x if mask is None else x.mul_(mask)
-        read = F.relu(x, inplace=True)
-        x = self.conv(read, before)
+        x, later = self.conv(F.relu(x, inplace=True), resumed)
         if not self.is_batch:
             x = F.relu(self.output_norm(x), inplace=True)
-        return dropout(x, self.dropout, self.training), read
+        return dropout(x, self.dropout, self.training), later
 
 
 class DenseGrid(nn.Module):
@@ -203,7 +197,6 @@ class DenseGrid(nn.Module):
         self.source_shares = nn.ModuleList(GridShare(config, 1, width) for width in widths)
         self.target_shares = nn.ModuleList(GridShare(config, 2, width) for width in widths)
         self.layers = nn.ModuleList(DenseGridLayer(config, i) for i in range(config.num_hidden_layers))
-        self.rows_kept = config.kernel_size // 2
         self.aggregation = Aggregation(config.aggregation, features)
         self.output_size = features + 2 * config.embedding_size
 
@@ -211,6 +204,13 @@ class DenseGrid(nn.Module):
         """What the layers take from the source [batch, source, embedding]: a share for each, and what is aggregated."""
         source = source if self.is_batch else self.source_norm(source)
         return [share(source, cells) for share in self.source_shares]
+
+    @torch.no_grad()
+    def step_weights(self) -> StepWeights:
+        shares = None
+        if not self.is_batch:
+            shares = torch.cat([share.linear.weight for share in self.target_shares[:-1]])
+        return StepWeights([layer.conv.step_kernel() for layer in self.layers], shares)
 
     def _grows(self, target: torch.Tensor) -> bool:
         """Whether the layers share a buffer: for plain matrices in one precision, without a compiler."""
@@ -228,34 +228,40 @@ class DenseGrid(nn.Module):
         mask: torch.Tensor | None,
         cells: torch.Tensor | None,
         start: int,
-        before: Rows | None,
+        resumed: list[Resumed] | None,
         wants_weights: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, Rows]:
+        target_shares: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[Later | None]]:
         """Runs over the grid.
 
         Args:
             source: of `read_source`; target: [batch, time, embedding].
             mask: bool [batch, source] or None; cells: as in `DenseGridLayer`.
             start: the target position of the first row.
-            before: each convolution's earlier rows, or None.
+            resumed: where each convolution goes on, or None.
+            target_shares: of `StepWeights`.
 
         Returns:
-            (aggregated [batch, time, output_size], weights as of `Aggregation`, what each convolution read)
+            (aggregated [batch, time, output_size], weights as of `Aggregation`, of each convolution)
         """
         *shares, vectors = source
         keep = None if mask is None else mask[:, None, :, None].to(target.dtype)
         target = target if self.is_batch else self.target_norm(target)
-        *target_shares, own = (share(target, cells) for share in self.target_shares)
+        if target_shares is None:
+            *of_target, own = (share(target, cells) for share in self.target_shares)
+        else:
+            of_target = F.linear(target, target_shares).chunk(len(self.layers), dim=-1)
+            own = self.target_shares[-1](target, cells)
         channels = None
         if self._grows(target):
             shape = (*target.shape[:2], shares[0].shape[1], self.output_size - 2 * target.shape[-1])
             channels = GrowingChannels(shape, target)
-        together, reads = None, []
+        together, later = None, []
         for i, layer in enumerate(self.layers):
-            rows = None if before is None else before[i]
+            rows = None if resumed is None else resumed[i]
             known = together if channels is None else channels.turn
-            new, read = layer(known, shares[i], target_shares[i], keep, cells, rows, channels)
-            reads.append(read)
+            new, adds = layer(known, shares[i], of_target[i], keep, cells, rows, channels)
+            later.append(adds)
             if channels is not None:
                 channels.append(new)
             else:
@@ -265,7 +271,7 @@ class DenseGrid(nn.Module):
         if self.is_batch:
             together = F.relu(self.final_norm(together, cells))
         pooled, weights = self.aggregation(together, vectors, mask, wants_weights)
-        return torch.cat([pooled, own], dim=-1), weights, reads
+        return torch.cat([pooled, own], dim=-1), weights, later
 
 
 class ResidualGridLayer(GradientCheckpointingLayer):
@@ -284,14 +290,15 @@ class ResidualGridLayer(GradientCheckpointingLayer):
         )
 
     def forward(
-        self, x: torch.Tensor, mask: torch.Tensor | None, before: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x [batch, time, source, hidden] -> (the same, what the convolution read); the rest as in `DenseGridLayer`."""
+        self, x: torch.Tensor, mask: torch.Tensor | None, resumed: Resumed | None
+    ) -> tuple[torch.Tensor, Later | None]:
+        """x [batch, time, source, hidden] -> (the same, of the convolution); the rest as in `DenseGridLayer`."""
         read = self.conv_norm(x)
         read = read if mask is None else read * mask
-        x = x + dropout(self.mix(F.relu(self.conv(read, before))), self.dropout, self.training)
+        read, later = self.conv(read, resumed)
+        x = x + dropout(self.mix(F.relu(read)), self.dropout, self.training)
         hidden = F.relu(self.up(self.mlp_norm(x)))
-        return x + dropout(self.down(hidden), self.dropout, self.training), read
+        return x + dropout(self.down(hidden), self.dropout, self.training), later
 
 
 def sinusoids(positions: torch.Tensor, channels: int, dtype: torch.dtype) -> torch.Tensor:
@@ -311,8 +318,10 @@ class ResidualGrid(nn.Module):
         self.source, self.target = (nn.Linear(config.embedding_size, width, bias=False) for _ in range(2))
         self.layers = nn.ModuleList(ResidualGridLayer(config) for _ in range(config.num_hidden_layers))
         self.output_norm = nn.LayerNorm(width)
-        self.rows_kept = config.kernel_size // 2
         self.aggregation = Aggregation(config.aggregation, width)
+
+    def step_weights(self) -> StepWeights:
+        return StepWeights([layer.conv.step_kernel() for layer in self.layers], None)
 
     def read_source(self, source: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
         """The source's share of the first cells [batch, source, hidden]; positions: [batch, source]."""
@@ -326,21 +335,22 @@ class ResidualGrid(nn.Module):
         mask: torch.Tensor | None,
         cells: torch.Tensor | None,
         start: int,
-        before: Rows | None,
+        resumed: list[Resumed] | None,
         wants_weights: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, Rows]:
-        """As `DenseGrid.forward`."""
+        target_shares: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[Later | None]]:
+        """As `DenseGrid.forward`; the one share of the target is one product as it is."""
         keep = None if mask is None else mask[:, None, :, None].to(target.dtype)
         row = self.target(target)
         positions = torch.arange(start, start + target.shape[1], device=target.device)
         row = row + sinusoids(positions, row.shape[-1], row.dtype)
         x = source[0].unsqueeze(1) + row.unsqueeze(2)  # [batch, time, source, hidden]
-        reads = []
+        later = []
         for i, layer in enumerate(self.layers):
-            x, read = layer(x, keep, None if before is None else before[i])
-            reads.append(read)
+            x, adds = layer(x, keep, None if resumed is None else resumed[i])
+            later.append(adds)
         pooled, weights = self.aggregation(self.output_norm(x), None, mask, wants_weights)
-        return pooled, weights, reads
+        return pooled, weights, later
 
 
 class PervasivePreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
@@ -456,27 +466,37 @@ class PervasiveDecoder(PervasivePreTrainedModel):
                 cells = cells * mask.unsqueeze(1)
             if decoder_attention_mask is not None:
                 cells = cells * decoder_attention_mask[:, -target.shape[1] :].unsqueeze(2)
-        start, before, read = 0, None, None
+        start, read, resumed, shares = 0, None, None, None
         if cache is not None:
-            start, before, read = cache.seen_tokens, cache.layers[0].states, cache.source
+            start, read = cache.seen_tokens, cache.source
+            resumed, shares = self._resumed(cache, target)
         if read is None:
             if config.form == "dense":
                 read = grid.read_source(source, cells)
             else:
                 known = torch.ones(source.shape[:2], device=source.device) if mask is None else mask.float()
                 read = grid.read_source(source, (known.cumsum(1) - 1).clamp(min=0))
-        x, weights, reads = grid(read, target, mask, cells, start, before, wants_weights)
+        x, weights, later = grid(read, target, mask, cells, start, resumed, wants_weights, shares)
         if cache is not None:
             cache.source = read
-            recording = cache.is_recording
-            steps = [
-                kept_rows(rows, None if before is None else before[i], grid.rows_kept, recording)
-                for i, rows in enumerate(reads)
-            ]
-            history = list(zip(*steps, strict=True))  # by time, all layers
-            cache.layers[0].update(history[-1], history if recording else None)
+            history = list(zip(*later, strict=True))  # by time, all layers
+            cache.layers[0].update(history[-1], history if cache.is_recording else None)
             cache.seen_tokens += target.shape[1]
         return x, weights
+
+    def _resumed(self, cache: GridCache, target: torch.Tensor) -> tuple[list[Resumed], torch.Tensor | None]:
+        """Where each convolution goes on, and of `StepWeights` those of the target."""
+        layers = len(self.grid.layers)
+        pending = cache.layers[0].states or [None] * layers
+        kernels, shares = [None] * layers, None
+        # A translation takes many steps, one row each, of weights that stay as they are.
+        if target.shape[1] == 1 and not (
+            torch.is_grad_enabled() or torch.is_autocast_enabled(target.device.type)
+        ):
+            cache.weights = cache.weights or self.grid.step_weights()
+            kernels, shares = cache.weights.kernels, cache.weights.target_shares
+        each = cache.is_recording
+        return [Resumed(p, kernel, each) for p, kernel in zip(pending, kernels, strict=True)], shares
 
 
 class PervasiveModel(PervasivePreTrainedModel):
@@ -569,7 +589,7 @@ class PervasiveModel(PervasivePreTrainedModel):
 class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
     """`PervasiveModel` with its output layer."""
 
-    cache_in_words = "a grid: its cache is the last rows of each layer, of constant size"
+    cache_in_words = "a grid: its cache is a few rows of each layer, of constant size"
 
     def __init__(self, config: PervasiveConfig):
         super().__init__(config)
