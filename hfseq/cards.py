@@ -208,6 +208,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
             averaging: {checkpoints, score, validation: {last, average}, kept}, what scripts/pretrain.py's
             `choose_weights` found; {metric}_signature in a score: how it was counted.
             swatches: what scripts/swatches.py found.
+            compared: {systems: {name: {bleu, margin, p_value}}, sentences, lowercase}, a paired bootstrap of
+                translations, the last of the systems the model's own; alignment: file name of an image.
             prompt, continuation, translation, repaired or described: a sample.
             loss_curve: file name of an image in the directory.
             license, terms, language: of the training data, where it is not a packaged corpus.
@@ -223,12 +225,17 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
     missing = [key for key in required if not facts.get(key)]
     if missing:
         raise ValueError(f"Cannot write the model card of {directory}: the facts lack {', '.join(missing)}.")
-    image = facts.get("loss_curve")
-    if image and not (directory / image).is_file():
-        raise ValueError(f"The model card of {directory} shows {image}, which is not there.")
+    titles = {"alignment": "where it looks in the source", "loss_curve": "training and validation loss"}
+    pictures = {facts[key]: title for key, title in titles.items() if facts.get(key)}
+    for picture in pictures:
+        if not (directory / picture).is_file():
+            raise ValueError(f"The model card of {directory} shows {picture}, which is not there.")
     corpus = _describe_corpus(facts)
 
-    sections = [f"# {facts['recipe']}", _introduction(facts, corpus), "## Results", _results(facts)]
+    sections = [f"# {facts['recipe']}"]
+    if facts.get("compared"):
+        sections.append(_comparison(facts["compared"]))
+    sections += [_introduction(facts, corpus), "## Results", _results(facts)]
     if facts.get("learning_rate_trials"):
         # Trials that are dated say themselves whether they came before the settings below were chosen.
         dated = any("when" in trial for trial in facts["learning_rate_trials"])
@@ -241,8 +248,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
         sections += ["### Colours and their names", _swatches(facts["swatches"])]
     if facts.get("fine_tuning"):
         sections += ["### Fine-tuned", _fine_tuning(facts["fine_tuning"])]
-    if image:
-        sections.append(f"![training and validation loss]({image})")
+    for picture, title in pictures.items():
+        sections.append(f"![{title}]({picture})")
     sections += ["## Use", _usage(directory, facts)]
     sections += ["## How it was made", _making(facts)]
     sections += ["## Data and licence", _licence(corpus)]
@@ -335,6 +342,21 @@ def _introduction(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
         quoted = f"**{facts['prompt'].strip()}**{continuation}".replace("\n", "\n> ")
         text += f"\n\nIt continues a prompt (in bold) like this:\n\n> {quoted}"
     return text
+
+
+def _comparison(compared: Mapping[str, Any]) -> str:
+    """Who won, in a sentence for each rival: the first of the systems is what the p-values are held against."""
+    (first, rival), *_, (_, own) = compared["systems"].items()
+    apart = own["bleu"] - rival["bleu"]
+    won = "It beats" if apart > 0 else "It loses to" if apart < 0 else "It equals"
+    doubt = "" if own["p_value"] < 0.05 else ", a difference that the choice of sentences may explain"
+    kind = "lower-cased BLEU" if compared["lowercase"] else "BLEU"
+    return (
+        f"**{won} {first}**: {own['bleu']:.2f} ± {own['margin']:.2f} against {rival['bleu']:.2f} ± "
+        f"{rival['margin']:.2f} {kind} (sacreBLEU) on {compared['sentences']:,} test sentences, p = "
+        f"{own['p_value']:.3f} by a paired bootstrap (Koehn 2004){doubt}. One training run of each: other seeds would "
+        "differ too."
+    )
 
 
 def _results(facts: Mapping[str, Any]) -> str:

@@ -5,13 +5,15 @@
     python scripts/compare.py outputs/encoder-wiki-imdb --finetuned outputs/sst2 outputs/sst2-scratch outputs/sst2-bow
     python scripts/compare.py --arrays ~/.cache/hfseq/FINGERPRINT --orders 3 4 5 6 --output kneser-ney.json
     python scripts/compare.py --translations theirs.de ours.de --references test.de
+    python scripts/compare.py outputs/pervasive --translations transformer.de pervasive.de --references test.de
 
 N-gram models of each order are counted on train; the order is chosen on validation. For a model directory (what
 scripts/pretrain.py wrote) the result goes into its training_summary.json and its model card; for a directory of
 token arrays it is only printed, and written to --output. --models adds other models of the same text to the card.
 An encoder gives no probability of a text; its card takes what scripts/finetune.py measured (--finetuned).
 Translations of the same sentences, one per line (scripts/evaluate.py --output_text), are compared by a paired bootstrap
-of BLEU: is the difference from the first file larger than the choice of sentences explains?
+of BLEU: is the difference from the first file larger than the choice of sentences explains? With the directory of the
+model that made the last of the files, its card begins with whether it won.
 Needs the metrics extra: pip install 'hfseq[metrics]'.
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,7 +32,9 @@ def main() -> None:
     arguments = parse_command_line()
     try:
         if arguments.translations:
-            compare_translations(arguments.translations, arguments.references, arguments.output)
+            compared = compare_translations(arguments)
+            if arguments.model:
+                add_comparison(arguments.model, compared, arguments.attention)
             return
         if arguments.finetuned:
             add_finetuned(arguments.model, arguments.finetuned)
@@ -73,29 +78,52 @@ def parse_command_line() -> argparse.Namespace:
         "--translations", type=Path, nargs="+", default=[], help="files of translations, the baseline first"
     )
     parser.add_argument("--references", type=Path, help="what --translations are held against")
+    parser.add_argument(
+        "--lowercase", action="store_true", help="of --translations: capitals are the same words"
+    )
     parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
+    parser.add_argument(
+        "--attention", type=Path, metavar="FILE.png", help="with --translations: a picture for the card"
+    )
     arguments = parser.parse_args()
     if arguments.translations:
-        if arguments.references is None or arguments.model or arguments.arrays:
-            parser.error("--translations needs --references FILE, and neither a model nor --arrays")
+        if arguments.references is None or arguments.arrays:
+            parser.error("--translations needs --references FILE, and no --arrays")
         return arguments
     if (arguments.model is None) == (arguments.arrays is None):
         parser.error("give a model directory or --arrays DIRECTORY, one of the two")
     return arguments
 
 
-def compare_translations(files: list[Path], references: Path, output: Path | None) -> None:
+def compare_translations(arguments: argparse.Namespace) -> dict:
     """BLEU of each file with its 95% interval, and how likely so large a difference from the first is by chance."""
-    lines = {str(path): path.read_text(encoding="utf-8").splitlines() for path in [*files, references]}
-    systems = {str(path): lines[str(path)] for path in files}
-    compared = metrics.paired_bootstrap(systems, lines[str(references)])
+    files, references = arguments.translations, arguments.references
+    lines = {path: path.read_text(encoding="utf-8").splitlines() for path in [*files, references]}
+    names = [path.stem if arguments.model else str(path) for path in files]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Files of the same name: {', '.join(map(str, files))}. Name them by their models.")
+    systems = {name: lines[path] for name, path in zip(names, files, strict=True)}
+    compared = metrics.paired_bootstrap(systems, lines[references], lowercase=arguments.lowercase)
     width = max(len(name) for name in compared) + 2
     print(f"{'':{width}}{'BLEU':>8}{'+-':>8}{'p':>8}")
     for name, score in compared.items():
         p = f"{score['p_value']:.3f}" if "p_value" in score else "-"
         print(f"{name:{width}}{score['bleu']:8.2f}{score['margin']:8.2f}{p:>8}")
-    if output:
-        output.write_text(json.dumps(compared, indent=2) + "\n", encoding="utf-8")
+    if arguments.output:
+        arguments.output.write_text(json.dumps(compared, indent=2) + "\n", encoding="utf-8")
+    return {"systems": compared, "sentences": len(lines[references]), "lowercase": arguments.lowercase}
+
+
+def add_comparison(directory: Path, compared: dict, attention: Path | None) -> None:
+    """The model's card says first whether it won; its translations are the last of those compared."""
+    facts = read_summary(directory)
+    if facts.get("task") != "translation":
+        raise ValueError(f"{directory} is for {facts.get('task', 'text-generation')}, not for translation.")
+    facts["compared"] = compared
+    if attention:
+        facts["alignment"] = f"attention{attention.suffix}"
+        shutil.copyfile(attention, directory / facts["alignment"])
+    save_card(directory, facts)
 
 
 def read_language_model(directory: Path) -> dict:

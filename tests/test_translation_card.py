@@ -78,6 +78,27 @@ def test_without_averaging_nothing_is_said_of_it(tmp_path):
     assert "Averaged weights" not in cards.write_model_card(tmp_path, make_facts(averaging=None)).read_text()
 
 
+@pytest.mark.parametrize(
+    ("own", "p_value", "words"),
+    [
+        (38.0, 0.001, "**It loses to transformer**: 38.00 ± 0.90 against 40.00 ± 1.00 lower-cased BLEU"),
+        (41.0, 0.01, "**It beats transformer**: 41.00"),
+        (
+            40.2,
+            0.3,
+            "p = 0.300 by a paired bootstrap (Koehn 2004), a difference that the choice of sentences may",
+        ),
+    ],
+)
+def test_the_card_begins_with_who_won(tmp_path, own, p_value, words):
+    systems = {"transformer": {"bleu": 40.0, "margin": 1.0}}
+    systems["pervasive"] = {"bleu": own, "margin": 0.9, "p_value": p_value}
+    compared = {"systems": systems, "sentences": 1000, "lowercase": True}
+    card = cards.write_model_card(tmp_path, make_facts(compared=compared)).read_text()
+    first = card.split("# transformer-multi30k-en-de\n\n")[1].split("\n")[0]
+    assert words in first and ("may explain" in first) == (p_value > 0.05)
+
+
 def test_a_score_that_is_no_number_is_refused(tmp_path):
     facts = make_facts()
     facts["averaging"]["validation"]["average"]["loss"] = float("nan")

@@ -106,7 +106,12 @@ def require_sacrebleu() -> None:
 
 
 def paired_bootstrap(
-    systems: Mapping[str, Sequence[str]], references: Sequence[str], samples: int = 1000, seed: int = SEED
+    systems: Mapping[str, Sequence[str]],
+    references: Sequence[str],
+    samples: int = 1000,
+    seed: int = SEED,
+    *,
+    lowercase: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Whether BLEU differs by more than the choice of test sentences explains (Koehn 2004).
 
@@ -115,6 +120,7 @@ def paired_bootstrap(
         references: as in `translation_scores`.
         samples: sets of sentences drawn with replacement.
         seed: of these draws.
+        lowercase: whether capitals are the same words.
 
     Returns:
         {name: {bleu, mean, margin}}: BLEU on all sentences, its mean over the samples and half the width of the 95%
@@ -138,7 +144,7 @@ def paired_bootstrap(
     try:
         test = PairedTest(
             [(name, list(texts)) for name, texts in systems.items()],
-            {"BLEU": sacrebleu.BLEU(references=[list(references)])},
+            {"BLEU": sacrebleu.BLEU(lowercase=lowercase, references=[list(references)])},
             references=None,
             test_type="bs",
             n_samples=samples,

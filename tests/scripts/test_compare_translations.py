@@ -34,3 +34,33 @@ def test_translations_of_two_systems(tmp_path):
     assert done.returncode != 0 and "1 hypotheses of short.en, but 40 references" in done.stderr
     done = compare(tmp_path, "--translations", "ours.en", "short.en")
     assert done.returncode != 0 and "--references" in done.stderr
+
+
+def test_the_model_that_translated_has_it_on_its_card(tmp_path):
+    pytest.importorskip("sacrebleu")
+    (tmp_path / "test.en").write_text("\n".join(REFERENCES) + "\n")
+    (tmp_path / "rnn.en").write_text("\n".join(text.replace("dog", "cat") for text in REFERENCES) + "\n")
+    (tmp_path / "lstm.en").write_text("\n".join(text.upper() for text in REFERENCES) + "\n")
+    (tmp_path / "maps.png").write_bytes(b"a picture")
+    score = {"loss": 1.0, "perplexity": 2.7, "tokens": 400, "sentences": 40, "bleu": 90.0}
+    facts = {
+        "recipe": "lstm", "task": "translation", "command": "x", "model_class": "LSTMForSeq2SeqLM", "parameters": 9,
+        "recipe_content": {"data": {"corpus": "multi30k"}, "model": {"model_type": "hfseq_lstm_seq2seq"}},
+        "scores": {"test": score},
+    }  # fmt: skip
+    model = tmp_path / "lstm"
+    model.mkdir()
+    (model / "training_summary.json").write_text(json.dumps(facts))
+    files = ["lstm", "--translations", "rnn.en", "lstm.en", "--references", "test.en"]
+    done = compare(tmp_path, *files, "--lowercase", "--attention", "maps.png")
+    assert done.returncode == 0, done.stderr
+    card = (model / "README.md").read_text()
+    assert "**It beats rnn**: 100.00" in card and "(attention.png)" in card
+    assert (model / "attention.png").read_bytes() == b"a picture"
+    done = compare(tmp_path, *files)
+    assert "**It loses to rnn**" in (model / "README.md").read_text(), done.stderr
+    (model / "training_summary.json").write_text(json.dumps({**facts, "task": "text-generation"}))
+    done = compare(tmp_path, *files)
+    assert done.returncode != 0 and "not for translation" in done.stderr
+    done = compare(tmp_path, "lstm", "--translations", "lstm.en", "lstm.en", "--references", "test.en")
+    assert done.returncode != 0 and "same name" in done.stderr
