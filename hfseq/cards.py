@@ -348,8 +348,9 @@ def _comparison(compared: Mapping[str, Any]) -> str:
     """Who won, in a sentence for each rival: the first of the systems is what the p-values are held against."""
     (first, rival), *_, (_, own) = compared["systems"].items()
     apart = own["bleu"] - rival["bleu"]
-    won = "It beats" if apart > 0 else "It loses to" if apart < 0 else "It equals"
-    doubt = "" if own["p_value"] < 0.05 else ", a difference that the choice of sentences may explain"
+    differs = own["p_value"] < 0.05
+    won = "It neither beats nor loses to" if not differs else "It beats" if apart > 0 else "It loses to"
+    doubt = "" if differs else ", a difference that the choice of sentences may explain"
     kind = "lower-cased BLEU" if compared["lowercase"] else "BLEU"
     return (
         f"**{won} {first}**: {own['bleu']:.2f} ± {own['margin']:.2f} against {rival['bleu']:.2f} ± "
