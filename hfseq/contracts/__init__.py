@@ -4,14 +4,15 @@
     pytest tests/contracts                       every contract on every class of hfseq, tiny
     make contracts                               the same in all variants
 
-A *case* is a class in one configuration (`cases.py`), a *kind* knows what goes in and comes out (`kinds.py`), a
+A *case* is a class in one configuration (`families/`), a *kind* knows what goes in and comes out (`kinds.py`), a
 *contract* is a function of a case that raises `ContractViolation` saying what differed by how much (one module each),
 and `table.py` says which contract applies to which class. A new family adds cases and rows, no code.
 """
 
 from __future__ import annotations
 
-from .cases import CASES, BadInput, Case
+from .cases import BadInput, Case
+from .families import CASES
 from .kinds import Kind
 from .table import CONTRACTS, RUN, TABLE, Contract, Row, cell
 from .violation import ContractViolation

@@ -11,7 +11,8 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto import modeling_auto as names
 
 from . import kinds
-from .cases import CASES, Case
+from .cases import Case
+from .families import CASES
 
 # Class names of each kind of head, as transformers itself tells them apart.
 KINDS = (

@@ -23,7 +23,8 @@ from . import (
     resuming,
     saving,
 )
-from .cases import CASES, Case
+from .cases import Case
+from .families import CASES
 
 RUN = "runs"
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 import hfseq
 from hfseq.contracts import CASES, CONTRACTS, RUN, TABLE, Row, cell
-from hfseq.contracts.cases import SOURCE
+from hfseq.contracts.families import SOURCE
 from hfseq.contracts.table import families
 
 

@@ -1,0 +1,70 @@
+"""Pervasive Attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .. import kinds
+from ..cases import BadInput, Case, config_with
+from .padded_pairs import padded_pair_bad_inputs
+
+
+def _pervasive_bad_inputs() -> tuple[BadInput, ...]:
+    return (
+        *padded_pair_bad_inputs("GridCache"),
+        BadInput("growth_size of -1", config_with(growth_size=-1), ("growth_size", "-1")),
+        BadInput("an even kernel", config_with(kernel_size=4), ("kernel_size 4", "odd")),
+        BadInput(
+            "odd channels of sines and cosines", config_with(form="residual", hidden_size=7), ("7", "even")
+        ),
+        BadInput("an unknown form", config_with(form="deep"), ("deep", "residual")),
+        BadInput("an unknown norm", config_with(norm="group"), ("group", "batch")),
+        BadInput("an unknown aggregation", config_with(aggregation="sum"), ("sum", "average")),
+        BadInput(
+            "batch statistics of the other form",
+            config_with(form="residual", norm="batch"),
+            ("batch", "dense"),
+        ),
+    )
+
+
+def _pervasive_cases() -> Iterator[Case]:
+    """norm="batch" has no case: in training it is neither causal nor independent of batch-mates, which is what the
+    contracts demand; `tests/models/test_modeling_pervasive.py` has what holds for it."""
+    from ...models import configuration_pervasive as configs
+    from ...models import modeling_pervasive as models
+
+    def tiny(**fields):
+        def make(**overrides):
+            return configs.PervasiveConfig(**{**sizes, **fields, **overrides})
+
+        sizes = {
+            "vocab_size": 40, "embedding_size": 12, "num_hidden_layers": 3, "growth_size": 6, "kernel_size": 3,
+            "hidden_size": 16, "intermediate_size": 24,
+            "embedding_dropout": 0.2, "hidden_dropout": 0.2, "output_dropout": 0.2,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+        }  # fmt: skip
+        return make
+
+    variants = {
+        "dense": {},
+        "residual": {"form": "residual", "kernel_size": 5, "aggregation": "gated_max"},
+        "attention": {"aggregation": "attention", "kernel_size": 5, "tie_word_embeddings": False},
+        "average": {"aggregation": "average", "kernel_size": 1},
+        "separate": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 50},
+    }
+    for head, kind in (("Model", kinds.SEQ2SEQ_BASE), ("ForSeq2SeqLM", kinds.SEQ2SEQ_LM)):
+        for variant, fields in variants.items():
+            yield Case(
+                f"Pervasive{head}-{variant}",
+                family="pervasive",
+                model_class=getattr(models, f"Pervasive{head}"),
+                kind=kind,
+                make_config=tiny(**fields),
+                bad_inputs=_pervasive_bad_inputs(),
+                full=variant != "dense",
+                in_subprocesses=variant == "dense",
+            )
+
+
+PERVASIVE = tuple(_pervasive_cases())
