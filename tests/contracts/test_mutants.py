@@ -740,9 +740,7 @@ def test_packed_sources_with_one_target(monkeypatch):
 
 
 def test_a_translation_model_that_takes_its_own_mean(monkeypatch):
-    monkeypatch.setattr(
-        modeling_transformer, "count_labels", lambda labels, items: (labels != -100).sum().clamp(min=1)
-    )
+    monkeypatch.setattr(seq2seq, "count_labels", lambda labels, items: (labels != -100).sum().clamp(min=1))
     case = transformer()
     caught_by(loss.num_items_in_batch, case, "num_items_in_batch=")
     caught_by(loss.micro_batches_add_up, case, "micro-batches")
@@ -751,9 +749,9 @@ def test_a_translation_model_that_takes_its_own_mean(monkeypatch):
 
 
 def test_smoothing_that_is_forgotten(monkeypatch):
-    original = modeling_transformer.linear_cross_entropy
+    original = seq2seq.linear_cross_entropy
     monkeypatch.setattr(
-        modeling_transformer,
+        seq2seq,
         "linear_cross_entropy",
         lambda hidden, weight, bias, labels, epsilon: original(hidden, weight, bias, labels, 0.0),
     )
