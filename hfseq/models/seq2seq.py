@@ -22,15 +22,12 @@ def source_vectors(
     """The source's word vectors [batch, time, width], of ids or as given; ValueError if they and the mask disagree."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-    x = embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-    batch, time = x.shape[:2]
-    if time == 0:
-        raise ValueError("The source has no time steps: every row needs at least one token.")
+    batch, time = _source_shape(input_ids, inputs_embeds)
     if attention_mask is not None and attention_mask.shape != (batch, time):
         raise ValueError(
             f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
         )
-    return x
+    return embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
 
 
 def target_vectors(
@@ -52,8 +49,18 @@ def target_vectors(
 
 def check_one_source(input_ids, inputs_embeds, encoder_outputs) -> None:
     """Raises ValueError unless there is something to read; what is encoded already makes the rest superfluous."""
-    if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
+    if encoder_outputs is not None:
+        return
+    if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
+    _source_shape(input_ids, inputs_embeds)
+
+
+def _source_shape(input_ids, inputs_embeds) -> tuple[int, int]:
+    batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+    if time == 0:
+        raise ValueError("The source has no time steps: every row needs at least one token.")
+    return batch, time
 
 
 def check_as_many(source: torch.Tensor, target: torch.Tensor) -> None:
