@@ -11,7 +11,7 @@
 
 Every learning rate is tried with the first seed, the one that is best on validation is run with the others; training
 stops when validation stops improving, and the best checkpoint is kept. The test side is looked at once per seed and
-chooses nothing. `--field value` sets any other field of TrainingArguments or of the model's config, such as
+chooses nothing. Called again after an interruption, it goes on after the last finished run. `--field value` sets any other field of TrainingArguments or of the model's config, such as
 `--weight_decay 0.1 --hidden_dropout_prob 0.1`. ULMFiT (Howard and Ruder 2018) is --layer_learning_rate_decay with
 --gradual_unfreezing, for any model whose layers are numbered.
 
@@ -487,25 +487,30 @@ def run_model(options, task, output: Path) -> dict[str, Any]:
             f"{side}: {len(rows[side]):,} rows of up to {max_length or 'any number of'} tokens{said and '; ' + said}"
         )
 
-    kept, trials, runs = None, [], {}
+    progress = Progress(output, options, data)
+
+    def train(rate: float, seed: int, kept: dict | None) -> tuple[dict, dict | None]:
+        run = progress.finished(rate, seed)
+        if run is None:
+            run = train_once(options, task, tokenizer, config_fields, arguments, rows, rate, seed, output)
+            kept = keep_best(kept, run, output)
+            progress.add(run, kept)
+        return run, kept
+
+    kept, trials, runs = progress.kept, [], {}
     for rate in options.learning_rates:
-        run = train_once(
-            options, task, tokenizer, config_fields, arguments, rows, rate, options.seeds[0], output
-        )
+        run, kept = train(rate, options.seeds[0], kept)
         trials.append(
             {key: run[key] for key in ("learning_rate", "seed", "validation", "epochs", "diverged")}
         )
         runs[rate] = run
-        kept = keep_best(kept, run, output)
-    if kept is None:
+    converged = [run for run in runs.values() if not run["diverged"]]
+    if not converged:
         sys.exit(f"Every run diverged; try lower --learning_rates than {min(options.learning_rates):g}.")
-    final = [runs[kept["learning_rate"]]]
+    final = [max(converged, key=validation_score)]
     for seed in options.seeds[1:]:
-        run = train_once(
-            options, task, tokenizer, config_fields, arguments, rows, final[0]["learning_rate"], seed, output
-        )
+        run, kept = train(final[0]["learning_rate"], seed, kept)
         final.append(run)
-        kept = keep_best(kept, run, output)
     predictions = kept["predictions"]
     return {
         "model": options.model,
@@ -710,12 +715,58 @@ def is_labelled(examples) -> bool:
     return False
 
 
+PROGRESS = "finetune_progress.json"
+
+
+def validation_score(run: dict) -> float:
+    return next(iter(run["validation"].values()))
+
+
+class Progress:
+    """The runs that are finished, in a file: a comparison that was interrupted goes on with the next run.
+
+    Args:
+        output: where the file is; what it holds counts if all options are the same, or there are more seeds now.
+
+    Attributes:
+        kept: the run whose weights are in `output`, or None.
+    """
+
+    def __init__(self, output: Path, options, data: tasks.TaskData):
+        apart = ("output_dir", "overwrite", "seeds")
+        settings = {name: value for name, value in vars(options).items() if name not in apart}
+        settings["examples"] = {side: len(examples) for side, examples in data.sides.items()}
+        self.path, self.settings = output / PROGRESS, json.loads(json.dumps(settings))
+        self.runs, self.kept = [], None
+        if options.overwrite or not self.path.exists():
+            return
+        before = json.loads(self.path.read_text(encoding="utf-8"))
+        if before["settings"] == self.settings and {run["seed"] for run in before["runs"]} <= set(
+            options.seeds
+        ):
+            self.runs = before["runs"]
+            self.kept = None if before["kept"] is None else self.runs[before["kept"]]
+            print(f"{self.path}: goes on after {len(self.runs)} finished runs (--overwrite begins anew)")
+
+    def finished(self, rate: float, seed: int) -> dict | None:
+        return next((run for run in self.runs if (run["learning_rate"], run["seed"]) == (rate, seed)), None)
+
+    def add(self, run: dict, kept: dict | None) -> None:
+        self.runs.append(run)
+        self.kept = kept
+        content = {
+            "settings": self.settings,
+            "runs": [{name: value for name, value in run.items() if name != "folder"} for run in self.runs],
+            "kept": next((i for i, run in enumerate(self.runs) if run is kept), None),
+        }
+        training.write_json(self.path, content)
+
+
 def keep_best(kept: dict | None, run: dict, output: Path) -> dict | None:
     """The better run on validation; its files move to `output`, the other's folder goes."""
     if run["diverged"]:
         return kept
-    metric = next(iter(run["validation"]))
-    if kept is not None and run["validation"][metric] <= kept["validation"][metric]:
+    if kept is not None and validation_score(run) <= validation_score(kept):
         shutil.rmtree(run["folder"])
         return kept
     for file in run["folder"].iterdir():
@@ -810,6 +861,7 @@ def finish(options, task, facts: dict[str, Any], output: Path) -> None:
         facts["picture"] = picture and picture.name
     training.write_json(output / "finetune_summary.json", facts)
     training.write_task_card(output, facts)
+    (output / PROGRESS).unlink(missing_ok=True)
     for name, values in scores.items():
         print(f"{name}: " + ", ".join(f"{m} {s['mean']:.4f} ± {s['std']:.4f}" for m, s in values.items()))
     print(f"written to {output}")

@@ -285,6 +285,47 @@ def test_a_finished_run_is_not_overwritten_unasked(folder, finetune):
         finetune("encoder", *CLASSIFY)
 
 
+def test_an_interrupted_comparison_goes_on_with_the_next_run(folder, finetune, monkeypatch):
+    module = sys.modules["finetune"]
+    original, begun = module.train_once, []
+
+    def interrupted_at(number):
+        def train_once(*arguments):
+            begun.append(arguments[6:8])
+            if len(begun) == number:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        monkeypatch.setattr(module, "train_once", train_once)
+
+    words = ["encoder", *CLASSIFY, "--num_train_epochs", "1", "--batch_size", "32", "--seeds", "3", "5"]
+    words += ["--learning_rates", "0.01", "0.00001"]
+    interrupted_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*words)
+    assert begun == [(0.01, 3), (0.00001, 3), (0.01, 5)]
+    begun.clear()
+    interrupted_at(None)
+    facts = finetune(*words)
+    assert begun == [(0.01, 5)] and not Path("out/finetune_progress.json").exists()
+    whole = finetune(*words, "--overwrite")
+    assert begun == [(0.01, 5), (0.01, 3), (0.00001, 3), (0.01, 5)]
+    for run in (*facts["runs"], *whole["runs"]):
+        del run["training_seconds"]
+    assert facts["runs"] == whole["runs"] and facts["kept_seed"] == whole["kept_seed"]
+    assert facts["learning_rate_trials"] == whole["learning_rate_trials"]
+    # Other settings are another comparison.
+    begun.clear()
+    interrupted_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*words, "--overwrite")
+    begun.clear()
+    interrupted_at(1)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*words, "--weight_decay", "0.1")
+    assert begun == [(0.01, 3)]
+
+
 def test_a_rate_that_diverges_is_a_trial_that_failed(folder, finetune):
     words = [*CLASSIFY, "--num_train_epochs", "2", "--batch_size", "8", "--max_grad_norm", "0"]
     facts = finetune("encoder", *words, "--learning_rates", "1e30", "0.01", "--warmup_steps", "0")
