@@ -11,9 +11,10 @@
 
 Every learning rate is tried with the first seed, the one that is best on validation is run with the others; training
 stops when validation stops improving, and the best checkpoint is kept. The test side is looked at once per seed and
-chooses nothing. Called again after an interruption, it goes on after the last finished run. `--field value` sets any other field of TrainingArguments or of the model's config, such as
-`--weight_decay 0.1 --hidden_dropout_prob 0.1`. ULMFiT (Howard and Ruder 2018) is --layer_learning_rate_decay with
---gradual_unfreezing, for any model whose layers are numbered.
+chooses nothing. Called again after an interruption, it goes on after the last finished run. `--field value` sets any
+other field of TrainingArguments or of the model's config, such as `--weight_decay 0.1 --hidden_dropout_prob 0.1`.
+ULMFiT (Howard and Ruder 2018) is --layer_learning_rate_decay with --gradual_unfreezing, for any model whose layers are
+numbered.
 
 The output directory holds the model of the seed that is best on validation (ready for `pipeline`), its
 `predictions.jsonl`, `finetune_summary.json` with every number, a picture and a card. hfseq/data/tasks.py documents the
