@@ -24,7 +24,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,16 +103,14 @@ def main() -> None:
             f"{run.amount} an epoch, {run.plan.epochs:g} epochs, {run.plan.n_updates} updates; output in {output}"
         )
 
-    start = time.perf_counter()
     trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
-    seconds = time.perf_counter() - start
     trainer.save_model(str(output))  # the tokenizer goes with it
 
     if is_main:
         if isinstance(prepared, PairData):
             data.save_pair_tokenizers(output, tokenizer, prepared.target_tokenizer)
         averaging = choose_weights(recipe, run, trainer, output)
-        facts = finish(recipe, run, trainer, tokenizer, averaging, output, seconds, progress)
+        facts = finish(recipe, run, trainer, tokenizer, averaging, output, progress)
         show(facts, output)
 
 
@@ -439,7 +436,7 @@ def choose_weights(recipe: Recipe, run: Run, trainer: Trainer, output: Path) -> 
     }
 
 
-def finish(recipe, run, trainer, tokenizer, averaging, output: Path, seconds: float, progress) -> dict:
+def finish(recipe, run, trainer, tokenizer, averaging, output: Path, progress) -> dict:
     """Measures the model on validation and test text; writes the summary, the loss curve and the card."""
     model = trainer.model
     # Averaging has measured validation already, with the weights that were kept.
@@ -458,7 +455,7 @@ def finish(recipe, run, trainer, tokenizer, averaging, output: Path, seconds: fl
         **run.data_facts,
         "updates": trainer.state.global_step,
         "epochs": round(float(trainer.state.epoch or 0), 3),
-        "training_seconds": round(seconds, 1),
+        "training_seconds": round(progress.total_seconds, 1),
         "tokens_per_second": progress.tokens_per_second and round(progress.tokens_per_second),
         "scores": scores,
         "averaging": averaging,

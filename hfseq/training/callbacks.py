@@ -206,7 +206,8 @@ class ReadableProgress(TrainerCallback):
     """A progress bar with loss, perplexity and tokens/s, and one line per evaluation; without a terminal, lines.
 
     Only the main process writes, to standard error. `tokens_per_second` (training only, evaluations and saves
-    excluded) also goes into `trainer.state.log_history`. Put it in the stock callbacks' place by `replace_progress`.
+    excluded) also goes into `trainer.state.log_history`, and with it the totals, from which a resumed run goes on
+    counting. Put it in the stock callbacks' place by `replace_progress`.
 
     Args:
         tokens_per_update: input tokens of all processes in update number i (from 0), or a constant; None: no tokens/s.
@@ -216,7 +217,7 @@ class ReadableProgress(TrainerCallback):
     def __init__(self, tokens_per_update: Callable[[int], int] | int | None = None) -> None:
         self.tokens_per_update = tokens_per_update
         self.total_tokens = 0
-        """Tokens trained on since this process began."""
+        """Tokens trained on since the run began, in whichever process."""
         self.total_seconds = 0.0
         """The time that took, without evaluations and saves."""
         self._window_tokens, self._window_seconds = 0, 0.0  # since the last log
@@ -233,7 +234,9 @@ class ReadableProgress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
-        self.total_tokens, self.total_seconds = 0, 0.0
+        logged = next((entry for entry in reversed(state.log_history) if "trained_seconds" in entry), {})
+        self.total_tokens = logged.get("trained_tokens", 0)
+        self.total_seconds = logged.get("trained_seconds", 0.0)
         self._window_tokens, self._window_seconds = 0, 0.0
         self._mark = time.perf_counter()
         if not state.is_world_process_zero:
@@ -267,6 +270,8 @@ class ReadableProgress(TrainerCallback):
                 logs["tokens_per_second"] = round(self._window_tokens / self._window_seconds, 1)
                 state.log_history[-1]["tokens_per_second"] = logs["tokens_per_second"]
             self._close_window()
+            totals = {"trained_tokens": self.total_tokens, "trained_seconds": round(self.total_seconds, 3)}
+            state.log_history[-1].update(totals)
         if not state.is_world_process_zero:
             return
         if "loss" in logs:

@@ -251,6 +251,18 @@ class TestReadableProgress:
         progress.on_train_end(args, state, control)
         assert (progress.total_tokens, progress.total_seconds) == (303, 6.0)
 
+    def test_a_resumed_run_goes_on_counting(self, tiny_run, tmp_path, capsys):
+        whole = tiny_run.make_trainer(tmp_path, save_steps=2)
+        whole.train()
+        saved = next(e["trained_seconds"] for e in whole.state.log_history if e["step"] == 4)
+        resumed = tiny_run.make_trainer(tmp_path, save_steps=2)
+        capsys.readouterr()
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+        totals = [e for e in resumed.state.log_history if "trained_seconds" in e][-1]
+        assert totals["step"] == 6 and totals["trained_tokens"] == 192
+        assert totals["trained_seconds"] > saved > 0
+        assert "trained 192 tokens" in capsys.readouterr().err.splitlines()[-1]
+
     def test_an_evaluation_without_training(self, tiny_run, tmp_path, capsys):
         loss = tiny_run.make_trainer(tmp_path).evaluate()["eval_loss"]
         assert capsys.readouterr().err.startswith(f"validation: loss {loss:.4f}")
