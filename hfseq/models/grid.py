@@ -269,7 +269,8 @@ class Aggregation(nn.Module):
 
         Returns:
             (vectors [batch, time, channels + more], and where asked what each source position contributed: its weight,
-            or the share of `cells`' channels whose maximum it is [batch, time, source])
+            or the share of `cells`' channels whose maximum it is [batch, time, source]; channels with several maxima,
+            as where a ReLU leaves nothing but zeros, have picked none and do not count)
         """
         time, weights = cells.shape[1], None
         if self.kind == "average":
@@ -299,11 +300,27 @@ class Aggregation(nn.Module):
         lowest = torch.finfo(cells.dtype).min
         if mask is not None:
             cells = cells.masked_fill(~mask[:, None, :, None], lowest)
-        pooled, picked = cells.max(dim=2)  # [batch, time, channels]
+        pooled, _ = cells.max(dim=2)  # [batch, time, channels]
         parts = [pooled]
         if source is not None:
             seen = source if mask is None else source.masked_fill(~mask.unsqueeze(-1), lowest)
             parts.append(seen.amax(1, keepdim=True).expand(-1, time, -1))
         if wants_weights:
-            weights = F.one_hot(picked, cells.shape[2]).to(cells.dtype).mean(2)
+            weights = shares_of_maxima(cells, pooled)
         return torch.cat(parts, dim=-1), weights
+
+
+def shares_of_maxima(cells: torch.Tensor, maxima: torch.Tensor) -> torch.Tensor:
+    """Where the maxima stand, each channel one vote; those with several maxima vote only where no channel has one.
+
+    Args:
+        cells: [batch, time, source, channels]; maxima: [batch, time, channels].
+
+    Returns:
+        [batch, time, source], each row's sum 1
+    """
+    peaks = (cells == maxima.unsqueeze(2)).to(cells.dtype)
+    counts = peaks.sum(2, keepdim=True)
+    votes = (peaks * (counts == 1)).sum(-1)
+    votes = torch.where(votes.sum(-1, keepdim=True) > 0, votes, (peaks / counts).sum(-1))
+    return votes / votes.sum(-1, keepdim=True)

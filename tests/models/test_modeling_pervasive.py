@@ -357,6 +357,18 @@ def test_weights_of_the_aggregation():
     assert weights.tolist() == [[[0.5, 0.5, 0.0]]]
 
 
+def test_channels_with_several_maxima_pick_nothing():
+    """After a ReLU many channels are zero everywhere, and the first position would seem to win them all."""
+    pick = [[0.0, 0.0, 4.0], [0.0, 2.0, 1.0], [0.0, 2.0, 0.0]]  # [source, channels]: only the third has one maximum
+    nothing = [[0.0, 1.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    cells = torch.tensor([[pick, nothing]])
+    _, weights = Aggregation("max", 3)(cells, None, None, wants_weights=True)
+    torch.testing.assert_close(weights[0, 0], torch.tensor([1.0, 0.0, 0.0]))
+    third = 1 / 3
+    expected = torch.tensor([third + 1, third + 0.5, third + 0.5]) / 3
+    torch.testing.assert_close(weights[0, 1], expected)
+
+
 def test_only_live_taps_are_stored():
     assert CausalGridConv(4, 6, 5).weight.shape == (6, 4 * 3 * 5)
     assert CausalGridConv(4, 4, 11, groups=4).weight.shape == (4, 1, 6, 11)
