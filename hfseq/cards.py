@@ -208,8 +208,9 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any]) -
             averaging: {checkpoints, score, validation: {last, average}, kept}, what scripts/pretrain.py's
             `choose_weights` found; {metric}_signature in a score: how it was counted.
             swatches: what scripts/swatches.py found.
-            compared: {systems: {name: {bleu, margin, p_value}}, sentences, lowercase}, a paired bootstrap of
-                translations, the last of the systems the model's own; alignment: file name of an image.
+            compared: {systems: {name: {bleu, margin, p_value, parameters, tokens_read}}, sentences, lowercase}, a
+                paired bootstrap of translations, the last of the systems the model's own, the last two numbers of
+                the target side and optional; alignment: file name of an image.
             prompt, continuation, translation, repaired or described: a sample.
             loss_curve: file name of an image in the directory.
             license, terms, language: of the training data, where it is not a packaged corpus.
@@ -352,11 +353,18 @@ def _comparison(compared: Mapping[str, Any]) -> str:
     won = "It neither beats nor loses to" if not differs else "It beats" if apart > 0 else "It loses to"
     doubt = "" if differs else ", a difference that the choice of sentences may explain"
     kind = "lower-cased BLEU" if compared["lowercase"] else "BLEU"
+    effort = ""
+    if own.get("tokens_read") and rival.get("tokens_read"):
+        mine, theirs = (
+            f"{s['parameters'] / 1e6:.2f}M parameters and {s['tokens_read'] / 1e6:.1f}M target tokens"
+            for s in (own, rival)
+        )
+        effort = f" {mine} of training, against {theirs}."
     return (
         f"**{won} {first}**: {own['bleu']:.2f} ± {own['margin']:.2f} against {rival['bleu']:.2f} ± "
         f"{rival['margin']:.2f} {kind} (sacreBLEU) on {compared['sentences']:,} test sentences, p = "
-        f"{own['p_value']:.3f} by a paired bootstrap (Koehn 2004){doubt}. One training run of each: other seeds would "
-        "differ too."
+        f"{own['p_value']:.3f} by a paired bootstrap (Koehn 2004){doubt}.{effort} One training run of each: other "
+        "seeds would differ too."
     )
 
 

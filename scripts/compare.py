@@ -5,7 +5,8 @@
     python scripts/compare.py outputs/encoder-wiki-imdb --finetuned outputs/sst2 outputs/sst2-scratch outputs/sst2-bow
     python scripts/compare.py --arrays ~/.cache/hfseq/FINGERPRINT --orders 3 4 5 6 --output kneser-ney.json
     python scripts/compare.py --translations theirs.de ours.de --references test.de
-    python scripts/compare.py outputs/pervasive --translations transformer.de pervasive.de --references test.de
+    python scripts/compare.py outputs/pervasive --translations transformer.de pervasive.de --references test.de \\
+        --models outputs/transformer
 
 N-gram models of each order are counted on train; the order is chosen on validation. For a model directory (what
 scripts/pretrain.py wrote) the result goes into its training_summary.json and its model card; for a directory of
@@ -13,7 +14,8 @@ token arrays it is only printed, and written to --output. --models adds other mo
 An encoder gives no probability of a text; its card takes what scripts/finetune.py measured (--finetuned).
 Translations of the same sentences, one per line (scripts/evaluate.py --output_text), are compared by a paired bootstrap
 of BLEU: is the difference from the first file larger than the choice of sentences explains? With the directory of the
-model that made the last of the files, its card begins with whether it won.
+model that made the last of the files, its card begins with whether it won; with that of the first one's as well
+(--models), also with how large both are and how much they read.
 Needs the metrics extra: pip install 'hfseq[metrics]'.
 """
 
@@ -34,7 +36,7 @@ def main() -> None:
         if arguments.translations:
             compared = compare_translations(arguments)
             if arguments.model:
-                add_comparison(arguments.model, compared, arguments.attention)
+                add_comparison(arguments.model, compared, arguments.models, arguments.attention)
             return
         if arguments.finetuned:
             add_finetuned(arguments.model, arguments.finetuned)
@@ -69,7 +71,7 @@ def parse_command_line() -> argparse.Namespace:
         "--estimator", choices=["mitlm", "kenlm"], help="default: the first that is installed"
     )
     parser.add_argument(
-        "--models", type=Path, nargs="+", default=[], help="other models of the same text, for the card"
+        "--models", type=Path, nargs="+", default=[], help="other models of the same data, for the card"
     )
     parser.add_argument(
         "--finetuned", type=Path, nargs="+", default=[], help="what scripts/finetune.py wrote, for the card"
@@ -114,11 +116,22 @@ def compare_translations(arguments: argparse.Namespace) -> dict:
     return {"systems": compared, "sentences": len(lines[references]), "lowercase": arguments.lowercase}
 
 
-def add_comparison(directory: Path, compared: dict, attention: Path | None) -> None:
+def add_comparison(directory: Path, compared: dict, rivals: list[Path], attention: Path | None) -> None:
     """The model's card says first whether it won; its translations are the last of those compared."""
-    facts = read_summary(directory)
-    if facts.get("task") != "translation":
-        raise ValueError(f"{directory} is for {facts.get('task', 'text-generation')}, not for translation.")
+    facts, *others = summaries = [read_summary(d) for d in (directory, *rivals)]
+    for model, summary in zip((directory, *rivals), summaries, strict=True):
+        if summary.get("task") != "translation":
+            raise ValueError(f"{model} is for {summary.get('task', 'text-generation')}, not for translation.")
+    names = list(compared["systems"])
+    files = {**{other["recipe"]: other for other in others}, names[-1]: facts}
+    if unknown := set(files) - set(names):
+        raise ValueError(f"No file of translations is named after {unknown.pop()}, a model of --models.")
+    for name, summary in files.items():
+        read = summary["epochs"] * summary["train_target_tokens"] if "epochs" in summary else None
+        compared["systems"][name] |= {
+            "parameters": summary["parameters"],
+            "tokens_read": read and round(read),
+        }
     facts["compared"] = compared
     if attention:
         facts["alignment"] = f"attention{attention.suffix}"

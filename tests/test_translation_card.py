@@ -99,6 +99,19 @@ def test_the_card_begins_with_who_won(tmp_path, own, p_value, words):
     assert words in first and ("may explain" in first) == (p_value > 0.05)
 
 
+def test_the_card_tells_what_each_of_the_compared_has_cost(tmp_path):
+    systems = {
+        "transformer": {"bleu": 40.0, "margin": 1.0, "parameters": 2_600_000, "tokens_read": 15_700_000},
+        "pervasive": {"bleu": 36.0, "margin": 1.0, "p_value": 0.001, "parameters": 2_130_000, "tokens_read": 5_240_000},
+    }  # fmt: skip
+    compared = {"systems": systems, "sentences": 1000, "lowercase": True}
+    card = cards.write_model_card(tmp_path, make_facts(compared=compared)).read_text()
+    assert (
+        "2.13M parameters and 5.2M target tokens of training, against 2.60M parameters and 15.7M target tokens."
+        in card
+    )
+
+
 def test_a_score_that_is_no_number_is_refused(tmp_path):
     facts = make_facts()
     facts["averaging"]["validation"]["average"]["loss"] = float("nan")

@@ -359,7 +359,8 @@ def test_weights_of_the_aggregation():
 
 def test_channels_with_several_maxima_pick_nothing():
     """After a ReLU many channels are zero everywhere, and the first position would seem to win them all."""
-    pick = [[0.0, 0.0, 4.0], [0.0, 2.0, 1.0], [0.0, 2.0, 0.0]]  # [source, channels]: only the third has one maximum
+    # [source, channels]
+    pick = [[0.0, 0.0, 4.0], [0.0, 2.0, 1.0], [0.0, 2.0, 0.0]]  # only the third channel has one maximum
     nothing = [[0.0, 1.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     cells = torch.tensor([[pick, nothing]])
     _, weights = Aggregation("max", 3)(cells, None, None, wants_weights=True)

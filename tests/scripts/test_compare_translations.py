@@ -59,6 +59,16 @@ def test_the_model_that_translated_has_it_on_its_card(tmp_path):
     assert (model / "attention.png").read_bytes() == b"a picture"
     done = compare(tmp_path, *files)
     assert "**It loses to rnn**" in (model / "README.md").read_text(), done.stderr
+    trained = {"epochs": 2.0, "train_target_tokens": 3_000_000}
+    rival = tmp_path / "rival"
+    rival.mkdir()
+    (rival / "training_summary.json").write_text(json.dumps({**facts, **trained, "recipe": "rnn"}))
+    (model / "training_summary.json").write_text(json.dumps({**facts, **trained, "parameters": 2_000_000}))
+    done = compare(tmp_path, *files, "--models", "rival")
+    assert "2.00M parameters and 6.0M target tokens" in (model / "README.md").read_text(), done.stderr
+    (rival / "training_summary.json").write_text(json.dumps({**facts, **trained, "recipe": "gru"}))
+    done = compare(tmp_path, *files, "--models", "rival")
+    assert done.returncode != 0 and "No file of translations is named after gru" in done.stderr
     (model / "training_summary.json").write_text(json.dumps({**facts, "task": "text-generation"}))
     done = compare(tmp_path, *files)
     assert done.returncode != 0 and "not for translation" in done.stderr
