@@ -328,6 +328,8 @@ def _introduction(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
         f"`{facts['model_class']}`, {facts['parameters']:,} parameters, trained from scratch with "
         f"hfseq {hfseq.__version__}. Training data: {corpus['name']}."
     )
+    if note := facts["recipe_content"].get("training", {}).get("note"):
+        text += f" {note}"
     if facts.get("prompt") and facts.get("guesses"):
         text += f"\n\nWhat it puts in place of the mask in *{facts['prompt']}*:\n\n{_table(facts['guesses'])}"
     if facts.get("prompt") and facts.get("translation"):

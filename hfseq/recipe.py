@@ -135,6 +135,8 @@ class TrainingSection:
     """Translation: beams of the final scores, and of the saved generation config."""
     prompt: str | None = None
     """After training, continue (or translate) this text and print the result."""
+    note: str | None = None
+    """What readers of the card should know of this recipe."""
     trials: list[dict[str, Any]] = field(default_factory=list)
     """What was tried before these values were chosen, e.g. {learning_rate: 0.001, validation: 2.3}; for the card."""
 

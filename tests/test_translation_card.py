@@ -112,6 +112,12 @@ def test_the_card_tells_what_each_of_the_compared_has_cost(tmp_path):
     )
 
 
+def test_a_recipe_may_have_a_note_for_readers(tmp_path):
+    facts = make_facts()
+    facts["recipe_content"] = {**facts["recipe_content"], "training": {"note": "A small form."}}
+    assert "A small form.\n" in cards.write_model_card(tmp_path, facts).read_text()
+
+
 def test_a_score_that_is_no_number_is_refused(tmp_path):
     facts = make_facts()
     facts["averaging"]["validation"]["average"]["loss"] = float("nan")
