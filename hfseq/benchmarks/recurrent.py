@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import hfseq
 
 from .. import data
+from ..models.layouts import decoding
 from .measuring import (
     IGNORE_INDEX,
     LOW,
@@ -392,6 +393,7 @@ def decoding_line(report: Report, size: Size, is_claim: bool) -> None:
         return torch.cat(outputs)
 
     @torch.no_grad()
+    @decoding()
     def decode_ours() -> torch.Tensor:
         cache, outputs = None, []
         for token in tokens:

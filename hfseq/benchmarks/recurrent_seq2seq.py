@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import hfseq
 
 from .. import data
+from ..models.layouts import decoding
 from .measuring import IGNORE_INDEX, Report, difference, take_turns, trainer_of
 from .transformer import (
     Batch,
@@ -226,6 +227,7 @@ def decoding_line(report: Report, size: Seq2SeqSize, is_claim: bool) -> None:
         memory, first = naive.encode(source, mask)
 
     @torch.no_grad()
+    @decoding()
     def decode_ours() -> torch.Tensor:
         cache, outputs = None, []
         for token in tokens:

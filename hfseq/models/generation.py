@@ -3,9 +3,7 @@
 - Every generation config of hfseq bans tokens (`suppress_tokens`: padding, and the ids beyond the tokenizer's).
   transformers' processor for that builds the set anew and writes all scores again, batch x beams x vocabulary of
   them: a quarter of a step with five beams of 32 sentences and 10k words. Here only the banned columns are written.
-- On a CPU the output layer's matrix is most of what a step of a small model reads, and for few rows the usual
-  product rearranges it first. `generate()` has it rearranged once (2 ms for 10k x 128, then, against the usual
-  product: 0.7 of 1.4 ms for 5 rows, 1.6 of 2.5 for 32, 6.5 of 7.5 for 160; one core).
+- On a CPU the output layer's matrix is most of what a step of a small model reads: `layouts.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +11,10 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+
+from .layouts import decoding, linear
 
 
 class SuppressTokensInPlace(SuppressTokensLogitsProcessor):
@@ -27,40 +26,10 @@ class SuppressTokensInPlace(SuppressTokensLogitsProcessor):
         return scores.index_fill_(1, tokens[known], -float("inf"))
 
 
-class PackedLinear:
-    """A linear layer of a CPU, its matrix laid out as oneDNN reads it; without gradients.
-
-    Args:
-        layer: [in] -> [out]; whoever changes its weights makes another of these.
-    """
-
-    def __init__(self, layer: nn.Linear):
-        self.bias = layer.bias
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-
-    @staticmethod
-    def fits(layer: nn.Module) -> bool:
-        """Whether that is a plain layer on a CPU, and this torch has the two operations, which it does not document."""
-        return (
-            type(layer) is nn.Linear
-            and type(layer.weight) is nn.Parameter
-            and layer.weight.device.type == "cpu"
-            and layer.weight.dtype == torch.float32
-            and not (layer._forward_hooks or layer._forward_pre_hooks)
-            and torch.backends.mkldnn.is_available()
-            and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-            and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        )
-
-
 class HfseqGenerationMixin(GenerationMixin):
     """The base of every hfseq model that generates."""
 
     cache_in_words = ""  # of a model that overrides `new_cache`
-    _packed_output_layer: PackedLinear | None = None
 
     def new_cache(self) -> Cache | None:
         """An empty cache of the model's own kind; None: transformers makes one."""
@@ -69,18 +38,12 @@ class HfseqGenerationMixin(GenerationMixin):
     @functools.wraps(GenerationMixin.generate)
     @torch.no_grad()
     def generate(self, *args, **kwargs):
-        layer = self.get_output_embeddings()
-        self._packed_output_layer = PackedLinear(layer) if PackedLinear.fits(layer) else None
-        try:
+        with decoding():
             return super().generate(*args, **kwargs)
-        finally:
-            self._packed_output_layer = None
 
     def output_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The output layer: hidden [..., width] -> logits [..., vocabulary]."""
-        packed = self._packed_output_layer
-        usual = packed is None or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-        return self.get_output_embeddings()(hidden) if usual else packed(hidden)
+        return linear(self.get_output_embeddings(), hidden)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         cache = self.new_cache()

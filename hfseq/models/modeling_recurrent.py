@@ -39,6 +39,7 @@ from transformers.utils import can_return_tuple
 from .caches import CarriedStates, RecurrentCache, State
 from .configuration_recurrent import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from .generation import HfseqGenerationMixin
+from .layouts import linear, one_row_weight
 from .losses import (
     IGNORE_INDEX,
     activation_penalty,
@@ -184,6 +185,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
         layers = []
         for layer in range(self.num_layers):
             weights = self._weights([layer])
+            weights[:2] = (one_row_weight(matrix, x) for matrix in weights[:2])
             if self.mode == "LSTM":
                 new = cell(x, (state[0][layer], state[1][layer]), *weights)
             else:
@@ -670,7 +672,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
         dropped = dropout(
             raw.transpose(0, 1), self.config.output_dropout, self.training, self.config.variational_dropout
         ).transpose(0, 1)
-        hidden = dropped if self.projection is None else self.projection(dropped)
+        hidden = dropped if self.projection is None else linear(self.projection, dropped)
 
         logits = loss = None
         if shift_labels is not None and self.training:

@@ -28,6 +28,7 @@ from .configuration_recurrent_seq2seq import (
     RecurrentSeq2SeqConfig,
     RNNSeq2SeqConfig,
 )
+from .layouts import linear
 from .modeling_recurrent import (
     RecurrentBlock,
     RecurrentPreTrainedModel,
@@ -136,7 +137,7 @@ class SourceAttention(nn.Module):
         Returns:
             (context [time, batch, memory_size], weights [batch, time, source time] or None)
         """
-        queries = self.query(x).transpose(0, 1)  # [batch, time, width]
+        queries = linear(self.query, x).transpose(0, 1)  # [batch, time, width]
         mask = None if mask is None else mask.unsqueeze(1)  # [batch, 1, source time]
         if not (self.additive or wants_weights):
             context = F.scaled_dot_product_attention(queries, keys, memory, mask, scale=1.0)
@@ -395,7 +396,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         return x, hidden if wants_states else None, weights
 
     def _readout(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.combine(torch.cat([x, context], dim=-1)))
+        return torch.tanh(linear(self.combine, torch.cat([x, context], dim=-1)))
 
     def _step_by_step(self, x, states, attend, mask, cache) -> tuple:
         """The recurrences with input feeding, x [time, batch, width]."""

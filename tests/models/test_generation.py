@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
 from transformers.generation import GenerationMixin, SuppressTokensLogitsProcessor
 
 from hfseq import LSTMConfig, LSTMForCausalLM, TransformerConfig, TransformerForSeq2SeqLM
-from hfseq.models.generation import HfseqGenerationMixin, PackedLinear, SuppressTokensInPlace
+from hfseq.models.generation import HfseqGenerationMixin, SuppressTokensInPlace
 
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
@@ -62,41 +61,6 @@ def test_raw_scores_are_not_touched():
     for raw, processed in zip(output.logits, output.scores, strict=True):
         assert torch.isfinite(raw).all()
         assert torch.isneginf(processed[:, 7]).all()
-
-
-def test_the_packed_layer_lives_as_long_as_generate():
-    model, ids, seen = lstm(), torch.randint(3, 40, (2, 4)), []
-
-    def stop(ids, scores):
-        seen.append(model._packed_output_layer)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        model.generate(ids, logits_processor=[stop])
-    assert isinstance(seen[0], PackedLinear)
-    assert model._packed_output_layer is None
-    with torch.no_grad():
-        model.lm_head.weight.zero_()
-    assert model.generate(ids, max_new_tokens=1).shape == (2, 5)
-
-
-def test_packed_equals_linear_with_and_without_a_bias():
-    for bias in (True, False):
-        layer = nn.Linear(12, 70, bias=bias)
-        x = torch.randn(3, 1, 12)
-        with torch.no_grad():
-            torch.testing.assert_close(PackedLinear(layer)(x), layer(x))
-
-
-def test_what_is_no_plain_layer_keeps_its_own_way():
-    class Adapted(nn.Linear):
-        pass
-
-    hooked = nn.Linear(4, 4)
-    assert PackedLinear.fits(hooked)
-    hooked.register_forward_hook(lambda *arguments: None)
-    for layer in (hooked, Adapted(4, 4), nn.Linear(4, 4).double(), nn.Linear(4, 4, device="meta")):
-        assert not PackedLinear.fits(layer)
 
 
 def test_a_hooked_projection_is_not_fused():
