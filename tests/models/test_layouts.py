@@ -12,6 +12,11 @@ ENOUGH = 2 + max(PRODUCTS_OF_ONE_ROW, PRODUCTS_OF_MORE_ROWS)
 blocks = pytest.mark.skipif(not layouts.HAS_BLOCKS, reason="this torch has no oneDNN layouts")
 
 
+@pytest.fixture(autouse=True)
+def small_matrices_count_too(monkeypatch):
+    monkeypatch.setattr(layouts, "SMALLEST", 1)
+
+
 def copies() -> dict[str, int]:
     """How many copies of each kind the running decoding has."""
     current = layouts._current.get()
@@ -42,6 +47,16 @@ def test_a_short_decoding_copies_nothing():
             linear(layer, rows)
         assert copies() == {"columns": 0, "blocks": 0}
         linear(layer, row)
+        assert copies() == {"columns": 1, "blocks": 0}
+
+
+@torch.no_grad()
+def test_small_matrices_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(layouts, "SMALLEST", 25)
+    with decoding():
+        for layer in (nn.Linear(4, 6), nn.Linear(5, 5)):
+            for _ in range(ENOUGH):
+                linear(layer, torch.randn(1, layer.in_features))
         assert copies() == {"columns": 1, "blocks": 0}
 
 
