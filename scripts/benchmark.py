@@ -5,6 +5,7 @@
     python scripts/benchmark.py transformer              # translation: training and generate()
     python scripts/benchmark.py seq2seq                  # LSTM encoder-decoder: training and decoding
     python scripts/benchmark.py pervasive                # Pervasive Attention: training, memory, decoding
+    python scripts/benchmark.py seq2seq --only decoding  # one part of them
     python scripts/benchmark.py import                   # what `import hfseq` costs
     python scripts/benchmark.py data                     # tokenising and batching
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
     )
+    parser.add_argument("--only", default="", metavar="PART", help="e.g. training, memory, decoding")
     parser.add_argument("--output", type=Path, help="also write everything to this JSON file")
     arguments = parser.parse_args()
     if arguments.threads < 1:
@@ -58,12 +60,16 @@ def main() -> None:
 
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read when `tokenizers` first uses its threads
     torch.set_num_threads(arguments.threads)
-    settings = Settings(device=arguments.device, threads=arguments.threads, quick=arguments.quick)
+    settings = Settings(
+        device=arguments.device, threads=arguments.threads, quick=arguments.quick, only=arguments.only
+    )
     report = Report(settings, arguments.output)
     for name in BENCHMARKS if arguments.what == "all" else [arguments.what]:
         print(f"{name} ...", flush=True)
         BENCHMARKS[name](report)
     report.show()
+    if not (report.lines or report.failures):
+        sys.exit(f"--only {arguments.only}: {arguments.what} has no such part that measures something.")
     if report.failures:
         sys.exit("\n".join(["", "FAILED:", *report.failures]))
 

@@ -40,6 +40,8 @@ class Settings:
     threads: int = 1
     quick: bool = False
     """Tiny sizes and two turns: shows that the script works, measures nothing."""
+    only: str = ""
+    """Only the parts with this in their name: "decoding"; empty for all."""
 
     @property
     def turns(self) -> int:
@@ -121,7 +123,10 @@ class Report:
         }
 
     def section(self, measure: Callable[..., None], *arguments, **options) -> None:
-        """Runs one part; if it is void or fails, the others still run and the script ends with an error."""
+        """Runs one part, if it is wanted; if it is void or fails, the others still run and the script ends with an
+        error."""
+        if self.settings.only not in measure.__name__:
+            return
         try:
             measure(self, *arguments, **options)
         except (VoidComparisonError, RuntimeError) as error:

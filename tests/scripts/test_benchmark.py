@@ -164,6 +164,16 @@ def test_not_a_number_is_void(report):
         report.check("losses", math.nan, 1.0)
 
 
+def test_only_the_part_that_was_asked_for(repository, tmp_path):
+    output = tmp_path / "result.json"
+    done = run(repository, "seq2seq", "--quick", "--only", "decoding", "--output", output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [line["name"] for line in json.loads(output.read_text())["lines"]]
+    assert names and all("decoding" in name for name in names)
+    done = run(repository, "import", "--quick", "--only", "decoding")
+    assert done.returncode != 0 and "--only decoding: import has no such part" in done.stderr
+
+
 def test_void_section_is_reported_and_the_next_one_runs(report, tmp_path):
     report.output = tmp_path / "result.json"
     report.section(lambda report: report.check("losses", 2.0, 1.0))
