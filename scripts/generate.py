@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import hfseq  # noqa: F401  (registers the model classes)
 from hfseq.data import load_pair_tokenizers
-from hfseq.data.corpora import lines_of
+from hfseq.data.files import lines_of
 from hfseq.training.features import parse_vector
 
 # Of a language model; a translation is what the model's own generation_config says.

@@ -25,18 +25,10 @@ import numpy as np
 import torch
 
 from .buckets import BucketPlan
-from .corpora import (
-    SPLITS,
-    Corpus,
-    Package,
-    csv_rows,
-    find_files,
-    format_of,
-    lines_of,
-    nearest_hint,
-    packaged_file,
-    split_of,
-)
+from .corpora import SPLITS, Corpus, split_of
+from .files import csv_rows, find_files, format_of, lines_of
+from .hints import nearest_hint
+from .packages import Package, packaged_file
 from .token_arrays import TokenArray
 
 RGB, LAB = ("red", "green", "blue"), ("lightness", "green_red", "blue_yellow")

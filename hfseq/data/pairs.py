@@ -31,16 +31,10 @@ from typing import Any
 
 import numpy as np
 
-from .corpora import (
-    SPLITS,
-    file_digest,
-    fingerprint_of,
-    format_of,
-    hash_of,
-    lines_of,
-    nearest_hint,
-    split_of,
-)
+from .corpora import SPLITS, split_of
+from .files import format_of, lines_of
+from .fingerprints import file_digest, fingerprint_of, hash_of
+from .hints import nearest_hint
 from .tasks import benchmark_folder, csv_table, json_table
 
 logger = logging.getLogger(__name__)

@@ -28,16 +28,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .corpora import (
-    PACKAGES,
-    csv_rows,
-    format_of,
-    lines_of,
-    nearest_hint,
-    packaged_source,
-    read_wiki,
-    split_of,
-)
+from .corpora import packaged_source, split_of
+from .files import csv_rows, format_of, lines_of
+from .hints import nearest_hint
+from .packages import PACKAGES, read_wiki
 
 TASKS = (
     "sequence-classification",

@@ -158,7 +158,7 @@ def build_token_arrays(
 
 
 def _fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> str:
-    from .corpora import fingerprint_of
+    from .fingerprints import fingerprint_of
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -332,7 +332,7 @@ def cached_tokenizer(
     from filelock import FileLock
     from transformers import AutoTokenizer
 
-    from .corpora import fingerprint_of
+    from .fingerprints import fingerprint_of
     from .token_arrays import check_writable, default_cache_dir
 
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
@@ -391,7 +391,7 @@ def cached_pair_tokenizers(
     Raises:
         ValueError: unknown vocabulary, or what `train_tokenizer` raises.
     """
-    from .corpora import nearest_hint
+    from .hints import nearest_hint
 
     if vocabulary not in VOCABULARIES:
         raise ValueError(

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from hfseq.data.corpora import lines_of
+from hfseq.data.files import lines_of
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hfseq.data import Corpus, load_corpus, load_documents, split_of
-from hfseq.data.corpora import PACKAGES
+from hfseq.data.packages import PACKAGES
 
 DOCUMENTS = [f"Document number {i} tells of {i * i}." for i in range(400)]
 
