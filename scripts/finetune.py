@@ -52,8 +52,8 @@ from transformers import (
 
 import hfseq  # noqa: F401  (registers the model classes)
 from hfseq import training
-from hfseq.data import tasks
-from hfseq.training.fine_tuning import TASK_CLASSES, AnsweringTask, FineTuningTask
+from hfseq.data import tagging, tasks
+from hfseq.training.fine_tuning import TASK_CLASSES, AnsweringTask, FineTuningTask, RowOptions
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -83,6 +83,12 @@ def parse_command_line() -> argparse.Namespace:
     source.add_argument("--max_length", type=int, help="tokens per text; default: the model's positions")
     source.add_argument(
         "--doc_stride", type=int, default=128, help="tokens that windows of a long context share"
+    )
+    parser.add_argument(
+        "--labelled_pieces",
+        choices=tagging.LABELLED_PIECES,
+        help="the pieces of a word that have its tag; default: "
+        "first, for recurrent models that read one way all",
     )
     run = parser.add_argument_group("runs")
     run.add_argument("--output_dir", help="default: outputs/MODEL-DATA")
@@ -208,10 +214,13 @@ def run_model(options, task: FineTuningTask, output: Path) -> dict[str, Any]:
     config, tokenizer, max_length = load_parts(options, task)
     arguments, config_fields = sort_fields(options.fields, config)
     config_fields |= task.config_fields()
+    reads_one_way = not {**config.to_dict(), **config_fields}.get("bidirectional", True)
+    piece = options.labelled_pieces or ("all" if reads_one_way else "first")
+    row_options = RowOptions(max_length, options.doc_stride, piece)
     rows, encoding = {}, {}
     for side, examples in data.sides.items():
         try:
-            rows[side], encoding[side] = task.encode(examples, tokenizer, max_length, options.doc_stride)
+            rows[side], encoding[side] = task.encode(examples, tokenizer, row_options)
         except ValueError as error:
             sys.exit(str(error))
         # Neighbours of one length need no padding; each row knows its example.

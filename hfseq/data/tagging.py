@@ -3,8 +3,9 @@
 A tokenizer of bytes or pieces makes other pieces of "word" than of " word", and has seen nearly only the second kind.
 So a sentence is tokenised as running text, its words joined by spaces, exactly as in pretraining; the character
 offsets say which word a piece belongs to. (`is_split_into_words` would tokenise every word as if it began a text.)
-The label stands on the first piece of its word, the others are -100. A word of which the tokenizer keeps nothing
-counts as tagged "O".
+The label stands on the first piece of its word, as is usual for BERT, and the others are -100; or on all pieces, and
+the last one's prediction counts, for models that read one way and know a word only when they have read all of it. A
+word of which the tokenizer keeps nothing counts as tagged "O".
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from .hints import nearest_hint
 logger = logging.getLogger(__name__)
 
 IGNORED = -100
+
+
+LABELLED_PIECES = ("first", "all")
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,7 @@ def encode_tagged(
     tokenizer,
     labels: Sequence[str],
     max_length: int | None = None,
+    labelled_pieces: str = "first",
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows for a token classifier.
 
@@ -216,15 +221,20 @@ def encode_tagged(
         tokenizer: a fast one (offsets are needed).
         labels: the tags in order.
         max_length: of a row, special tokens included; None: no limit.
+        labelled_pieces: "first" or "all" of each word.
 
     Returns:
         rows {input_ids, attention_mask, token_type_ids, labels, sentence, word_of}: `sentence` is the number of the
-        sentence, `word_of` [time] the word whose label stands in a column, -1 elsewhere;
+        sentence, `word_of` [time] the word whose tag is read from a column, -1 elsewhere;
         counts {sentences_cut, words_cut, words_without_pieces}.
 
     Raises:
         ValueError: a slow tokenizer, rows without room, a sentence without any piece; names the line.
     """
+    if labelled_pieces not in LABELLED_PIECES:
+        raise ValueError(
+            f"labelled_pieces must be one of {', '.join(LABELLED_PIECES)}, not {labelled_pieces!r}."
+        )
     number_of = {tag: number for number, tag in enumerate(labels)}
     rows, counts = [], {"sentences_cut": 0, "words_cut": 0, "words_without_pieces": 0}
     for number, sentence in enumerate(sentences):
@@ -232,21 +242,24 @@ def encode_tagged(
         labelled: set[int] = set()
         spans, words_cut = _cut(pieces, max_length, sentence)
         for start, end in spans:
-            word_of = []
-            for word in pieces.words[start:end]:
-                is_first = word is not None and word not in labelled
-                word_of.append(word if is_first else -1)
-                if is_first:
-                    labelled.add(word)
-            word_of = [-1] * len(pieces.before) + word_of + [-1] * len(pieces.after)
             ids = [*pieces.before, *pieces.ids[start:end], *pieces.after]
+            words = [-1] * len(pieces.before) + [-1 if w is None else w for w in pieces.words[start:end]]
+            words += [-1] * len(pieces.after)
+            columns = {word: column for column, word in enumerate(words)}  # the last of each
+            if labelled_pieces == "first":
+                columns = {word: words.index(word) for word in columns}
+            word_of = [word if columns[word] == column else -1 for column, word in enumerate(words)]
+            labelled |= {word for word in words if word >= 0}
             tags = sentence.tags or ("O",) * len(sentence.words)
             rows.append(
                 {
                     "input_ids": ids,
                     "attention_mask": [1] * len(ids),
                     "token_type_ids": [0] * len(ids),
-                    "labels": [number_of[tags[word]] if word >= 0 else IGNORED for word in word_of],
+                    "labels": [
+                        number_of[tags[word]] if word >= 0 else IGNORED
+                        for word in (words if labelled_pieces == "all" else word_of)
+                    ],
                     "sentence": number,
                     "word_of": word_of,
                 }
@@ -276,7 +289,7 @@ def _cut(
         while end > start and pieces.words[end] in (None, pieces.words[end - 1]):
             end -= 1
         if end <= start:
-            # A word longer than a row (an address, say): its first pieces have the label, the rest is left out.
+            # A word longer than a row (an address, say): its first pieces stay, the rest is left out.
             spans.append((start, start + room))
             word = next(w for w in pieces.words[start:] if w is not None)
             start += room

@@ -7,6 +7,7 @@ picture and records for a file; everything else of fine-tuning (scripts/finetune
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,18 @@ from transformers import (
 from .. import metrics
 from ..data import answering, tagging, tasks
 from .report import plot_class_scores, plot_confusion_matrix, plot_regression
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """How examples become rows."""
+
+    max_length: int | None = None
+    """Tokens of a row; None: no limit."""
+    doc_stride: int = 128
+    """Tokens that windows of a long context share."""
+    labelled_pieces: str = "first"
+    """The pieces of a word that have its tag: first, or all, the last one's then being read."""
 
 
 class FineTuningTask(Protocol):
@@ -38,9 +51,7 @@ class FineTuningTask(Protocol):
     def config_fields(self) -> dict[str, Any]:
         """What the model's config has to know of the labels."""
 
-    def encode(
-        self, examples: Sequence, tokenizer, max_length: int | None, doc_stride: int
-    ) -> tuple[list[dict], dict]:
+    def encode(self, examples: Sequence, tokenizer, options: RowOptions) -> tuple[list[dict], dict]:
         """(rows, each with the number of its "example"; what had to be cut).
 
         Raises:
@@ -82,11 +93,11 @@ class TextTask:
     def config_fields(self) -> dict[str, Any]:
         return {"problem_type": self.problem, **(label_fields(self.data.labels) or {"num_labels": 1})}
 
-    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
+    def encode(self, examples, tokenizer, options) -> tuple[list[dict], dict[str, int]]:
         rows, cut = [], 0
         for number, example in enumerate(examples):
             texts = [example.text] + ([example.text_pair] if example.text_pair is not None else [])
-            encoded, truncated = encode_texts(texts, tokenizer, max_length, example.place)
+            encoded, truncated = encode_texts(texts, tokenizer, options.max_length, example.place)
             cut += truncated
             rows.append({**encoded, "labels": self.target(example.label), "example": number})
         return rows, {"examples_truncated": cut}
@@ -172,8 +183,9 @@ class TaggingTask:
     def config_fields(self) -> dict[str, Any]:
         return label_fields(self.data.labels)
 
-    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
-        return tagging.encode_tagged(examples, tokenizer, self.data.labels, max_length)
+    def encode(self, examples, tokenizer, options) -> tuple[list[dict], dict[str, int]]:
+        labels = self.data.labels
+        return tagging.encode_tagged(examples, tokenizer, labels, options.max_length, options.labelled_pieces)
 
     @staticmethod
     def preprocess_logits(logits, labels) -> torch.Tensor:
@@ -218,8 +230,8 @@ class AnsweringTask:
     def config_fields(self) -> dict[str, Any]:
         return {}
 
-    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
-        return answering.encode_questions(examples, tokenizer, max_length, doc_stride)
+    def encode(self, examples, tokenizer, options) -> tuple[list[dict], dict[str, int]]:
+        return answering.encode_questions(examples, tokenizer, options.max_length, options.doc_stride)
 
     def decode(self, rows, examples, output) -> list[dict[str, Any]]:
         answers = answering.answers_of_windows(rows, *output[:2], examples, allow_none=self.allow_none)
@@ -254,11 +266,11 @@ class ChoiceTask:
     def config_fields(self) -> dict[str, Any]:
         return {}
 
-    def encode(self, examples, tokenizer, max_length, doc_stride) -> tuple[list[dict], dict[str, int]]:
+    def encode(self, examples, tokenizer, options) -> tuple[list[dict], dict[str, int]]:
         rows, cut = [], 0
         for number, example in enumerate(examples):
             pairs = [
-                encode_texts([example.question, c], tokenizer, max_length, example.place)
+                encode_texts([example.question, c], tokenizer, options.max_length, example.place)
                 for c in example.choices
             ]
             cut += any(truncated for _, truncated in pairs)

@@ -132,10 +132,27 @@ class TestPieces:
             firsts = [len(pieces.before) + pieces.words.index(n) for n in range(len(sentence.words))]
             assert [column for column, label in enumerate(row["labels"]) if label != -100] == firsts
 
+    def test_labels_stand_on_all_pieces_if_asked_and_the_last_is_read(self, tokenizer):
+        rows, _ = encode_tagged(SENTENCES, tokenizer, LABELS, labelled_pieces="all")
+        for row, sentence in zip(rows, SENTENCES, strict=True):
+            pieces = word_pieces(sentence.words, tokenizer)
+            tags = [-100 if word is None else LABELS.index(sentence.tags[word]) for word in pieces.words]
+            outside = [-100] * len(pieces.before), [-100] * len(pieces.after)
+            assert row["labels"] == [*outside[0], *tags, *outside[1]]
+            backwards = pieces.words[::-1]
+            lasts = [len(pieces.ids) - 1 - backwards.index(n) for n in range(len(sentence.words))]
+            read = [column for column, word in enumerate(row["word_of"]) if word >= 0]
+            assert read == [len(pieces.before) + last for last in lasts]
+        with pytest.raises(ValueError, match="one of first, all, not 'last'"):
+            encode_tagged(SENTENCES, tokenizer, LABELS, labelled_pieces="last")
+
+    @pytest.mark.parametrize("labelled", ["first", "all"])
     @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 100])
-    def test_long_sentences_are_cut_between_words(self, tokenizer, room):
+    def test_long_sentences_are_cut_between_words(self, tokenizer, room, labelled):
         length = room + tokenizer.num_special_tokens_to_add()
-        rows, counts = encode_tagged(SENTENCES, tokenizer, LABELS, max_length=length)
+        rows, counts = encode_tagged(
+            SENTENCES, tokenizer, LABELS, max_length=length, labelled_pieces=labelled
+        )
         assert all(len(row["input_ids"]) <= length for row in rows)
         # Every word is labelled once, and the true labels come back as the true tags.
         assert tags_of_rows(rows, [row["labels"] for row in rows], SENTENCES, LABELS) == [
