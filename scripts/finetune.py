@@ -215,8 +215,8 @@ def run_model(options, task: FineTuningTask, output: Path) -> dict[str, Any]:
     arguments, config_fields = sort_fields(options.fields, config)
     config_fields |= task.config_fields()
     reads_one_way = not {**config.to_dict(), **config_fields}.get("bidirectional", True)
-    piece = options.labelled_pieces or ("all" if reads_one_way else "first")
-    row_options = RowOptions(max_length, options.doc_stride, piece)
+    pieces = options.labelled_pieces or ("all" if reads_one_way else "first")
+    row_options = RowOptions(max_length, options.doc_stride, pieces)
     rows, encoding = {}, {}
     for side, examples in data.sides.items():
         try:
@@ -262,6 +262,7 @@ def run_model(options, task: FineTuningTask, output: Path) -> dict[str, Any]:
         "parameters": kept["parameters"],
         "initialization": "from scratch" if options.from_scratch else "pretrained",
         "max_length": max_length,
+        "labelled_pieces": pieces if data.task == "token-classification" else None,
         "encoding": encoding,
         "learning_rate": kept["learning_rate"],
         "learning_rate_trials": trials,

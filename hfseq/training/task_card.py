@@ -75,7 +75,7 @@ def write_task_card(directory: str | os.PathLike, facts: Mapping[str, Any]) -> P
     if facts.get("picture"):
         parts.append(f"![{facts['predictions_of']} side]({facts['picture']})")
     if (directory / "config.json").is_file():
-        parts += ["## Use", _usage(directory, facts["task"])]
+        parts += ["## Use", _usage(directory, facts["task"], facts.get("labelled_pieces"))]
     machine = {key: value for key, value in (facts.get("machine") or {}).items() if value is not None}
     parts += [
         "## How it was made",
@@ -91,9 +91,12 @@ def write_task_card(directory: str | os.PathLike, facts: Mapping[str, Any]) -> P
     return path
 
 
-def _usage(directory: Path, task: str) -> str:
+def _usage(directory: Path, task: str, labelled_pieces: str | None) -> str:
     if task in PIPELINES:
-        extra = ', aggregation_strategy="first"' if task == "token-classification" else ""
+        extra = ""
+        if task == "token-classification":
+            # Where all pieces of a word were taught its tag, the first knows least of it.
+            extra = f', aggregation_strategy="{"average" if labelled_pieces == "all" else "first"}"'
         lines = [
             "from transformers import pipeline",
             "import hfseq",

@@ -150,7 +150,7 @@ def test_tagging(folder, finetune):
     pytest.importorskip("seqeval")
     facts = finetune("encoder", *files("token-classification", ".conll"), *FAST)
     assert facts["scores"]["test"]["f1"]["mean"] > 0.9
-    assert facts["classes"]["person"]["support"] == 24
+    assert facts["classes"]["person"]["support"] == 24 and facts["labelled_pieces"] == "first"
     entities = pipeline("token-classification", "out", aggregation_strategy="first", device="cpu")(
         "Bob saw a good film 3"
     )
@@ -191,12 +191,20 @@ def test_a_language_model_becomes_a_classifier_layer_by_layer(folder, finetune):
     assert answer["label"] == "good"
 
 
-def test_a_bidirectional_tagger_from_scratch(folder, finetune):
+@pytest.mark.parametrize(
+    ("words", "labelled", "strategy"),
+    [(["--from_scratch", "--bidirectional", "true"], "first", "first"), ([], "all", "average")],
+    ids=["both ways", "one way"],
+)
+def test_a_recurrent_tagger(folder, finetune, words, labelled, strategy):
+    """One that reads one way is asked for a tag when it has read the whole word."""
     pytest.importorskip("seqeval")
-    words = [*files("token-classification", ".conll"), *FAST, "--from_scratch", "--bidirectional", "true"]
-    facts = finetune("lstm", *words, "--learning_rates", "0.03")
-    assert facts["scores"]["test"]["f1"]["mean"] > 0.9
-    entities = pipeline("token-classification", "out", aggregation_strategy="first", device="cpu")
+    facts = finetune(
+        "lstm", *files("token-classification", ".conll"), *FAST, *words, "--learning_rates", "0.03"
+    )
+    assert facts["scores"]["test"]["f1"]["mean"] > 0.9 and facts["labelled_pieces"] == labelled
+    assert f'aggregation_strategy="{strategy}"' in Path("out/README.md").read_text()
+    entities = pipeline("token-classification", "out", aggregation_strategy=strategy, device="cpu")
     assert [e["word"].strip() for e in entities("Bob saw a good film 3")] == ["Bob"]
 
 
