@@ -12,7 +12,8 @@ Below a megabyte the gain is nothing, or less: a call of oneDNN's operation cost
 
 `decoding()` says that many steps with the same weights are to come; inside it `linear` and `one_row_weight` use copies
 in the better layout, made once as many products have been computed as a copy costs: a short decoding pays nothing.
-Nothing else in a model knows of it, and outside of it everything is as PyTorch has it.
+Until the end they take as much memory as the matrices themselves. Nothing else in a model knows of it, and outside of
+it everything is as PyTorch has it.
 """
 
 from __future__ import annotations
