@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from hfseq.training.checkpoints import is_complete, newest_complete_checkpoint
 
 OPTIMIZERS = ("adamw", "ntasgd", "muon")
-TIMES = ("_runtime", "_per_second")
+TIMES = ("_runtime", "_per_second", "trained_seconds")
 
 
 def assert_same(one, two, rtol: float = 0.0) -> None:
