@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,11 @@ class DataSection:
     """What stands in a guessed token's place: bert (80% [MASK], 10% random, 10% the token) or mask (always [MASK])."""
     cache_dir: str | None = None
     """Where token arrays are kept; default: $HFSEQ_CACHE, else ~/.cache/hfseq."""
+
+    def arguments_of(self, load: Callable) -> dict[str, Any]:
+        """The fields that `load` (say, hfseq.data.load_corpus) takes by keyword, under the same names."""
+        parameters = inspect.signature(load).parameters.values()
+        return {p.name: getattr(self, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 @dataclass

@@ -184,19 +184,7 @@ def model_arrays(directory: Path) -> dict[str, data.TokenArray]:
     from hfseq.recipe import load_recipe
 
     section = load_recipe(directory / "recipe.yaml").data
-    corpus = data.load_corpus(
-        section.corpus,
-        train_file=section.train_file,
-        validation_file=section.validation_file,
-        test_file=section.test_file,
-        text_column=section.text_column,
-        txt_document=section.txt_document,
-        validation_share=section.validation_share,
-        test_share=section.test_share,
-        split_seed=section.split_seed,
-        deduplicate=section.deduplicate,
-        streaming=section.streaming,
-    )
+    corpus = data.load_corpus(section.corpus, **section.arguments_of(data.load_corpus))
     return data.build_token_arrays(corpus, AutoTokenizer.from_pretrained(directory), section.cache_dir)
 
 

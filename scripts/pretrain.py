@@ -13,7 +13,7 @@ output directory that already holds a run is asked, or said with `--resume` or `
 
 A recurrent model learns to predict the next token (with data.feature_columns, of texts that begin with a vector), an
 encoder to fill in masked tokens, an encoder-decoder to translate, or to repair text (data.noise). What differs between
-them is in hfseq/training/runs.py; this script is what they share.
+them is in hfseq/training (preparation.py, runs.py); this script is what they share.
 """
 
 from __future__ import annotations
@@ -24,29 +24,18 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import yaml
-from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import Trainer, TrainingArguments, set_seed
 
 import hfseq
 from hfseq import data, training
 from hfseq.cards import TASKS, write_model_card
 from hfseq.recipe import Recipe, load_recipe, model_config
-from hfseq.training.runs import (
-    FeatureData,
-    PairData,
-    Run,
-    TrainingData,
-    denoising_run,
-    feature_run,
-    masked_run,
-    pair_run,
-    stream_run,
-)
+from hfseq.training.preparation import PairData, TrainingData, prepare_data
+from hfseq.training.runs import Run, denoising_run, feature_run, masked_run, pair_run, stream_run
 
 # What an evaluation's entry in the log keeps for summary and card.
 KEPT_METRICS = ("step", "epoch", "eval_loss", "eval_bleu", "eval_bleu_lowercase", "eval_chrf")
@@ -67,7 +56,10 @@ def main() -> None:
     resume_from = prepare_output(output, recipe, choice, is_main)
 
     # Corpus, tokenizer, token arrays: written once, by the process that comes first, read by all.
-    prepared = prepare_data(recipe)
+    try:
+        prepared = prepare_data(recipe)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"{recipe.path}: {error}")
     tokenizer = prepared.tokenizer
     config = make_config(recipe, prepared)
     try:
@@ -191,138 +183,6 @@ def remove_run(output: Path) -> None:
     written = ["recipe.yaml", "training_summary.json", "loss_curve.png", "README.md", "model.safetensors"]
     for name in [*written, "config.json", "generation_config.json", "training_args.bin"]:
         (output / name).unlink(missing_ok=True)
-
-
-def prepare_data(recipe: Recipe) -> TrainingData:
-    """Tokenizer and token arrays for the recipe's kind of model."""
-    section = recipe.data
-    try:
-        if CONFIG_MAPPING[recipe.model_type].is_encoder_decoder:
-            if section.noise is None:
-                return prepare_pairs(recipe)
-            task, options = "text2text-generation", {"translation": True}
-            if section.noise == "infilling":
-                options["mask"] = True
-            else:
-                options["sentinels"] = section.sentinels
-        elif recipe.model_type == "hfseq_encoder":
-            task, options = "fill-mask", {"masked": True}
-        elif section.feature_columns is not None:
-            return prepare_features(recipe)
-        else:
-            task, options = "text-generation", {}
-        corpus = data.load_corpus(
-            section.corpus,
-            train_file=section.train_file,
-            validation_file=section.validation_file,
-            test_file=section.test_file,
-            text_column=section.text_column,
-            txt_document=section.txt_document,
-            validation_share=section.validation_share,
-            test_share=section.test_share,
-            split_seed=section.split_seed,
-            deduplicate=section.deduplicate,
-            streaming=section.streaming,
-        )
-        if section.tokenizer in data.ALGORITHMS:
-            tokenizer = data.cached_tokenizer(
-                corpus,
-                section.tokenizer,
-                section.tokenizer_vocab_size,
-                lowercase=section.lowercase,
-                cache_dir=section.cache_dir,
-                **options,
-            )
-        else:
-            tokenizer = load_tokenizer(section.tokenizer)
-        return TrainingData(task, tokenizer, data.build_token_arrays(corpus, tokenizer, section.cache_dir))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"{recipe.path}: {error}")
-
-
-def prepare_features(recipe: Recipe) -> FeatureData:
-    """Tokenizer, token arrays and vectors of a recipe with feature_columns."""
-    section = recipe.data
-    if not isinstance(section.corpus, str | None):
-        raise ValueError(f"data.corpus with feature_columns is one name, not {section.corpus!r}.")
-    table = data.load_features(
-        section.corpus,
-        feature_columns=section.feature_columns,
-        train_file=section.train_file,
-        validation_file=section.validation_file,
-        test_file=section.test_file,
-        text_column=section.text_column,
-        validation_share=section.validation_share,
-        test_share=section.test_share,
-        split_seed=section.split_seed,
-    )
-    corpus = table.corpus()
-    if section.tokenizer in data.ALGORITHMS:
-        tokenizer = data.cached_tokenizer(
-            corpus,
-            section.tokenizer,
-            section.tokenizer_vocab_size,
-            lowercase=section.lowercase,
-            cache_dir=section.cache_dir,
-        )
-    else:
-        tokenizer = load_tokenizer(section.tokenizer)
-    arrays = data.build_token_arrays(corpus, tokenizer, section.cache_dir)
-    return FeatureData("vector-to-text", tokenizer, arrays, table)
-
-
-def prepare_pairs(recipe: Recipe) -> PairData:
-    """Tokenizers, pair arrays and the held-out texts of a translation recipe."""
-    section = recipe.data
-    corpus = data.load_pairs(
-        section.corpus,
-        source_language=section.source_language,
-        target_language=section.target_language,
-        train_file=section.train_file,
-        validation_file=section.validation_file,
-        test_file=section.test_file,
-        source_column=section.source_column,
-        target_column=section.target_column,
-        validation_share=section.validation_share,
-        test_share=section.test_share,
-        split_seed=section.split_seed,
-        deduplicate=section.deduplicate,
-        streaming=section.streaming,
-    )
-    if section.tokenizer in data.ALGORITHMS:
-        tokenizers = data.cached_pair_tokenizers(
-            corpus,
-            section.tokenizer,
-            section.tokenizer_vocab_size,
-            vocabulary=section.vocabulary,
-            lowercase=section.lowercase,
-            cache_dir=section.cache_dir,
-        )
-    else:
-        tokenizers = load_tokenizer(section.tokenizer, data.load_pair_tokenizers)
-    limits = (section.max_source_length, section.max_target_length, section.max_length_ratio)
-    filters = data.PairFilter(*limits) if any(limit is not None for limit in limits) else None
-    arrays = data.build_pair_arrays(corpus, *tokenizers, cache_dir=section.cache_dir, filters=filters)
-    if filters and int(os.environ.get("RANK", 0)) == 0:
-        print(arrays["train"].report)
-    return PairData(
-        task="translation",
-        tokenizer=tokenizers[0],
-        target_tokenizer=tokenizers[1],
-        arrays=arrays,
-        texts={side: texts for side, texts in corpus.texts.items() if side != "train"},
-        languages=(section.source_language, section.target_language),
-    )
-
-
-def load_tokenizer(name: str, load: Callable = AutoTokenizer.from_pretrained):
-    try:
-        return load(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"data.tokenizer {name!r} is none of the algorithms {', '.join(data.ALGORITHMS)}, and no tokenizer "
-            f"could be loaded from there: {error}"
-        ) from error
 
 
 def make_config(recipe: Recipe, prepared: TrainingData):

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from .files import TXT_DOCUMENTS, find_files, format_of, missing_column, read_file, text_of
 from .fingerprints import file_digest, fingerprint_of, hash_of
 from .hints import nearest_hint
+from .hub import open_hub_dataset
 from .packages import PACKAGES, packaged_file
 
 logger = logging.getLogger(__name__)
@@ -402,31 +403,9 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
 
 
 def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str, Source]:
-    """The sides of a Hub data set: train, and validation and test where it has them.
-
-    The fingerprint is the id, configuration and revision (commit) of the data set, not its content: that would need
-    a whole pass over it.
-    """
-    name, _, configuration = identifier.partition(":")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or os.path.exists(identifier):
-        hint = " Local text goes to train_file." if os.path.exists(identifier) else ""
-        raise ValueError(
-            f"Unknown corpus {identifier!r}.{nearest_hint(identifier, PACKAGES)}{hint} Known: {', '.join(PACKAGES)}, "
-            "or a Hub data set id of the form org/name or org/name:configuration."
-        )
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Reading the Hub data set {identifier} needs datasets: pip install datasets"
-        ) from error
-    revision = datasets.load_dataset_builder(name, configuration or None).hash
-    sides = datasets.load_dataset(name, configuration or None, streaming=streaming)
-    if "train" not in sides:
-        raise ValueError(
-            f"{identifier} has no train side; there are {', '.join(sides)}. Save the one you mean as .parquet or "
-            ".jsonl and give it as train_file."
-        )
+    """The sides of a Hub data set: train, and validation and test where it has them."""
+    dataset = open_hub_dataset(identifier, streaming, known=PACKAGES)
+    sides = dataset.sides
 
     def source(side: str) -> Source:
         columns = sides[side].column_names
@@ -434,7 +413,7 @@ def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str,
             raise ValueError(missing_column(f"{identifier} ({side})", text_column, columns))
         return Source(
             identifier,
-            fingerprint_of(["hub", name, configuration, revision, side, text_column]),
+            dataset.fingerprint("text", side, text_column),
             lambda: _hub_documents(sides[side], f"{identifier} ({side})", text_column),
         )
 

@@ -35,6 +35,7 @@ from .corpora import SPLITS, split_of
 from .files import format_of, lines_of
 from .fingerprints import file_digest, fingerprint_of, hash_of
 from .hints import nearest_hint
+from .hub import open_hub_dataset
 from .tasks import benchmark_folder, csv_table, json_table
 
 logger = logging.getLogger(__name__)
@@ -597,27 +598,9 @@ def _multi30k_sources(columns: PairColumns) -> dict[str, PairSource]:
 
 
 def _hub_sources(identifier: str, columns: PairColumns, streaming: bool) -> dict[str, PairSource]:
-    """The sides of a Hub data set; fingerprinted by id, configuration and revision."""
-    name, _, configuration = identifier.partition(":")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or os.path.exists(identifier):
-        hint = " Local pairs go to train_file." if os.path.exists(identifier) else ""
-        raise ValueError(
-            f"Unknown corpus of pairs {identifier!r}.{nearest_hint(identifier, ['multi30k'])}{hint} Known: multi30k, "
-            "or a Hub data set id of the form org/name or org/name:configuration."
-        )
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Reading the Hub data set {identifier} needs datasets: pip install datasets"
-        ) from error
-    revision = datasets.load_dataset_builder(name, configuration or None).hash
-    sides = datasets.load_dataset(name, configuration or None, streaming=streaming)
-    if "train" not in sides:
-        raise ValueError(
-            f"{identifier} has no train side; there are {', '.join(sides)}. Save the one you mean as .jsonl and give "
-            "it as train_file."
-        )
+    """The sides of a Hub data set: train, and validation and test where it has them."""
+    dataset = open_hub_dataset(identifier, streaming, known=["multi30k"], kind="corpus of pairs")
+    sides = dataset.sides
 
     def source(side: str) -> PairSource:
         def read() -> Iterator[tuple[str, str | None, str | None]]:
@@ -633,8 +616,7 @@ def _hub_sources(identifier: str, columns: PairColumns, streaming: bool) -> dict
                 place = f"{identifier} ({side}), row {number}"
                 yield place, *columns.of(row, place)
 
-        content = ["hub pairs", name, configuration, revision, side, columns.names, columns.named]
-        return PairSource(identifier, fingerprint_of(content), read)
+        return PairSource(identifier, dataset.fingerprint("pairs", side, columns.names, columns.named), read)
 
     return {side: source(side) for side in SPLITS if side in sides}
 

@@ -29,6 +29,7 @@ from ..recipe import Recipe
 from .callbacks import ScaleRateWithLength
 from .evaluation import score_language_model, score_masked_language_model
 from .features import FeatureScore, describe_vectors, parse_vector
+from .preparation import FeatureData, PairData, TrainingData, positions_of
 from .translation import (
     Seq2SeqScore,
     TranslationEvaluation,
@@ -71,49 +72,6 @@ class Run:
     """Text streams whose state is carried and saved."""
     generation: dict[str, Any] = field(default_factory=dict)
     """Fields of the model's generation config."""
-
-
-@dataclass
-class TrainingData:
-    """What `prepare_data` of scripts/pretrain.py hands over."""
-
-    task: str
-    """Which kind of run they are for: a key of hfseq.cards.TASKS."""
-    tokenizer: Any
-    arrays: dict[str, Any]
-    """Token arrays of train, validation and, where there is one, test."""
-
-    def config_fields(self) -> dict[str, Any]:
-        """What the model's config takes from the tokenizer."""
-        fields = data.tokenizer_config_fields(self.tokenizer)
-        if self.task == "text2text-generation":
-            fields["decoder_start_token_id"] = self.tokenizer.bos_token_id
-            fields.pop("mask_token_id", None)  # no field of a sequence-to-sequence model
-        return fields
-
-    def check(self, config) -> None:
-        """Raises ValueError where the tokenizer or a token array does not fit the model."""
-        data.check_vocabulary(self.tokenizer, config)
-        for array in self.arrays.values():
-            data.check_ids(array.tokens, config.vocab_size)
-
-
-@dataclass
-class FeatureData(TrainingData):
-    """Texts that begin with a vector."""
-
-    table: data.FeatureTable
-
-    def config_fields(self) -> dict[str, Any]:
-        return {**super().config_fields(), "feature_size": self.table.width}
-
-    def check(self, config) -> None:
-        super().check(config)
-        if config.feature_size not in (0, self.table.width):
-            raise ValueError(
-                f"model.feature_size {config.feature_size} is not the width of the vectors, {self.table.width} "
-                f"({', '.join(self.table.columns)}). Leave the field out, or set it to 0 for a model without them."
-            )
 
 
 def text_facts(array: data.TokenArray) -> dict[str, int]:
@@ -313,45 +271,6 @@ def masked_run(recipe: Recipe, config, prepared: TrainingData, world_size: int) 
         score=lambda model, split: score_masked_language_model(model, evaluation_plan(arrays[split])),
         sample=lambda model, text: {"guesses": fill_in(model, tokenizer, text)},
     )
-
-
-@dataclass
-class PairData(TrainingData):
-    """Pairs of texts: `arrays` are pair arrays."""
-
-    target_tokenizer: Any
-    """The same as `tokenizer` where both sides share one."""
-    texts: dict[str, tuple[list[str], list[str]]]
-    """Sources and references of what is held out, for BLEU."""
-    languages: tuple[str, str]
-    """Of sources and targets."""
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether source and target have one vocabulary."""
-        return self.target_tokenizer is self.tokenizer
-
-    def config_fields(self) -> dict[str, Any]:
-        fields = data.tokenizer_config_fields(self.tokenizer)
-        fields.pop("mask_token_id", None)
-        fields["decoder_start_token_id"] = self.target_tokenizer.bos_token_id
-        if not self.is_shared:
-            fields["decoder_vocab_size"] = data.padded_vocab_size(self.target_tokenizer)
-            fields["share_encoder_decoder_embeddings"] = False
-        return fields
-
-    def check(self, config) -> None:
-        data.check_vocabulary(self.tokenizer, config)
-        for split, array in self.arrays.items():
-            data.check_ids(array.source.tokens, config.vocab_size)
-            data.check_ids(array.target.tokens, config.decoder_vocab_size)
-            if (positions := positions_of(config)) is not None:
-                array.check_positions(positions, split)
-
-
-def positions_of(config) -> int | None:
-    """The longest sequence that a model takes; None: any, for it has no positions."""
-    return getattr(config, "max_position_embeddings", None)
 
 
 def pair_run(recipe: Recipe, config, prepared: PairData, world_size: int) -> Run:

@@ -376,7 +376,7 @@ def test_unknown_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my").mkdir()
     (tmp_path / "my" / "texts").mkdir()
-    with pytest.raises(ValueError, match="Unknown corpus 'my/texts'.*Local text goes to train_file"):
+    with pytest.raises(ValueError, match="Unknown corpus 'my/texts'.*Local files go to train_file"):
         load_corpus("my/texts")
 
 
