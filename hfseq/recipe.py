@@ -226,7 +226,7 @@ def load_recipe(path: str | os.PathLike, command_line: list[str] | None = None) 
         training=_build(
             TrainingSection, {k: v for k, v in sections["training"].items() if k in own}, f"{path}: training"
         ),
-        training_arguments=_numbers(arguments),
+        training_arguments=_strategies(_numbers(arguments)),
         path=str(path),
         overrides=list(command_line or []),
     )
@@ -322,6 +322,11 @@ def _number(value: Any) -> Any:
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:
     return {k: _number(v) if k not in ("output_dir", "run_name") else v for k, v in values.items()}
+
+
+def _strategies(values: dict[str, Any]) -> dict[str, Any]:
+    """YAML 1.1 reads no as false; `save_strategy: no` means TrainingArguments' "no"."""
+    return {k: "no" if v is False and k.endswith("_strategy") else v for k, v in values.items()}
 
 
 _TYPES = {
