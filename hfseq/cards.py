@@ -324,11 +324,14 @@ def _front_matter(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
 
 
 def _introduction(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
+    section = facts["recipe_content"].get("training", {})
+    origin = section.get("initialize_from")
+    start = f"from the weights of `{origin}`" if origin else "from scratch"
     text = (
-        f"`{facts['model_class']}`, {facts['parameters']:,} parameters, trained from scratch with "
+        f"`{facts['model_class']}`, {facts['parameters']:,} parameters, trained {start} with "
         f"hfseq {hfseq.__version__}. Training data: {corpus['name']}."
     )
-    if note := facts["recipe_content"].get("training", {}).get("note"):
+    if note := section.get("note"):
         text += f" {note}"
     if facts.get("prompt") and facts.get("guesses"):
         text += f"\n\nWhat it puts in place of the mask in *{facts['prompt']}*:\n\n{_table(facts['guesses'])}"

@@ -70,6 +70,8 @@ def test_then_it_learns_to_translate(folder, pretrain):
     )  # fmt: skip
     summary = json.loads((folder / "out/training_summary.json").read_text())
     assert summary["task"] == "translation" and "bleu" in summary["scores"]["test"]
+    card = (folder / "out/README.md").read_text()
+    assert "trained from the weights of `outputs/transformer-denoise-wiki`" in card
     # What stands for a hole in a text is no translation.
     tokenizer = AutoTokenizer.from_pretrained("out")
     suppressed = json.loads((folder / "out/generation_config.json").read_text())["suppress_tokens"]
