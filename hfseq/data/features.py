@@ -15,7 +15,6 @@ on the same side, whatever its vector. Names are tokenised like any other docume
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import torch
 
 from .buckets import BucketPlan
 from .corpora import SPLITS, Corpus, split_of
-from .files import csv_rows, find_files, format_of, lines_of
+from .files import find_files, format_of, table_rows
 from .hints import nearest_hint
 from .packages import Package, packaged_file
 from .token_arrays import TokenArray
@@ -153,7 +152,7 @@ def _file_rows(files, text_column: str, columns: Sequence[str]) -> Iterator[Text
                 f"{path}: texts with vectors are read from {' and '.join(TABLE_FORMATS)} (also .gz), not from "
                 f"{format_of(path)}."
             )
-        for place, row in _table(path):
+        for place, row in table_rows(path):
             for column in (text_column, *columns):
                 if column not in row:
                     raise ValueError(
@@ -171,22 +170,6 @@ def _file_rows(files, text_column: str, columns: Sequence[str]) -> Iterator[Text
                 for number in value if isinstance(value, list) else [value]:
                     numbers.append(finite_number(number, f"{place}, column {column!r}"))
             yield place, text, numbers
-
-
-def _table(path: Path) -> Iterator[tuple[Place, dict]]:
-    if format_of(path) == ".csv":
-        yield from csv_rows(path)
-        return
-    for number, line in lines_of(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg}).") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: a {type(row).__name__}, not a JSON object.")
-        yield f"{path}, line {number}", row
 
 
 def finite_number(value, place: str) -> float:

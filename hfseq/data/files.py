@@ -16,6 +16,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .hints import nearest_hint
 
@@ -71,10 +72,8 @@ def read_file(path: Path, text_column: str = "text", txt_document: str = "paragr
     kind = format_of(path)
     if kind == ".txt":
         yield from _txt_documents(path, txt_document)
-    elif kind == ".jsonl":
-        yield from _jsonl_documents(path, text_column)
-    elif kind == ".csv":
-        for place, row in csv_rows(path, text_column):
+    elif kind in (".jsonl", ".csv"):
+        for place, row in table_rows(path, text_column):
             text = text_of(row[text_column], place, text_column)
             if text:
                 yield text
@@ -100,7 +99,14 @@ def _txt_documents(path: Path, unit: str) -> Iterator[str]:
             yield "\n".join(block)
 
 
-def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
+def table_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of a .jsonl or .csv file; `column`, if given, must be in it."""
+    return (csv_rows if format_of(path) == ".csv" else json_lines)(path, column)
+
+
+def json_lines(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of a .jsonl file; `column`, if given, must be in each."""
+    example = "" if column is None else f" such as {{{json.dumps(column)}: ...}}"
     for number, line in lines_of(path):
         if not line.strip():
             continue
@@ -113,14 +119,10 @@ def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
                 "line."
             ) from error
         if not isinstance(row, dict):
-            raise ValueError(
-                f"{place}: a {type(row).__name__}, not a JSON object such as {{{json.dumps(column)}: ...}}."
-            )
-        if column not in row:
+            raise ValueError(f"{place}: a {type(row).__name__}, not a JSON object{example}.")
+        if column is not None and column not in row:
             raise ValueError(missing_column(place, column, row))
-        text = text_of(row[column], place, column)
-        if text:
-            yield text
+        yield place, row
 
 
 def csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, str | None]]]:

@@ -15,7 +15,6 @@ from .hints import nearest_hint
 class HubDataset:
     """A data set of the Hub, opened but not yet read."""
 
-    identifier: str
     sides: Any
     """Rows by the name of their side; there is "train"."""
     key: tuple[str, str, str]
@@ -60,4 +59,4 @@ def open_hub_dataset(
             f"{identifier} has no train side; there are {', '.join(sides)}. Save the one you mean as .jsonl and give "
             "it as train_file."
         )
-    return HubDataset(identifier, sides, (name, configuration, revision))
+    return HubDataset(sides, (name, configuration, revision))

@@ -25,8 +25,6 @@ from .hints import nearest_hint
 logger = logging.getLogger(__name__)
 
 IGNORED = -100
-
-
 LABELLED_PIECES = ("first", "all")
 
 
@@ -245,10 +243,10 @@ def encode_tagged(
             ids = [*pieces.before, *pieces.ids[start:end], *pieces.after]
             words = [-1] * len(pieces.before) + [-1 if w is None else w for w in pieces.words[start:end]]
             words += [-1] * len(pieces.after)
-            columns = {word: column for column, word in enumerate(words)}  # the last of each
-            if labelled_pieces == "first":
-                columns = {word: words.index(word) for word in columns}
-            word_of = [word if columns[word] == column else -1 for column, word in enumerate(words)]
+            columns = list(enumerate(words))
+            # The column that each word is read from: of several, the one that comes last here.
+            read = {word: column for column, word in (columns if labelled_pieces == "all" else columns[::-1])}
+            word_of = [word if read[word] == column else -1 for column, word in columns]
             labelled |= {word for word in words if word >= 0}
             tags = sentence.tags or ("O",) * len(sentence.words)
             rows.append(

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from .corpora import packaged_source, split_of
-from .files import csv_rows, format_of, lines_of
+from .files import csv_rows, format_of, json_lines, lines_of
 from .hints import nearest_hint
 from .packages import PACKAGES, read_wiki
 
@@ -327,24 +327,16 @@ def _tsv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def json_table(path: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if kind == ".json":
-        content = read_json(path)
-        if not isinstance(content, list):
-            raise ValueError(
-                f"{path}: a {type(content).__name__}, not a list of objects. One object per line is a .jsonl file."
-            )
-        rows: Iterable[tuple[str, Any]] = ((f"{path}, entry {n}", row) for n, row in enumerate(content, 1))
-    else:
-        rows = ((f"{path}, line {number}", line) for number, line in lines_of(path) if line.strip())
-    for place, row in rows:
-        if kind == ".jsonl":
-            try:
-                row = json.loads(row)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{place}: not JSON ({error.msg} at character {error.pos}). A .jsonl file holds one JSON object "
-                    "per line."
-                ) from error
+    if kind == ".jsonl":
+        yield from json_lines(path)
+        return
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ValueError(
+            f"{path}: a {type(content).__name__}, not a list of objects. One object per line is a .jsonl file."
+        )
+    for number, row in enumerate(content, 1):
+        place = f"{path}, entry {number}"
         if not isinstance(row, dict):
             raise ValueError(f"{place}: a {type(row).__name__}, not a JSON object.")
         yield place, row

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,20 +36,24 @@ class RowOptions:
     """The pieces of a word that have its tag: first, or all, the last one's then being read."""
 
 
-class FineTuningTask(Protocol):
+class FineTuningTask:
     """What scripts/finetune.py asks of a task; `TASK_CLASSES` has one class for each kind of data."""
 
     auto_class: str
     """The Auto class of the models that have the head."""
-    collator: type
+    collator: type = DataCollatorWithPadding
     """Made of the tokenizer; rows -> a batch."""
-    preprocess_logits: Callable | None
+    preprocess_logits: Callable | None = None
     """(logits, labels) -> what is kept of them during evaluation."""
     metric: str
     """The score that chooses learning rates and checkpoints; higher is better."""
 
+    def __init__(self, data: tasks.TaskData):
+        self.data = data
+
     def config_fields(self) -> dict[str, Any]:
         """What the model's config has to know of the labels."""
+        return {}
 
     def encode(self, examples: Sequence, tokenizer, options: RowOptions) -> tuple[list[dict], dict]:
         """(rows, each with the number of its "example"; what had to be cut).
@@ -57,32 +61,36 @@ class FineTuningTask(Protocol):
         Raises:
             ValueError: an example of which the tokenizer leaves nothing.
         """
+        raise NotImplementedError
 
     def decode(self, rows: list[dict], examples: Sequence, output) -> list[dict[str, Any]]:
         """A prediction for each example, from what the model put out for all rows."""
+        raise NotImplementedError
 
     def score(self, examples: Sequence, predictions: list[dict]) -> dict[str, float]:
         """The scores of predictions, `metric` among them."""
+        raise NotImplementedError
 
     def classes(self, examples: Sequence, predictions: list[dict]) -> dict[str, dict[str, float]]:
         """The scores of each class; empty where there are none."""
+        return {}
 
     def picture(self, examples: Sequence, predictions: list[dict], path: Path, title: str) -> Path | None:
         """Draws what went wrong; None where there is nothing to draw."""
+        return None
 
     def record(self, example) -> dict[str, Any]:
         """The example as `predictions.jsonl` tells it."""
+        raise NotImplementedError
 
 
-class TextTask:
+class TextTask(FineTuningTask):
     """One class, several classes or a number for a text or a pair of texts."""
 
     auto_class = "AutoModelForSequenceClassification"
-    collator = DataCollatorWithPadding
-    preprocess_logits = None
 
     def __init__(self, data: tasks.TaskData):
-        self.data = data
+        super().__init__(data)
         kinds = {
             "sequence-classification": ("single_label_classification", "accuracy"),
             "multi-label": ("multi_label_classification", "f1"),
@@ -170,15 +178,12 @@ class TextTask:
         return {"text": example.text, **pair, "label": label}
 
 
-class TaggingTask:
+class TaggingTask(FineTuningTask):
     """A tag for each word."""
 
     auto_class = "AutoModelForTokenClassification"
     collator = DataCollatorForTokenClassification
     metric = "f1"
-
-    def __init__(self, data: tasks.TaskData):
-        self.data = data
 
     def config_fields(self) -> dict[str, Any]:
         return label_fields(self.data.labels)
@@ -214,21 +219,16 @@ class TaggingTask:
         return {"words": list(example.words), "tags": None if example.tags is None else list(example.tags)}
 
 
-class AnsweringTask:
+class AnsweringTask(FineTuningTask):
     """Where in a text the answer to a question stands."""
 
     auto_class = "AutoModelForQuestionAnswering"
-    collator = DataCollatorWithPadding
-    preprocess_logits = None
     metric = "f1"
 
     def __init__(self, data: tasks.TaskData):
-        self.data = data
+        super().__init__(data)
         # SQuAD 2.0 is where the training side has questions without an answer.
         self.allow_none = any(not question.answers for question in data.sides["train"])
-
-    def config_fields(self) -> dict[str, Any]:
-        return {}
 
     def encode(self, examples, tokenizer, options) -> tuple[list[dict], dict[str, int]]:
         return answering.encode_questions(examples, tokenizer, options.max_length, options.doc_stride)
@@ -241,30 +241,17 @@ class AnsweringTask:
         references = [[text for text, _ in question.answers] for question in examples]
         return metrics.answer_scores(references, [p["prediction"] for p in predictions])
 
-    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
-        return {}
-
-    def picture(self, examples, predictions, path: Path, title: str) -> Path | None:
-        return None
-
     def record(self, example) -> dict[str, Any]:
         answers = [text for text, _ in example.answers]
         return {"id": example.id, "question": example.question, "answers": answers}
 
 
-class ChoiceTask:
+class ChoiceTask(FineTuningTask):
     """Which of several texts goes with a question."""
 
     auto_class = "AutoModelForMultipleChoice"
     collator = DataCollatorForMultipleChoice
-    preprocess_logits = None
     metric = "accuracy"
-
-    def __init__(self, data: tasks.TaskData):
-        self.data = data
-
-    def config_fields(self) -> dict[str, Any]:
-        return {}
 
     def encode(self, examples, tokenizer, options) -> tuple[list[dict], dict[str, int]]:
         rows, cut = [], 0
@@ -288,12 +275,6 @@ class ChoiceTask:
         return {
             "accuracy": metrics.accuracy([e.label for e in examples], [p["prediction"] for p in predictions])
         }
-
-    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
-        return {}
-
-    def picture(self, examples, predictions, path: Path, title: str) -> Path | None:
-        return None
 
     def record(self, example) -> dict[str, Any]:
         return {"question": example.question, "choices": list(example.choices), "label": example.label}
