@@ -1,0 +1,1 @@
+"""What `hfseq COMMAND` runs: one readable file each, to use and to copy from."""
