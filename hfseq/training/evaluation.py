@@ -12,10 +12,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from ..data.collators import StreamCollator
-from ..data.masked_plan import MaskedPlan
-from ..data.streams import StreamPlan
-from ..data.token_arrays import TokenArray
+from ..data import MaskedPlan, StreamCollator, StreamPlan, TokenArray
 from ..metrics.language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
 
 
