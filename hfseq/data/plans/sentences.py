@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .hashing import draws, uniform
-from .vocabulary import MaskingVocabulary
+from ..hashing import draws, uniform
+from ..vocabulary import MaskingVocabulary
 
 # Tokens looked at together: enough to be fast, little enough to stay in memory.
 WINDOW = 1 << 22

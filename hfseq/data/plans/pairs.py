@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .collators import IGNORE_INDEX
-from .pair_arrays import PairArray
+from ...models.losses import IGNORE_INDEX
+from ..pair_arrays import PairArray
 from .pair_rows import pack_pairs
 
 PACKINGS = ("batches", "packed")

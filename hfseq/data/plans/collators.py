@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-IGNORE_INDEX = -100
-
 
 class BatchRow(Mapping):
     """A row of a batch, to be read like a dictionary; its tensors are cut out of the batch's when asked for.

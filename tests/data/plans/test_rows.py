@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hfseq.data import Corpus, build_token_arrays, load_corpus, make_rows, train_tokenizer
-from hfseq.data.rows import best_fit_decreasing, split_long
+from hfseq.data.plans.rows import best_fit_decreasing, split_long
 from hfseq.data.vocabulary import MaskingVocabulary
 
 SIZE = 300

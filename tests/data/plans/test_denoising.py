@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from hfseq.data import Denoising, DenoisingPlan, DenoisingVocabulary, NoisyTexts
-from hfseq.data.denoising import _composition, _poisson, corrupt_spans, infill
 from hfseq.data.hashing import draws, row_keys
+from hfseq.data.plans.denoising import _composition, _poisson, corrupt_spans, infill
 
 SIZE, PAD, START, END, MASK = 500, 0, 2, 3, 4
 SENTINELS = np.arange(400, 440)

@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .collators import IGNORE_INDEX, BatchRow, StreamCollator
-
-__all__ = ["StreamCollator", "StreamPlan", "check_ids"]
+from ...models.losses import IGNORE_INDEX
+from .collators import BatchRow
 
 # Merity et al. 2017, section 5: one in twenty segments is half as long, and every length varies by N(0, 5).
 HALF_LENGTH_PROBABILITY = 0.05
@@ -211,19 +210,3 @@ class StreamPlan(Dataset):
         if isinstance(self.tokens, tuple):
             filename, dtype, offset, shape = self.tokens
             self.tokens = np.memmap(filename, dtype=dtype, mode="r", offset=offset, shape=shape)
-
-
-def check_ids(tokens: np.ndarray, vocab_size: int) -> None:
-    """Refuses ids that a model of that vocabulary does not have.
-
-    Raises:
-        ValueError: names the id, its place and the remedy.
-    """
-    for start in range(0, len(tokens), 1 << 24):
-        part = tokens[start : start + (1 << 24)]
-        if part.size and (part.max() >= vocab_size or part.min() < 0):
-            at = int(np.argmax((part >= vocab_size) | (part < 0)))
-            raise ValueError(
-                f"Token {int(part[at])} at position {start + at} is outside the model's vocabulary of {vocab_size}. "
-                "The token array was built with another tokenizer than the model's: build it again with that one."
-            )

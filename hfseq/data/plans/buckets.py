@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .collators import IGNORE_INDEX
-from .token_arrays import TokenArray
+from ...models.losses import IGNORE_INDEX
+from ..token_arrays import TokenArray
 
 
 class BucketPlan(Dataset):

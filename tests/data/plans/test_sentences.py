@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hfseq.data import MaskingVocabulary, sentence_starts, train_tokenizer
-from hfseq.data import sentences as module
 from hfseq.data.hashing import row_keys
-from hfseq.data.sentences import chunks_of
+from hfseq.data.plans import sentences as module
+from hfseq.data.plans.sentences import chunks_of
 
 TEXT = 'He said: don\'t go! "Well-known," she said. (Yes.) It is 3.14 today.\nNew line. "And?" More...'
 EXACT = [

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .collators import IGNORE_INDEX
-from .hashing import row_keys
+from ...models.losses import IGNORE_INDEX
+from ..hashing import row_keys
+from ..ragged import copy_texts
+from ..token_arrays import TokenArray
+from ..vocabulary import MaskingVocabulary
 from .masking import Masking
-from .rows import PACKINGS, Rows, copy_texts, make_rows
+from .rows import PACKINGS, Rows, make_rows
 from .sentences import Pairs, chunks_of
-from .token_arrays import TokenArray
-from .vocabulary import MaskingVocabulary
 
 PAIRS = ("nsp", "sop")
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .collators import IGNORE_INDEX
-from .pair_arrays import PairArray
-from .rows import copy_texts
+from ...models.losses import IGNORE_INDEX
+from ..pair_arrays import PairArray
+from ..ragged import copy_texts
 
 
 @dataclass

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .collators import IGNORE_INDEX
-from .hashing import draws, draws_at, uniform
-from .vocabulary import MaskingVocabulary
+from ...models.losses import IGNORE_INDEX
+from ..hashing import draws, draws_at, uniform
+from ..vocabulary import MaskingVocabulary
 
 STRATEGIES = ("token", "whole_word", "span")
 REPLACEMENTS = ("bert", "mask")

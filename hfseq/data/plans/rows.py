@@ -29,9 +29,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..ragged import copy_texts, within
+from ..token_arrays import TokenArray
+from ..vocabulary import MaskingVocabulary
 from .sentences import sentence_starts
-from .token_arrays import TokenArray
-from .vocabulary import MaskingVocabulary
 
 PACKINGS = ("blocks", "documents", "sentences")
 LONG_DOCUMENTS = ("split", "error")
@@ -86,7 +87,7 @@ class Rows:
         first = self.row_starts[safe]
         counts = np.where(rows >= 0, self.row_starts[safe + 1] - first, 0)
         row = np.repeat(np.arange(len(rows)), counts)
-        text = np.repeat(first, counts) + _within(counts)
+        text = np.repeat(first, counts) + within(counts)
         lengths = self.lengths[text] + 1 + self.closed
         # Position of each text in the flattened rows: what comes before it in its own row.
         before = np.cumsum(lengths) - lengths
@@ -179,7 +180,7 @@ def split_long(begins: np.ndarray, lengths: np.ndarray, room: int) -> tuple[np.n
         begins, lengths, int64 [pieces], in the order of the texts.
     """
     pieces = -(-lengths // room)
-    shift = _within(pieces) * room
+    shift = within(pieces) * room
     return np.repeat(begins, pieces) + shift, np.minimum(np.repeat(lengths, pieces) - shift, room)
 
 
@@ -216,17 +217,3 @@ def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[np.ndarra
             kinds |= 1 << left
     row_of[order] = placed
     return row_of, n_rows
-
-
-def copy_texts(
-    target: np.ndarray, places: np.ndarray, tokens: np.ndarray, begins: np.ndarray, lengths: np.ndarray
-) -> None:
-    """target[places[i] : places[i] + lengths[i]] = tokens[begins[i] : begins[i] + lengths[i]] for all i."""
-    within = _within(lengths)
-    target[np.repeat(places, lengths) + within] = tokens[np.repeat(begins, lengths) + within]
-
-
-def _within(counts: np.ndarray) -> np.ndarray:
-    """0 .. counts[0] - 1, 0 .. counts[1] - 1, ..."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

@@ -9,7 +9,7 @@ import pytest
 
 from hfseq.data import Masking
 from hfseq.data.hashing import draws, row_keys, uniform
-from hfseq.data.masking import _SPAN_BORDERS, LONGEST_SPAN
+from hfseq.data.plans.masking import _SPAN_BORDERS, LONGEST_SPAN
 
 BITS = (1 << 64) - 1
 STEP = 0x9E3779B97F4A7C15

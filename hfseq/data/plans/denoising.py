@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .collators import IGNORE_INDEX
-from .hashing import draws, row_keys
-from .pair_plan import PairPlan
-from .rows import copy_texts, split_long
+from ...models.losses import IGNORE_INDEX
+from ..hashing import draws, row_keys
+from ..ragged import copy_texts
+from ..token_arrays import TokenArray
+from ..vocabulary import MaskingVocabulary
+from .pairs import PairPlan
+from .rows import split_long
 from .sentences import sentence_starts
-from .token_arrays import TokenArray
-from .vocabulary import MaskingVocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -116,7 +117,7 @@ class DenoisingVocabulary:
         Raises:
             ValueError: it lacks pad, eos, or bos token (for which pad may stand in, as in T5).
         """
-        from .tokenizers import sentinel_ids
+        from ..tokenizers import sentinel_ids
 
         start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         for name, value in (("pad", tokenizer.pad_token_id), ("eos", tokenizer.eos_token_id)):
