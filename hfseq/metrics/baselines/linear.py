@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.tagging import TaggedSentence
-from ..data.tasks import TaskData, TextExample
-from .classification import accuracy, f1, pearson
-from .entities import entity_scores
+from ...data.tagging import TaggedSentence
+from ...data.tasks import TaskData, TextExample
+from ..classification import accuracy, f1, pearson
+from ..entities import entity_scores
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Inverse strengths of regularisation (scikit-learn's C) to choose from."""
