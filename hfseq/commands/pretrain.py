@@ -35,6 +35,7 @@ from ..cards import write_model_card
 from ..objectives import Objective, Plan, load_recipe, model_config, objective_of
 from ..objectives.old_recipes import is_old, modernise
 from ..paths import user_path
+from ..plots import plot_loss_curve
 from ..recipe import Recipe
 from ..training.processes import decide, is_main, start_processes, world_size
 
@@ -345,7 +346,7 @@ def recipe_word(recipe: Recipe) -> str:
 
 def finish(facts: dict, objective: Objective, trainer: Trainer, output: Path) -> None:
     """Writes summary, loss curve and card, and shows what was reached."""
-    curve = training.plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", facts["recipe"])
+    curve = plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", facts["recipe"])
     facts["loss_curve"] = curve and curve.name
     training.write_json(output / "training_summary.json", facts)
     write_model_card(output, facts, objective.card)

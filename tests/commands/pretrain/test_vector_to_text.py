@@ -57,8 +57,8 @@ def fails(capsys, call, *words) -> str:
 
 def test_a_table_is_learnt_and_new_vectors_are_described(table, pretrain, script, capsys):
     options = [*OWN, *SIZES, "--feature_columns", "[x, y]", "--num_train_epochs", "12"]
-    pretrain(*options, "--prompt", "1, -1", "--output_dir", "out", recipe="lstm-colours.yaml")
-    pretrain(*options, "--feature_size", "0", "--output_dir", "blind", recipe="lstm-colours.yaml")
+    pretrain(*options, "--prompt", "1, -1", "--output_dir", "out", recipe="lstm-colours")
+    pretrain(*options, "--feature_size", "0", "--output_dir", "blind", recipe="lstm-colours")
     summary, blind = (
         json.loads((table / name / "training_summary.json").read_text()) for name in ("out", "blind")
     )
@@ -97,7 +97,7 @@ def test_a_table_is_learnt_and_new_vectors_are_described(table, pretrain, script
 
 def test_recipes_that_do_not_fit_are_refused(table, pretrain, capsys):
     def run(*words):
-        return pretrain(*words, "--output_dir", "out", "--overwrite", recipe="lstm-colours.yaml")
+        return pretrain(*words, "--output_dir", "out", "--overwrite", recipe="lstm-colours")
 
     columns = ["--feature_columns", "[x, y]"]
     message = fails(capsys, run, *OWN, *SIZES, *columns, "--feature_size", "3")
@@ -120,9 +120,9 @@ def test_named_colours_get_a_picture_and_distances(folder, pretrain, script, cap
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra report)")
     # few of them to train on and to name
     sizes = "--hidden_size 8 --embedding_size 8 --tokens_per_update 32768 --max_steps 3 --eval_steps 0.9"
-    shares = "--tokenizer_vocab_size 300 --cache_dir cache --test_share 0.005 --validation_share 0.005"
+    shares = "--tokenizer.vocab_size 300 --cache_dir cache --test_share 0.005 --validation_share 0.005"
     small = [*sizes.split(), *shares.split()]
-    pretrain(*small, "--output_dir", "out", recipe="lstm-colours.yaml")
+    pretrain(*small, "--output_dir", "out", recipe="lstm-colours")
     printed = script("examples/swatches", "out", "--colours", "#c04e01", "#0000ff").splitlines()
     assert [line.split()[0] for line in printed] == ["#c04e01", "#0000ff"]
     script("examples/swatches", "out", "--twin", "out")

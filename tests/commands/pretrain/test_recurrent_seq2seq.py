@@ -16,7 +16,7 @@ from hfseq import LSTMForSeq2SeqLM
 pytest.importorskip("sacrebleu")
 
 ROOT = Path(__file__).parents[2]
-RECIPE = "lstm-multi30k-en-de.yaml"
+RECIPE = "lstm-multi30k-en-de"
 WORDS = [
     ("one", "eins"),
     ("two", "zwei"),
@@ -26,7 +26,7 @@ WORDS = [
     ("six", "sechs"),
 ]
 SIZES = [
-    "--tokenizer_vocab_size", "300", "--embedding_size", "16", "--hidden_size", "24", "--encoder_hidden_size", "12",
+    "--tokenizer.vocab_size", "300", "--embedding_size", "16", "--hidden_size", "24", "--encoder_hidden_size", "12",
     "--encoder_layers", "1", "--tokens_per_update", "128", "--num_train_epochs", "2", "--translated_sentences", "4",
     "--num_beams", "2", "--average_checkpoints", "0", "--output_dir", "out", "--cache_dir", "cache",
     "--prompt", "one two one", "--eval_steps", "0.5",

@@ -1,4 +1,4 @@
-"""scripts/pretrain.py on an encoder-decoder, on a few dozen pairs in the shape of Multi30k."""
+"""`hfseq pretrain` on an encoder-decoder, on a few dozen pairs in the shape of Multi30k."""
 
 import gzip
 import importlib.util
@@ -17,11 +17,11 @@ from hfseq.training import translate
 pytest.importorskip("sacrebleu")
 
 ROOT = Path(__file__).parents[2]
-RECIPE = "transformer-multi30k-en-de.yaml"
+RECIPE = "transformer-multi30k-en-de"
 NUMBERS = ["one", "two", "three", "four", "five", "six"], ["eins", "zwei", "drei", "vier", "fünf", "sechs"]
 THINGS = ["dogs", "cats", "birds", "men"], ["Hunde", "Katzen", "Vögel", "Männer"]
 SIZES = [
-    "--tokenizer_vocab_size", "330", "--d_model", "32", "--encoder_layers", "1", "--decoder_layers", "1",
+    "--tokenizer.vocab_size", "330", "--d_model", "32", "--encoder_layers", "1", "--decoder_layers", "1",
     "--encoder_ffn_dim", "32", "--decoder_ffn_dim", "32", "--encoder_attention_heads", "2",
     "--decoder_attention_heads", "2", "--tokens_per_update", "256", "--num_train_epochs", "2",
     "--translated_sentences", "4", "--num_beams", "2", "--average_checkpoints", "0",
@@ -253,13 +253,13 @@ def test_recipes_for_users_run_on_other_pairs(folder, pretrain, name):
         "null",
     ]
     few = ["--bf16", "false", "--warmup_steps", "2", "--eval_steps", "0.5", "--logging_steps", "0.5"]
-    pretrain(*SIZES, *words, *few, recipe=f"{name}.yaml")
+    pretrain(*SIZES, *words, *few, recipe=name)
     summary = json.loads((folder / "out/training_summary.json").read_text())
     assert set(summary["scores"]) == {"validation", "test"} and summary["filter"].startswith("Dropped 0")
 
 
 def test_french_too(folder, pretrain):
-    pretrain(*SIZES, "--translated_sentences", "0", recipe="transformer-multi30k-en-fr.yaml")
+    pretrain(*SIZES, "--translated_sentences", "0", recipe="transformer-multi30k-en-fr")
     summary = json.loads((folder / "out/training_summary.json").read_text())
     assert summary["language"] == ["en", "fr"]
     assert not any("eval_bleu" in entry for entry in summary["evaluations"])

@@ -1,4 +1,4 @@
-"""scripts/pretrain.py as a user runs it, on a text of a few kilobytes."""
+"""`hfseq pretrain` as a user runs it, on a text of a few kilobytes."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
-SIZES = ["--tokenizer_vocab_size", "300", "--hidden_size", "16", "--embedding_size", "8", "--streams", "8"]
+SIZES = ["--tokenizer.vocab_size", "300", "--hidden_size", "16", "--embedding_size", "8", "--streams", "8"]
 SIZES += [
     "--segment_length",
     "16",
@@ -60,7 +60,7 @@ def test_every_recipe_runs(folder, pretrain, recipe):
     """The recipes' own settings, on small models and a small text."""
     few = ["--last_hidden_size", "8"] if recipe.startswith("awd") else []
     rate = ["--learning_rate", "1"] if recipe == "awd-lstm-imdb" else []
-    pretrain(*LOCAL, *SIZES, *few, *rate, recipe=f"{recipe}.yaml")
+    pretrain(*LOCAL, *SIZES, *few, *rate, recipe=recipe)
     assert {path.name for path in (folder / "out").iterdir()} >= RUN_FILES
 
 

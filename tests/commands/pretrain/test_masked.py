@@ -1,4 +1,4 @@
-"""scripts/pretrain.py on encoders, on a text of a few kilobytes."""
+"""`hfseq pretrain` on encoders, on a text of a few kilobytes."""
 
 import json
 import subprocess
@@ -12,11 +12,11 @@ from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoToke
 
 LOCAL = ["--corpus", "null", "--train_file", "text.txt", "--output_dir", "out", "--cache_dir", "cache"]
 SIZES = [
-    "--tokenizer_vocab_size", "120", "--hidden_size", "16", "--num_hidden_layers", "2", "--num_attention_heads", "2",
+    "--tokenizer.vocab_size", "120", "--hidden_size", "16", "--num_hidden_layers", "2", "--num_attention_heads", "2",
     "--intermediate_size", "32", "--tokens_per_update", "512", "--row_length", "64", "--num_train_epochs", "2",
     "--validation_share", "0.1", "--test_share", "0.1",
 ]  # fmt: skip
-RECIPE = "encoder-kjv.yaml"
+RECIPE = "encoder-kjv"
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,7 +26,7 @@ def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
         *SIZES,
         "--tokenizer",
         "bpe",
-        "--tokenizer_vocab_size",
+        "--tokenizer.vocab_size",
         "320",
         "--num_train_epochs",
         "30",
@@ -75,7 +75,7 @@ def test_evaluate_repeats_what_the_run_measured(folder, pretrain):
 @pytest.mark.parametrize("recipe", ["encoder-wiki-imdb", "encoder-base"])
 def test_every_recipe_runs(folder, pretrain, recipe):
     compiled = ["--bf16", "false", "--torch_compile", "false"] if recipe == "encoder-base" else []
-    pretrain(*LOCAL, *SIZES, *compiled, "--streaming", "false", recipe=f"{recipe}.yaml")
+    pretrain(*LOCAL, *SIZES, *compiled, "--streaming", "false", recipe=recipe)
     assert (folder / "out/training_summary.json").is_file()
 
 
