@@ -69,7 +69,7 @@ def test_then_it_learns_to_translate(folder, pretrain):
         recipe="transformer-multi30k-en-de-pretrained",
     )  # fmt: skip
     summary = json.loads((folder / "out/training_summary.json").read_text())
-    assert summary["task"] == "translation" and "bleu" in summary["scores"]["test"]
+    assert summary["objective"] == "translation" and "bleu" in summary["scores"]["test"]
     card = (folder / "out/README.md").read_text()
     assert "trained from the weights of `outputs/transformer-denoise-wiki`" in card
     # What stands for a hole in a text is no translation.
@@ -84,7 +84,7 @@ def test_then_it_learns_to_translate(folder, pretrain):
         (["--noise", "holes"], "'holes'"),
         (["--noise_rate", "1.5"], "1.5"),
         (["--sentinels", "1"], "sentinels"),
-        (["--row_length", "512"], "max_position_embeddings 256, not 512"),
+        (["--row_length", "512"], "longer than model.max_position_embeddings 256"),
         (["--prompt", "nothing is missing"], "has no <extra_id_0> to fill in"),
         (["--permute_sentences", "true"], "infilling"),
     ],

@@ -1,14 +1,13 @@
 """`hfseq pretrain` on encoders, on a text of a few kilobytes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer, Trainer, pipeline
+
+from hfseq.commands import evaluate
 
 LOCAL = ["--corpus", "null", "--train_file", "text.txt", "--output_dir", "out", "--cache_dir", "cache"]
 SIZES = [
@@ -17,14 +16,13 @@ SIZES = [
     "--validation_share", "0.1", "--test_share", "0.1",
 ]  # fmt: skip
 RECIPE = "encoder-kjv"
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
     pretrain(
         *LOCAL,
         *SIZES,
-        "--tokenizer",
+        "--tokenizer.type",
         "bpe",
         "--tokenizer.vocab_size",
         "320",
@@ -56,19 +54,8 @@ def test_evaluate_repeats_what_the_run_measured(folder, pretrain):
     )
     pretrain(*LOCAL, *SIZES, "--test_share", "0", "--validation_file", "held.txt", recipe=RECIPE)
     score = json.loads((folder / "out/training_summary.json").read_text())["scores"]["validation"]
-    command = [
-        sys.executable,
-        ROOT / "scripts/evaluate.py",
-        "out",
-        "--file",
-        "held.txt",
-        "--output",
-        "scores.json",
-    ]
-    done = subprocess.run(
-        [*command, "--packing", "documents", "--row_length", "64"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    words = ["--file", "held.txt", "--output", "scores.json", "--packing", "documents", "--row_length", "64"]
+    evaluate.main(["out", *words])
     assert json.loads((folder / "scores.json").read_text())["loss"] == pytest.approx(score["loss"], rel=1e-5)
 
 

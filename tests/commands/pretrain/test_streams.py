@@ -9,7 +9,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
 SIZES = ["--tokenizer.vocab_size", "300", "--hidden_size", "16", "--embedding_size", "8", "--streams", "8"]
 SIZES += [
     "--segment_length",
@@ -125,9 +124,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("words", "expected"),
         [
-            (["--hiden_size", "4"], "Did you mean hidden_size"),
-            (["--data.streem", "4"], "Did you mean streams"),
-            (["--streams", "many"], "streams must be int"),
+            (["--hiden_size", "4"], "Did you mean 'hidden_size'"),
+            (["--objective.streem", "4"], "Did you mean 'streams'"),
+            (["--streams", "many"], "objective.streams must be int"),
             (["--hidden_size"], "has no value"),
             (["--resume", "--overwrite"], "exclude each other"),
         ],
@@ -141,11 +140,11 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("content", "expected"),
         [
-            ("model: {model_type: hfseq_lstn}", "Did you mean hfseq_lstm"),
-            ("data: {corpus: kjv}", "needs a model_type"),
-            ("modell: {}", "Did you mean model"),
+            ("objective: {type: causal}\nmodel: {model_type: hfseq_lstn}", "Did you mean 'hfseq_lstm'"),
+            ("objective: {type: causal}\ndata: {corpus: kjv}", "needs a model_type"),
+            ("objective: {type: causal}\nmodel: {model_type: hfseq_lstm}\nmodell: {}", "Did you mean 'model'"),
             ("model: [", "not valid YAML"),
-            ("model: {model_type: hfseq_lstm, hiddensize: 3}", "Did you mean hidden_size"),
+            ("objective: {type: causal}\nmodel: {model_type: hfseq_lstm, hiddensize: 3}", "Did you mean 'hidden_size'"),
         ],
     )
     def test_recipe(self, folder, pretrain, capsys, content, expected):
@@ -161,9 +160,9 @@ class TestBadInput:
             (["--train_file", "nothing-*.txt"], "nothing-"),
             (["--input_dropout", "1.5"], "input_dropout must be at least 0 and below 1"),
             (["--per_device_train_batch_size", "3"], "must be rows x accumulation x processes"),
-            (["--train_sampling_strategy", "random"], "is set by the script"),
+            (["--train_sampling_strategy", "random"], "follows from the objective"),
             (["--lr_scheduler_type", "cosin"], "cosin"),
-            (["--tokenizer", "no/such-tokenizer"], "no/such-tokenizer"),
+            (["--tokenizer.path", "no/such-tokenizer"], "no/such-tokenizer"),
             (["--optimizer", "ntasgd"], "has no argument 'split_gates'"),
             (["--optimizer", "adamm"], "Unknown optimizer 'adamm'"),
         ],

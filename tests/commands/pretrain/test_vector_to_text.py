@@ -12,8 +12,8 @@ from transformers import AutoConfig, BertConfig, BertModel
 
 from hfseq import data
 
-ROOT = Path(__file__).parents[2]
-SIZES = ["--tokenizer", "word", "--hidden_size", "24", "--embedding_size", "8"]
+ROOT = Path(__file__).parents[3]
+SIZES = ["--tokenizer.type", "word", "--hidden_size", "24", "--embedding_size", "8"]
 SIZES += ["--tokens_per_update", "64"]
 SIZES += ["--cache_dir", "cache", "--eval_steps", "0.5", "--input_dropout", "0", "--output_dropout", "0"]
 SIZES += ["--optimizer", "adamw", "--optimizer_arguments", "{}"]
@@ -38,12 +38,16 @@ def table(folder):
 @pytest.fixture
 def script(monkeypatch, capsys):
     def call(name: str, *words: str) -> str:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
         capsys.readouterr()
-        module.main()
+        folder, _, name = name.rpartition("/")
+        if folder:
+            spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / folder / f"{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+            module.main()
+        else:
+            importlib.import_module(f"hfseq.commands.{name}").main([str(word) for word in words])
         return capsys.readouterr().out
 
     return call
@@ -109,7 +113,7 @@ def test_recipes_that_do_not_fit_are_refused(table, pretrain, capsys):
     message = fails(capsys, run, *OWN, *SIZES, *columns, "--tokens_per_update", "3")
     assert "raise tokens_per_update" in message
     message = fails(capsys, run, *SIZES, "--corpus", "[kjv, wiki]")
-    assert "data.corpus with feature_columns is one name" in message
+    assert "data.corpus must be str | None" in message
 
 
 def test_named_colours_get_a_picture_and_distances(folder, pretrain, script, capsys):
