@@ -293,7 +293,9 @@ def _place(option: str, sections: Mapping[str, Section]) -> tuple[str, str]:
                 raise ValueError(f"--{option}: {_no_field(name, option, allowed)}")
         known = {f"{name}.{key}" for name, allowed in sections.items() for key in allowed.names}
         bare = set().union(*(allowed.names for allowed in sections.values()))
-        raise ValueError(f"Unknown option --{option}.{nearest_hint(option, bare) or nearest_hint(option, known)}")
+        raise ValueError(
+            f"Unknown option --{option}.{nearest_hint(option, bare) or nearest_hint(option, known)}"
+        )
     if len(places) > 1:
         both = " or ".join(f"--{place}.{option}" for place in places)
         raise ValueError(f"--{option} is a field of several sections; write {both}.")

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import torch
 import yaml
+from hfseq.training.features import parse_vector
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 
 import hfseq  # noqa: F401  (registers the model classes)
 from hfseq.data import load_pair_tokenizers
 from hfseq.data.files import lines_of
-from hfseq.training.features import parse_vector
 
 # Of a language model; a translation is what the model's own generation_config says.
 DEFAULTS = {"max_new_tokens": 60, "do_sample": True, "temperature": 0.7, "top_p": 0.9}

@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         print(
             f"{type(model).__name__}, {parameters / 1e6:.2f}M parameters, vocabulary {len(objective.tokenizer)}; "
             f"{objective.amount()} an epoch, {plan.train.epochs:g} epochs, {plan.train.n_updates} updates; output in "
-            f"{output}{notice and chr(10) + notice or ''}"
+            f"{output}{(notice and chr(10) + notice) or ''}"
         )
 
     trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
@@ -249,7 +249,9 @@ def make_arguments(recipe: Recipe, plan: Plan) -> TrainingArguments:
     }
     clashing = sorted(set(given) & set(fixed))
     if clashing:
-        sys.exit(f"{recipe.path}: training.{clashing[0]} follows from the objective and the epochs; leave it out.")
+        sys.exit(
+            f"{recipe.path}: training.{clashing[0]} follows from the objective and the epochs; leave it out."
+        )
     return says_where(recipe, lambda: training_arguments({**defaults, **given, **fixed}))
 
 
@@ -305,7 +307,9 @@ def measure(recipe: Recipe, objective: Objective, trainer: Trainer, averaging: d
     model = trainer.model
     # Averaging has measured validation already, with the weights that were kept.
     measured = {"validation": averaging["validation"][averaging["kept"]]} if averaging else {}
-    scores = {side: measured.get(side) or objective.score(model, side).as_dict() for side in objective.held_out}
+    scores = {
+        side: measured.get(side) or objective.score(model, side).as_dict() for side in objective.held_out
+    }
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     facts = {
         "recipe": recipe.name,

@@ -16,8 +16,22 @@ from transformers import TrainingArguments
 from ..recipe import kinds_of
 
 NUMBERS = {int, float, type(None)}
-ABOVE_ZERO = ("learning_rate", "num_train_epochs", "gradient_accumulation_steps", "per_device_train_batch_size")
-FROM_ZERO = ("seed", "data_seed", "weight_decay", "warmup_steps", "max_grad_norm", "logging_steps", "eval_steps", "save_steps")
+ABOVE_ZERO = (
+    "learning_rate",
+    "num_train_epochs",
+    "gradient_accumulation_steps",
+    "per_device_train_batch_size",
+)
+FROM_ZERO = (
+    "seed",
+    "data_seed",
+    "weight_decay",
+    "warmup_steps",
+    "max_grad_norm",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+)
 
 
 def training_arguments(given: Mapping[str, Any]) -> TrainingArguments:

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from hfseq.training.features import describe_vectors
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import hfseq  # noqa: F401  (registers the model classes)
@@ -33,7 +34,6 @@ from hfseq.cards import write_model_card
 from hfseq.data.features import RGB, lab_of, rgb_of
 from hfseq.plots import Swatch, plot_swatches, require_matplotlib
 from hfseq.training import write_json
-from hfseq.training.features import describe_vectors
 
 SAMPLED = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 20}
 SHOWN = 30

@@ -1,4 +1,4 @@
-"""Any architecture of transformers learns by any objective that its heads allow: `hfseq pretrain` on a few kilobytes."""
+"""Any architecture of transformers learns by any objective that it has a head for: `hfseq pretrain` on a small text."""
 
 import json
 import sys
@@ -54,7 +54,7 @@ def write_recipe(folder, objective: str, model_type: str, **changes: str) -> str
         % ("pairs.tsv" if objective == "translation" else "text.txt"),
         "tokenizer": "{type: %s, vocab_size: 340}" % ("wordpiece" if objective == "masked" else "bpe"),
         "objective": OBJECTIVES[objective],
-        "model": "{model_type: %s, %s" % (model_type, TINY[model_type][1:]),
+        "model": f"{{model_type: {model_type}, {TINY[model_type][1:]}",
         "training": "{output_dir: out, max_steps: 20, learning_rate: 3e-3, eval_steps: 0.5%s}"
         % (f', prompt: "{PROMPTS[objective]}"' if objective in PROMPTS else ""),
         **changes,
@@ -80,13 +80,15 @@ def test_twenty_updates(folder, objective, model_type):
     assert (folder / "out/README.md").is_file()
 
 
-@pytest.mark.parametrize(("objective", "model_type"), [("causal", "gpt2"), ("masked", "bert"), ("denoising", "bart")])
+@pytest.mark.parametrize(
+    ("objective", "model_type"), [("causal", "gpt2"), ("masked", "bert"), ("denoising", "bart")]
+)
 def test_accumulation_changes_nothing(folder, objective, model_type):
     """BERT and BART ignore num_items_in_batch: their loss is computed from the logits, and that is said."""
     dropout = {"gpt2": "resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0",
                "bert": "hidden_dropout_prob: 0, attention_probs_dropout_prob: 0",
                "bart": "dropout: 0"}[model_type]  # fmt: skip
-    model = "{model_type: %s, %s, %s" % (model_type, dropout, TINY[model_type][1:])
+    model = f"{{model_type: {model_type}, {dropout}, {TINY[model_type][1:]}"
     weights = []
     for number, steps in enumerate(("1", "4")):
         recipe = write_recipe(folder, objective, model_type, model=model)
@@ -103,7 +105,9 @@ class TestPackedRows:
         command.main([write_recipe(folder, "causal", "llama"), *words])
         assert json.loads((folder / "out/training_summary.json").read_text())["updates"] == 2
 
-    @pytest.mark.parametrize(("objective", "model_type"), [("causal", "gpt2"), ("causal", "mamba"), ("masked", "bert")])
+    @pytest.mark.parametrize(
+        ("objective", "model_type"), [("causal", "gpt2"), ("causal", "mamba"), ("masked", "bert")]
+    )
     def test_models_that_leak_are_refused_before_anything_is_read(self, folder, objective, model_type):
         (folder / "text.txt").unlink()
         with pytest.raises(SystemExit, match=r"packing.*documents.*apart.*blocks|takes no packed rows"):
@@ -131,7 +135,12 @@ class TestRefused:
             ("causal", "gpt2", ["--streams", "8"], "that is a field of objective causal with other models"),
             ("masked", "bert", ["--segment_length", "8"], "that is a field of objective causal"),
             ("causal", "gpt2", ["--data.source_language", "en"], "that is a field of objective translation"),
-            ("causal", "gpt2", ["--tokenizer.vocabulary", "joint"], "that is a field of objective translation"),
+            (
+                "causal",
+                "gpt2",
+                ["--tokenizer.vocabulary", "joint"],
+                "that is a field of objective translation",
+            ),
             ("causal", "gpt2", ["--type", "bpe"], "write --tokenizer.type or --objective.type"),
             ("causal", "gpt2", ["--objective.type", "casual"], "Did you mean 'causal'"),
             ("causal", "gpt2", ["--model_type", "gpt3"], "Did you mean 'gpt2'"),
@@ -151,7 +160,7 @@ class TestRefused:
         assert not list(folder.glob("out/checkpoint-*"))
 
     def test_an_old_recipe_is_answered_with_its_new_form(self, folder, capsys):
-        old = "data: {train_file: text.txt, tokenizer: bpe, tokenizer_vocab_size: 340, streams: 4, segment_length: 16}\n"
+        old = "data: {train_file: text.txt, tokenizer_vocab_size: 340, streams: 4, segment_length: 16}\n"
         old += "model: {model_type: hfseq_lstm, hidden_size: 16}\ntraining: {output_dir: out, max_steps: 2}\n"
         (folder / "old.yaml").write_text(old)
         with pytest.raises(SystemExit):

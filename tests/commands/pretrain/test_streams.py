@@ -142,9 +142,15 @@ class TestBadInput:
         [
             ("objective: {type: causal}\nmodel: {model_type: hfseq_lstn}", "Did you mean 'hfseq_lstm'"),
             ("objective: {type: causal}\ndata: {corpus: kjv}", "needs a model_type"),
-            ("objective: {type: causal}\nmodel: {model_type: hfseq_lstm}\nmodell: {}", "Did you mean 'model'"),
+            (
+                "objective: {type: causal}\nmodel: {model_type: hfseq_lstm}\nmodell: {}",
+                "Did you mean 'model'",
+            ),
             ("model: [", "not valid YAML"),
-            ("objective: {type: causal}\nmodel: {model_type: hfseq_lstm, hiddensize: 3}", "Did you mean 'hidden_size'"),
+            (
+                "objective: {type: causal}\nmodel: {model_type: hfseq_lstm, hiddensize: 3}",
+                "Did you mean 'hidden_size'",
+            ),
         ],
     )
     def test_recipe(self, folder, pretrain, capsys, content, expected):
