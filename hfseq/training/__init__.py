@@ -16,6 +16,7 @@ from .evaluation import (
     score_language_model,
     score_masked_language_model,
 )
+from .label_weights import weigh_losses_by_labels
 from .optimizers import optimizer_factory, parameter_groups
 from .report import (
     describe_machine,
@@ -70,6 +71,7 @@ __all__ = [
     "score_translation",
     "seq2seq_loss",
     "translate",
+    "weigh_losses_by_labels",
     "write_json",
     "write_task_card",
 ]
