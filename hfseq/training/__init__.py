@@ -17,6 +17,7 @@ from .evaluation import (
     score_masked_language_model,
     score_rows,
 )
+from .label_weights import weigh_losses_by_labels
 from .optimizers import optimizer_factory, parameter_groups
 from .report import describe_machine, write_json
 from .task_card import write_task_card
@@ -59,6 +60,7 @@ __all__ = [
     "score_translation",
     "score_rows",
     "translate",
+    "weigh_losses_by_labels",
     "write_json",
     "write_task_card",
 ]

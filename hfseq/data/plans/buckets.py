@@ -1,112 +1,93 @@
-"""Padded batches of single documents, each with neighbours of its own length, as one dataset over a whole run.
+"""Padded batches of single documents, each with neighbours of its own length.
 
-For what is not a stream: every row begins and ends with its document. Rows are sorted by length and cut into batches
-of at most `batch_tokens` padded positions, so that little is padding and every batch costs about the same; the order
-of batches, and which of equally long rows meet, is drawn anew in each epoch from (seed, epoch).
-
-An item of the dataset is a whole batch (`WholeBatchCollator`, per_device_train_batch_size=1, sequential sampling).
-The plan's length is padded to a multiple of processes x accumulation with batches that have no label at all: no batch
-is repeated or dropped, and no process waits for another. Item i is a pure function of (seed, i).
+For what is not a stream: every row begins and ends with its document. Rows are sorted by length and cut into updates of
+at most `tokens_per_update` padded positions (`cuts.ByLength`), so that little is padding and every update costs about
+the same.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from ...models.losses import IGNORE_INDEX
 from ..token_arrays import TokenArray
+from .base import BatchPlan, Phase, check_whole
+from .cuts import ByLength, deck
+from .rows import split_long
 
 
-class BucketPlan(Dataset):
-    """All batches of all epochs; see the module.
+class BucketPlan(BatchPlan[Phase]):
+    """All micro-batches of a run; see the module.
 
     A row predicts a document and its end token from the end token before it, so that every token of the array but
     the first is a target exactly once per epoch. Documents longer than `max_length` go on in further rows.
 
     Args:
         array: see `TokenArray`.
-        batch_tokens: padded positions per batch, rows x longest row.
-        max_length: longest row.
-        epochs: passes over the array.
-        multiple_of: processes x accumulation steps.
+        tokens_per_update: at most so many positions, rows x the longest row, in an update of all processes and
+            accumulation steps together.
+        max_length: longest row; None: the longest document.
+        epochs: passes over the array; need not be whole.
+        micro_batches: processes x accumulation steps.
         pad_id: input id of padding positions; these are masked.
         seed: of the order.
+        shuffled: False: batches in order of length, always the same.
 
     Attributes:
-        batches_per_epoch: the same in every epoch.
+        updates_per_epoch: the same in every epoch.
         n_targets: targets per epoch.
+        longest_row: positions of the longest row.
 
     Raises:
-        ValueError: sizes below 1, or batch_tokens below max_length.
+        ValueError: numbers that make no sense, or tokens_per_update below the longest row.
     """
 
     def __init__(
         self,
         array: TokenArray,
         *,
-        batch_tokens: int,
-        max_length: int,
-        epochs: int = 1,
-        multiple_of: int = 1,
+        tokens_per_update: int,
+        max_length: int | None = None,
+        epochs: float = 1,
+        micro_batches: int = 1,
         pad_id: int = 0,
         seed: int = 0,
+        shuffled: bool = True,
     ):
-        for name, value in (("max_length", max_length), ("epochs", epochs), ("multiple_of", multiple_of)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}.")
-        if batch_tokens < max_length:
-            raise ValueError(
-                f"batch_tokens {batch_tokens} has no room for a row of max_length {max_length}. Raise the one or lower "
-                "the other."
-            )
-        self.array, self.pad_id, self.seed = array, pad_id, seed
+        super().__init__(epochs, micro_batches, seed)
+        check_whole("tokens_per_update", tokens_per_update, 1)
+        documents = np.diff(array.offsets)
+        if not len(documents):
+            raise ValueError(f"{array.path} has no documents: give text.")
+        if max_length is None:
+            max_length = int(documents.max())
+        check_whole("max_length", max_length, 1)
+        self.array, self.pad_id, self.tokens_per_update = array, pad_id, tokens_per_update
         # Row r is tokens[begin - 1 : begin - 1 + length] with targets one further on.
-        lengths = np.diff(array.offsets)
-        pieces = -(-lengths // max_length)
-        first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-        shift = (np.arange(pieces.sum()) - first) * max_length
-        self._begins = np.repeat(array.offsets[:-1], pieces) + shift
-        self._lengths = np.minimum(np.repeat(lengths, pieces) - shift, max_length)
-        self.n_targets = int(self._lengths.sum())
+        self._begins, self._lengths = split_long(array.offsets[:-1], documents, max_length)
+        self.n_targets, self.longest_row = int(self._lengths.sum()), int(self._lengths.max())
+        if self.longest_row > tokens_per_update:
+            raise ValueError(
+                f"The longest text has {self.longest_row} tokens, more than an update of tokens_per_update "
+                f"{tokens_per_update} has room for. Raise it, or remove or cut long texts."
+            )
+        cut = ByLength(
+            self._lengths,
+            np.zeros_like(self._lengths),
+            tokens=tokens_per_update,
+            epochs=epochs,
+            seed=seed if shuffled else None,
+            ties=deck,
+        )
+        self.updates_per_epoch = cut.updates_per_epoch
+        self._run([Phase(cut, self._lengths)])
 
-        # Batches take rows by ascending length, so their sizes are the same whatever the order of equal lengths.
-        ascending = np.sort(self._lengths)
-        borders, begin = [0], 0
-        for row, length in enumerate(ascending.tolist()):
-            if length * (row + 1 - begin) > batch_tokens:
-                borders.append(row)
-                begin = row
-        borders.append(len(ascending))
-        self._borders = np.array(borders)
-        self.batches_per_epoch = len(borders) - 1
-        self._n_batches = self.batches_per_epoch * epochs
-        self._length = -(-self._n_batches // multiple_of) * multiple_of
-        self._order: tuple[int, np.ndarray, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        return self._length
-
-    def epoch_at(self, batch: int) -> float:
-        """Epochs done after that many batches."""
-        return min(batch, self._n_batches) / self.batches_per_epoch
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """A batch: input_ids, attention_mask, labels, shift_labels (the same as labels), int64 [rows, longest row],
-        padded on the right; labels are the next tokens, -100 on padding."""
-        if not 0 <= index < self._length:
-            raise IndexError(f"Index {index} is outside this plan of {self._length} batches.")
-        if index >= self._n_batches:
-            empty = torch.full((1, 1), IGNORE_INDEX)
-            ids = torch.full((1, 1), self.array.end_id)
-            return {
-                "input_ids": ids,
-                "attention_mask": torch.ones_like(ids),
-                "labels": empty,
-                "shift_labels": empty,
-            }
-        rows = self._rows_of(index)
+    def _batch(
+        self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray
+    ) -> dict[str, torch.Tensor | int]:
+        """A micro-batch: input_ids, attention_mask, labels, shift_labels (the same as labels), int64 [rows, longest
+        row], padded on the right; labels are the next tokens, -100 on padding."""
         lengths = self._lengths[rows]
         columns = np.arange(lengths.max() + 1)
         positions = np.minimum(self._begins[rows, None] - 1 + columns, len(self.array) - 1)
@@ -119,18 +100,3 @@ class BucketPlan(Dataset):
             "labels": labels,
             "shift_labels": labels,
         }
-
-    def _rows_of(self, index: int) -> np.ndarray:
-        """Rows of a batch."""
-        rows, batches = self._order_of(index // self.batches_per_epoch)
-        batch = batches[index % self.batches_per_epoch]
-        return rows[self._borders[batch] : self._borders[batch + 1]]
-
-    def _order_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(rows by ascending length, order of batches) of an epoch; the last one asked for is kept."""
-        if self._order is None or self._order[0] != epoch:
-            generator = np.random.default_rng([self.seed, epoch])
-            shuffled = generator.permutation(len(self._lengths))
-            rows = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]
-            self._order = (epoch, rows, generator.permutation(self.batches_per_epoch))
-        return self._order[1:]

@@ -6,8 +6,7 @@
 | infilling (BART, Lewis et al. 2020) | `Thank <mask> to your <mask>`, one mask for each span | the text |
 
 Text is cut into pieces of at most row_length - 1 tokens, none across the end of a document; pieces of a single token
-are left out. What is damaged is a pure function of (seed, epoch, piece): whatever the micro-batches, processes, workers
-and restarts, it is the same, and another in each epoch.
+are left out. What is damaged is a pure function of (seed, epoch, piece): another in each epoch.
 
 How much: round(rate x tokens) in each piece, exactly, at least 1 and never all. For spans these are cut into
 round(that / mean_span) parts, lengths and places uniform among all ways to do so, two spans never touching (as in T5).
@@ -32,6 +31,7 @@ from ..hashing import draws, row_keys
 from ..ragged import copy_texts
 from ..token_arrays import TokenArray
 from ..vocabulary import MaskingVocabulary
+from .base import Phase, check_whole
 from .pairs import PairPlan
 from .rows import split_long
 from .sentences import sentence_starts
@@ -156,6 +156,7 @@ class NoisyTexts:
         row_length: int,
         seed: int = 0,
     ):
+        check_whole("seed", seed, 0)
         if row_length < 3:
             raise ValueError(
                 f"row_length {row_length} has no room for two tokens and an end token: at least 3."
@@ -196,10 +197,10 @@ class NoisyTexts:
     def __len__(self) -> int:
         return len(self.begins)
 
-    def batch(self, pieces: np.ndarray, epoch: int = 0) -> dict[str, torch.Tensor]:
-        """The pieces with these numbers, damaged as in that epoch; see `PairPlan.__getitem__`."""
+    def batch(self, pieces: np.ndarray, epochs: np.ndarray | int = 0) -> dict[str, torch.Tensor]:
+        """The pieces with these numbers, damaged as in those epochs (of all, or one for each); see `PairPlan`."""
         vocabulary, lengths = self.vocabulary, self.lengths[pieces]
-        keys = row_keys(self.seed, epoch, pieces)
+        keys = row_keys(self.seed, epochs, pieces)
         width = int(lengths.max())
         flat = np.zeros(len(pieces) * width, np.int64)
         copy_texts(flat, np.arange(len(pieces)) * width, self.array.tokens, self.begins[pieces], lengths)
@@ -349,7 +350,7 @@ class DenoisingPlan(PairPlan):
 
     Args:
         array, vocabulary, denoising, row_length: see `NoisyTexts`.
-        tokens_per_update, epochs, micro_batches, seed: see `PairPlan`; the seed is that of the noise, too.
+        tokens_per_update, epochs, micro_batches, seed, shuffled: see `PairPlan`; the seed is that of the noise, too.
     """
 
     def __init__(
@@ -363,11 +364,17 @@ class DenoisingPlan(PairPlan):
         epochs: float = 1,
         micro_batches: int = 1,
         seed: int = 0,
+        shuffled: bool = True,
     ):
         denoising = Denoising() if denoising is None else denoising
         texts = NoisyTexts(array, vocabulary, denoising, row_length=row_length, seed=seed)
         super().__init__(
-            texts, tokens_per_update=tokens_per_update, epochs=epochs, micro_batches=micro_batches, seed=seed
+            texts,
+            tokens_per_update=tokens_per_update,
+            epochs=epochs,
+            micro_batches=micro_batches,
+            seed=seed,
+            shuffled=shuffled,
         )
 
     @classmethod
@@ -382,9 +389,18 @@ class DenoisingPlan(PairPlan):
         processes: int = 1,
     ) -> DenoisingPlan:
         """All pieces once, always damaged in the same way, in the same batches."""
-        denoising = Denoising() if denoising is None else denoising
-        texts = NoisyTexts(array, vocabulary, denoising, row_length=row_length, seed=EVALUATION_SEED)
-        return super().evaluation(texts, tokens_per_batch=tokens_per_batch, processes=processes)
+        return cls(
+            array,
+            vocabulary,
+            row_length=row_length,
+            denoising=denoising,
+            tokens_per_update=tokens_per_batch * processes,
+            micro_batches=processes,
+            seed=EVALUATION_SEED,
+            shuffled=False,
+        )
 
-    def _batch(self, pairs: np.ndarray, update: int) -> dict[str, torch.Tensor]:
-        return self.pairs.batch(pairs, update // self.updates_per_epoch)
+    def _batch(
+        self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray
+    ) -> dict[str, torch.Tensor | int]:
+        return self.pairs.batch(rows, epochs)

@@ -10,6 +10,9 @@ order (or span by span), and one that no longer fits is passed over; so every ma
 left of a row's budget is less than the shortest word left. Only where no word of a row fits at all is the first one
 masked in part.
 
+What hides a token is drawn for each by itself, by spans once for each run of masked tokens (spans that touch are one),
+as SpanBERT does with `--replacement-method span`; the random tokens of a run differ.
+
 Counting per row, not per batch, keeps the shape of `masked_positions` static: K = round(rate x row length) columns.
 """
 
@@ -53,7 +56,7 @@ class Masking:
     strategy: str = "token"
     """token (Devlin et al. 2018), whole_word, or span (SpanBERT: runs of whole words, Joshi et al. 2020)."""
     replacement: str = "bert"
-    """bert (80% [MASK], 10% a random token, 10% unchanged) or mask (always [MASK])."""
+    """bert (80% [MASK], 10% random tokens, 10% unchanged; with the strategy span, of spans) or mask (always [MASK])."""
     rate_end: float | None = None
     """The rate at the end of the run, reached in a straight line; None: the same all along."""
 
@@ -120,7 +123,8 @@ class Masking:
         if self.replacement == "mask":
             masked[row, column] = vocabulary.mask_id
             return masked, labels, positions
-        share = draws_at(keys[row], column, _REPLACE) / 2.0**64
+        drawn_at = _run_starts(row, column) if self.strategy == "span" else column
+        share = draws_at(keys[row], drawn_at, _REPLACE) / 2.0**64
         at_random = (share >= MASK_SHARE) & (share < MASK_SHARE + RANDOM_SHARE)
         masked[row[share < MASK_SHARE], column[share < MASK_SHARE]] = vocabulary.mask_id
         row, column = row[at_random], column[at_random]
@@ -140,6 +144,13 @@ def _lowest(scores: np.ndarray, budget: np.ndarray, slots: int) -> np.ndarray:
     else:
         columns = np.argsort(scores, axis=1)
     return _ascending(np.where(np.arange(slots) < budget[:, None], columns, T), T)
+
+
+def _run_starts(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """The first column of the run of neighbours that each of these positions (in ascending order) is in, int64 [n]."""
+    begins = np.ones(len(row), bool)
+    begins[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1] + 1)
+    return column[begins][np.cumsum(begins) - 1]
 
 
 def _ascending(columns: np.ndarray, unused: int) -> np.ndarray:

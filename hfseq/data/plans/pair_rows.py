@@ -19,6 +19,7 @@ import torch
 from ...models.losses import IGNORE_INDEX
 from ..pair_arrays import PairArray
 from ..ragged import copy_texts
+from .rows import texts_of
 
 
 @dataclass
@@ -49,16 +50,7 @@ class PairRows:
 
     def pairs_in(self, rows: np.ndarray) -> np.ndarray:
         """The pairs of some rows (-1: a row of padding), int64."""
-        return self._placed(rows)[1]
-
-    def _placed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(place in `rows`, pair) of all pairs in them, in order."""
-        safe = np.maximum(rows, 0)
-        first = self.row_starts[safe]
-        counts = np.where(rows >= 0, self.row_starts[safe + 1] - first, 0)
-        row = np.repeat(np.arange(len(rows)), counts)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return row, self.order[np.repeat(first, counts) + within]
+        return self.order[texts_of(self.row_starts, rows)[1]]
 
     def batch(self, rows: np.ndarray, segments: int) -> dict[str, torch.Tensor | int]:
         """Some rows as a batch.
@@ -68,9 +60,10 @@ class PairRows:
             segments: borders are padded to so many segments; at least pairs + rows.
 
         Returns:
-            See `PairPlan.__getitem__`.
+            See `PairPlan`'s batches.
         """
-        row, pair = self._placed(rows)
+        row, place = texts_of(self.row_starts, rows)
+        pair = self.order[place]
         documents, n, R = self.pairs.documents(pair), len(rows), self.row_length
         source, target = self.pairs.source, self.pairs.target
         lengths = self.pairs.source_lengths[pair], self.pairs.target_lengths[pair]

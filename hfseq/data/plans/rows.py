@@ -28,6 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from ..ragged import copy_texts, within
 from ..token_arrays import TokenArray
@@ -83,16 +84,9 @@ class Rows:
         Returns:
             ids int64 [n, T]; for each text in them, in order, its row in ids and its length with [CLS] and [SEP].
         """
-        safe = np.maximum(rows, 0)
-        first = self.row_starts[safe]
-        counts = np.where(rows >= 0, self.row_starts[safe + 1] - first, 0)
-        row = np.repeat(np.arange(len(rows)), counts)
-        text = np.repeat(first, counts) + within(counts)
+        row, text = texts_of(self.row_starts, rows)
         lengths = self.lengths[text] + 1 + self.closed
-        # Position of each text in the flattened rows: what comes before it in its own row.
-        before = np.cumsum(lengths) - lengths
-        row_first = np.cumsum(counts) - counts
-        place = row * self.row_length + before - before[row_first[row]]
+        place = places_of(row, lengths, self.row_length)
         ids = np.full(len(rows) * self.row_length, vocabulary.pad_id, np.int64)
         ids[place] = vocabulary.cls_id
         copy_texts(ids, place + 1, tokens, self.begins[text], self.lengths[text])
@@ -143,13 +137,33 @@ def make_rows(
         if long_documents == "error":
             check_long(array, begins, ends - begins, room, row_length, packing.removesuffix("s"))
         begins, lengths = split_long(begins, ends - begins, room)
-        row_of, n_rows = best_fit_decreasing(lengths + 2, row_length)
-        order = np.argsort(row_of, kind="stable")
-        starts = np.searchsorted(row_of[order], np.arange(n_rows + 1))
+        order, starts = pack(lengths + 2, row_length)
         rows = Rows(row_length, True, begins[order], lengths[order], starts)
     if not len(rows):
         raise ValueError("The token array holds no text: all its documents are empty.")
     return rows
+
+
+def texts_of(row_starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The texts of some rows.
+
+    Args:
+        row_starts: int64 [rows + 1]; row r has texts row_starts[r] to row_starts[r + 1] - 1.
+        rows: int64 [n]; -1 is a row of padding.
+
+    Returns:
+        for each text, in order: its row, from 0 to n - 1, and its number.
+    """
+    safe = np.maximum(rows, 0)
+    first = row_starts[safe]
+    counts = np.where(rows >= 0, row_starts[safe + 1] - first, 0)
+    return np.repeat(np.arange(len(rows)), counts), np.repeat(first, counts) + within(counts)
+
+
+def places_of(row: np.ndarray, lengths: np.ndarray, row_length: int) -> np.ndarray:
+    """Where texts begin in the flattened rows, from the row (ascending) and the length of each."""
+    before = np.cumsum(lengths) - lengths
+    return row * row_length + before - before[np.searchsorted(row, row)]
 
 
 def check_long(
@@ -182,6 +196,17 @@ def split_long(begins: np.ndarray, lengths: np.ndarray, room: int) -> tuple[np.n
     pieces = -(-lengths // room)
     shift = within(pieces) * room
     return np.repeat(begins, pieces) + shift, np.minimum(np.repeat(lengths, pieces) - shift, room)
+
+
+def pack(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Packs texts of 1 to row_length tokens into rows.
+
+    Returns:
+        int64 [texts]: the texts, row by row; int64 [rows + 1]: where in them each row starts.
+    """
+    row_of, n_rows = best_fit_decreasing(lengths, row_length)
+    order = np.argsort(row_of, kind="stable")
+    return order, np.searchsorted(row_of[order], np.arange(n_rows + 1))
 
 
 def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, int]:
@@ -217,3 +242,31 @@ def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[np.ndarra
             kinds |= 1 << left
     row_of[order] = placed
     return row_of, n_rows
+
+
+def packed_borders(
+    row: np.ndarray, lengths: np.ndarray, n_rows: int, row_length: int, most_texts: int
+) -> dict[str, torch.Tensor | int]:
+    """position_ids and borders of packed rows, as `MaskedPlan` gives them.
+
+    Args:
+        row, lengths: int64 [texts], of each text, in the order of the rows; what a row has left is a text of padding.
+        most_texts: borders are padded to so many texts.
+    """
+    missing = row_length - np.bincount(row, lengths, n_rows).astype(np.int64)
+    padded = np.flatnonzero(missing)
+    order = np.argsort(np.concatenate([row, padded]), kind="stable")
+    lengths = np.concatenate([lengths, missing[padded]])[order]
+    ends = np.cumsum(lengths)
+    positions = np.arange(n_rows * row_length) - np.repeat(ends - lengths, lengths)
+    borders = np.full(most_texts + 1, n_rows * row_length, np.int32)
+    borders[0] = 0
+    borders[1 : len(ends) + 1] = ends
+    cu_seq_lens = torch.from_numpy(borders)
+    return {
+        "position_ids": torch.from_numpy(positions.reshape(n_rows, row_length)),
+        "cu_seq_lens_q": cu_seq_lens,
+        "cu_seq_lens_k": cu_seq_lens,
+        "max_length_q": row_length,
+        "max_length_k": row_length,
+    }

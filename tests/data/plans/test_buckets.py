@@ -36,10 +36,10 @@ def windows(batch: dict[str, torch.Tensor]):
 
 @pytest.mark.parametrize("max_length", [200, 20, 7])
 def test_every_token_is_a_target_once_per_epoch(array, max_length):
-    plan = BucketPlan(array, batch_tokens=400, max_length=max_length, epochs=3, pad_id=1)
+    plan = BucketPlan(array, tokens_per_update=400, max_length=max_length, epochs=3, pad_id=1)
     for epoch in range(3):
         found = Counter()
-        for index in range(epoch * plan.batches_per_epoch, (epoch + 1) * plan.batches_per_epoch):
+        for index in range(epoch * plan.updates_per_epoch, (epoch + 1) * plan.updates_per_epoch):
             batch = plan[index]
             assert batch["input_ids"].numel() <= 400 and batch["input_ids"].shape[1] <= max_length
             assert (batch["input_ids"][batch["attention_mask"] == 0] == 1).all()
@@ -55,11 +55,11 @@ def test_every_token_is_a_target_once_per_epoch(array, max_length):
                 expected[tuple(row[:-1]), row[-1]] += 1
         assert found == expected
     assert plan.n_targets == len(array) - 1
-    assert plan.epoch_at(plan.batches_per_epoch) == 1 and plan.epoch_at(10**6) == 3
+    assert plan.epoch_at(plan.updates_per_epoch) == 1 and plan.epoch_at(10**6) == 3
 
 
 def test_little_padding_and_a_new_order_each_epoch(array):
-    plan = BucketPlan(array, batch_tokens=400, max_length=100, epochs=2)
+    plan = BucketPlan(array, tokens_per_update=400, max_length=100, epochs=2)
     batches = [plan[i] for i in range(len(plan))]
     padded = sum(b["input_ids"].numel() for b in batches)
     real = sum(int(b["attention_mask"].sum()) for b in batches)
@@ -71,7 +71,7 @@ def test_little_padding_and_a_new_order_each_epoch(array):
 
 
 def test_items_are_a_function_of_seed_and_index(array):
-    options = {"batch_tokens": 300, "max_length": 50, "epochs": 2}
+    options = {"tokens_per_update": 300, "max_length": 50, "epochs": 2}
     plan, again = BucketPlan(array, **options), pickle.loads(pickle.dumps(BucketPlan(array, **options)))
     backwards = {i: again[i] for i in reversed(range(len(again)))}
     for i in range(len(plan)):
@@ -80,32 +80,33 @@ def test_items_are_a_function_of_seed_and_index(array):
     assert any(plan[i]["input_ids"].tolist() != other[i]["input_ids"].tolist() for i in range(len(plan)))
 
 
-@pytest.mark.parametrize("multiple_of", [1, 2, 8, 1000])
-def test_length_is_padded_with_batches_without_labels(array, multiple_of):
-    plan = BucketPlan(array, batch_tokens=400, max_length=100, epochs=3, multiple_of=multiple_of)
-    real = 3 * plan.batches_per_epoch
-    assert len(plan) % multiple_of == 0 and 0 <= len(plan) - real < multiple_of
-    for i in range(real, len(plan)):
-        batch = plan[i]
-        assert (batch["labels"] == -100).all() and (batch["shift_labels"] == -100).all()
-        assert batch["attention_mask"].all() and batch["input_ids"].numel() == 1
+@pytest.mark.parametrize("micro_batches", [2, 8, 300])
+def test_parts_without_a_row_have_no_label(array, micro_batches):
+    plan = BucketPlan(array, tokens_per_update=400, max_length=100, epochs=3, micro_batches=micro_batches)
+    assert len(plan) == 3 * plan.updates_per_epoch * micro_batches
+    idle = [b for b in (plan[i] for i in range(len(plan))) if (b["labels"] == -100).all()]
+    assert (len(idle) > 0) == (micro_batches > 2)
+    for batch in idle:
+        assert (batch["shift_labels"] == -100).all() and len(batch["input_ids"]) == 1
     assert sum(int((plan[i]["labels"] != -100).sum()) for i in range(len(plan))) == 3 * plan.n_targets
 
 
 def test_collator_unwraps(array):
-    plan = BucketPlan(array, batch_tokens=400, max_length=100)
+    plan = BucketPlan(array, tokens_per_update=400, max_length=100)
     assert WholeBatchCollator()([plan[0]])["input_ids"] is not None
     with pytest.raises(ValueError, match="2 batches at once.*batch size per device to 1"):
         WholeBatchCollator()([plan[0], plan[1]])
 
 
 def test_wrong_sizes(array):
-    with pytest.raises(ValueError, match="batch_tokens 10 has no room for a row of max_length 20"):
-        BucketPlan(array, batch_tokens=10, max_length=20)
-    for name in ("max_length", "epochs", "multiple_of"):
+    with pytest.raises(
+        ValueError, match="longest text has 20 tokens, more than an update of tokens_per_update 10 .*Raise it"
+    ):
+        BucketPlan(array, tokens_per_update=10, max_length=20)
+    for name in ("max_length", "micro_batches", "tokens_per_update"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
-            BucketPlan(array, **{"batch_tokens": 10, "max_length": 5, name: 0})
-    plan = BucketPlan(array, batch_tokens=400, max_length=100)
+            BucketPlan(array, **{"tokens_per_update": 10, "max_length": 5, name: 0})
+    plan = BucketPlan(array, tokens_per_update=400, max_length=100)
     for index in (-1, len(plan)):
         with pytest.raises(IndexError, match="outside this plan"):
             plan[index]

@@ -203,7 +203,7 @@ def test_pair_rows(array, vocabulary, packing):
 def test_curriculum_of_lengths(array, vocabulary):
     curriculum = [[0.75, 16], [0.25, 64]]
     plan = plan_of(array, vocabulary, row_length=curriculum, tokens_per_update=256, epochs=4, micro_batches=2)
-    lengths = [plan.row_length_at(u) for u in range(plan.n_updates)]
+    lengths = [plan[2 * u]["input_ids"].shape[1] for u in range(plan.n_updates)]
     border = lengths.index(64)
     assert set(lengths[:border]) == {16} and set(lengths[border:]) == {64}
     assert border / plan.n_updates == pytest.approx(0.75, abs=0.02) and plan.longest_row == 64

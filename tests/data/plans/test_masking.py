@@ -78,7 +78,10 @@ def reference(ids: list[int], key: int, vocabulary, masking: Masking, progress: 
     masked, labels = list(ids), [-100] * width
     for c in chosen:
         labels[c] = ids[c]
-        share = draw(key, c, 2) / 2.0**64
+        place = c
+        while masking.strategy == "span" and place - 1 in chosen:
+            place -= 1
+        share = draw(key, place, 2) / 2.0**64
         if masking.replacement == "mask" or share < 0.8:
             masked[c] = vocabulary.mask_id
         elif share < 0.9:
@@ -231,6 +234,34 @@ def test_shares_of_replacement(hand):
         _, labels, _ = Masking(0.3, strategy).apply(ids, keys, vocabulary)
         per_column = (labels != -100).mean(axis=0)[10 if strategy == "span" else 0 :]
         assert per_column.min() > 0.22 and per_column.max() < 0.4
+
+
+def test_a_span_is_hidden_in_one_way(hand):
+    """SpanBERT's `--replacement-method span`: of runs of two or more none is treated unevenly."""
+    vocabulary = hand[0](1000)
+    ids, keys = np.random.default_rng(1).integers(7, 1000, (300, 128)), row_keys(6, np.arange(300))
+    uneven = {}
+    for strategy in ("whole_word", "span"):
+        masked, labels, _ = Masking(0.15, strategy).apply(ids, keys, vocabulary)
+        ways: list[set[str]] = []
+        for row in range(len(ids)):
+            guessed = np.flatnonzero(labels[row] != -100)
+            for run in np.split(guessed, np.flatnonzero(np.diff(guessed) > 1) + 1):
+                if len(run) > 1:
+                    new, old = masked[row, run], ids[row, run]
+                    # A random token may be the old one: of two in a row, that is one run in a million.
+                    ways.append(
+                        {
+                            "mask" if n == 4 else "kept" if n == o else "random"
+                            for n, o in zip(new, old, strict=True)
+                        }
+                    )
+        uneven[strategy] = np.mean([len(way) > 1 for way in ways])
+        if strategy == "span":
+            kinds = Counter(next(iter(way)) for way in ways if len(way) == 1)
+            shares = {kind: count / len(ways) for kind, count in kinds.items()}
+            assert shares == pytest.approx({"mask": 0.8, "random": 0.1, "kept": 0.1}, abs=0.03)
+    assert uneven["whole_word"] > 0.3 and uneven["span"] < 0.005
 
 
 def test_random_numbers_are_uniform_and_independent():

@@ -232,7 +232,7 @@ def test_packed_batches_have_one_shape_and_borders_that_agree(pairs):
             counted = torch.cat([torch.arange(n) for n in sizes.tolist()])
             assert torch.equal(positions.flatten(), counted)
             starts = borders[:-1][sizes > 0].long()
-            assert (batch[ids].flatten()[starts] != PAD).sum() >= len(starts) - plan._rows_per_update
+            assert (batch[ids].flatten()[starts] != PAD).sum() >= len(starts) - BUDGET // ROW
         assert (batch["decoder_input_ids"].flatten()[padding] == PAD).all()
     assert len(shapes) == 1 and len(next(iter(shapes))) == 7
 
@@ -268,7 +268,7 @@ def test_a_model_sees_packed_pairs_as_it_sees_them_alone(pairs):
         packed = {name: p.grad.clone() for name, p in model.named_parameters()}
         model.zero_grad()
         alone = 0.0
-        for number in plan._pairs_of(update):
+        for number in plan._rows.pairs_in(plan._phases[0].cut.rows(update)[1]):
             one = model(**pairs.batch(np.array([number])), num_items_in_batch=1).loss
             one.backward()
             alone += one.item()

@@ -15,7 +15,7 @@ from hfseq.data import StreamCollator, StreamPlan, check_ids
 def walk(plan: StreamPlan, epoch: int) -> list[list[tuple[int, int]]]:
     """(input, target) pairs of each stream in one epoch, targets on padding left out."""
     streams = [[] for _ in range(plan.streams)]
-    first, last = plan._epoch_starts[epoch], plan._epoch_starts[epoch + 1]
+    first, last = plan._segments.epoch_starts[epoch], plan._segments.epoch_starts[epoch + 1]
     for update in range(first, last):
         for j in range(plan.streams):
             row = plan[update * plan.streams + j]
@@ -60,7 +60,7 @@ def test_every_target_exactly_once_and_in_order(n, streams, length, random_lengt
 )
 def test_no_runt_segment_and_no_row_longer_than_asked(n, streams, length):
     plan = StreamPlan(np.zeros(n, np.uint16), streams=streams, segment_length=length)
-    lengths = plan._lengths
+    lengths = plan._segments.lengths
     assert lengths.max() <= length and lengths.max() - lengths.min() <= 1
     assert plan.updates_per_epoch == -(-plan.stream_length // length)  # not one more than needed
     # Nothing is padded but the end of the last streams.
@@ -71,16 +71,22 @@ def test_random_lengths_are_merity_s_and_a_function_of_seed_and_epoch():
     tokens = np.zeros(400_001, np.uint16)
     options = {"streams": 4, "segment_length": 70, "random_lengths": True}
     plan = StreamPlan(tokens, epochs=2, seed=5, **options)
-    lengths = plan._lengths
+    lengths = plan._segments.lengths
     assert lengths.min() >= 5 and lengths.max() <= 90 + 5
     usual = lengths[lengths > 52]
     assert 0.02 < 1 - len(usual) / len(lengths) < 0.08  # one in twenty is half as long
     assert usual.mean() == pytest.approx(70, abs=0.5) and usual.std() == pytest.approx(5, abs=0.5)
     # The second epoch has lengths of its own, and they do not depend on how many epochs there are.
-    border = plan._epoch_starts[1]
+    border = plan._segments.epoch_starts[1]
     assert lengths[:border].tolist() != lengths[border:].tolist()
-    assert StreamPlan(tokens, epochs=1, seed=5, **options)._lengths.tolist() == lengths[:border].tolist()
-    assert StreamPlan(tokens, epochs=1, seed=6, **options)._lengths.tolist() != lengths[:border].tolist()
+    assert (
+        StreamPlan(tokens, epochs=1, seed=5, **options)._segments.lengths.tolist()
+        == lengths[:border].tolist()
+    )
+    assert (
+        StreamPlan(tokens, epochs=1, seed=6, **options)._segments.lengths.tolist()
+        != lengths[:border].tolist()
+    )
 
 
 def test_items_do_not_depend_on_how_they_are_fetched():
@@ -135,7 +141,7 @@ def test_epochs_are_counted_truly():
     plan = StreamPlan(np.arange(4001), streams=4, segment_length=10, epochs=3, random_lengths=True)
     epochs = [plan.epoch_at(u) for u in range(plan.n_updates + 1)]
     assert epochs[0] == 0 and epochs[-1] == 3 and epochs == sorted(set(epochs))
-    assert all(plan.epoch_at(start) == e for e, start in enumerate(plan._epoch_starts))
+    assert all(plan.epoch_at(start) == e for e, start in enumerate(plan._segments.epoch_starts))
     done = [
         sum(plan.segment_length_at(u) for u in range(k)) / plan.stream_length
         for k in range(plan.n_updates + 1)
@@ -167,23 +173,43 @@ def test_collator_refuses_batches_that_mix_segments():
     ):
         StreamCollator()([plan[i] for i in (3, 4, 7)])
     plan = StreamPlan(np.arange(46), streams=4, segment_length=5)
-    assert set(plan._lengths) == {4}
+    assert set(plan._segments.lengths) == {4}
     plan = StreamPlan(np.arange(4 * 9 + 1), streams=4, segment_length=5)
-    assert plan._lengths.tolist() == [4, 5]
+    assert plan._segments.lengths.tolist() == [4, 5]
     with pytest.raises(ValueError, match="mixes segments"):
         StreamCollator()([plan[i] for i in (3, 4)])
 
 
-def test_global_batch_is_checked():
-    plan = StreamPlan(np.arange(401), streams=16, segment_length=10)
-    for sizes in ((16, 1, 1), (4, 4, 1), (4, 2, 2)):
-        plan.check_global_batch(*sizes)
-    with pytest.raises(
-        ValueError, match=r"4 rows x 2 .* x 1 .* = 8, but .* 16 streams. Set per_device_train_batch_size to 8"
-    ):
-        plan.check_global_batch(4, 2, 1)
-    with pytest.raises(ValueError, match="Choose streams as a multiple of 3"):
-        plan.check_global_batch(5, 3, 1)
+@pytest.mark.parametrize("random_lengths", [False, True])
+def test_the_last_epoch_may_be_a_part(random_lengths):
+    options = {"streams": 4, "segment_length": 10, "random_lengths": random_lengths}
+    plan = StreamPlan(np.arange(4001), epochs=2.5, **options)
+    whole = StreamPlan(np.arange(4001), epochs=3, **options)
+    assert len(plan) == plan.n_updates * 4 and plan.epoch_at(plan.n_updates) == 2.5
+    assert 2.4 < plan.epoch_at(plan.n_updates - 1) < 2.5 <= whole.epoch_at(plan.n_updates) < 2.53
+    for index in (0, len(plan) // 2, len(plan) - 1):
+        assert torch.equal(plan[index]["input_ids"], whole[index]["input_ids"])
+    if not random_lengths:
+        assert plan.n_updates == 250 and StreamPlan(np.arange(4001), epochs=2.1, **options).n_updates == 210
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_evaluation_is_cut_into_the_same_streams_for_any_number_of_processes(processes):
+    plan = StreamPlan.evaluation(np.arange(402), streams=4, segment_length=10, processes=processes)
+    assert plan.streams % processes == 0
+    one = StreamPlan(np.arange(402), streams=4, segment_length=10)
+    for update in range(one.n_updates):
+        rows = [plan[update * plan.streams + stream] for stream in range(plan.streams)]
+        for stream in range(4):
+            expected = one[update * 4 + stream]
+            assert all(
+                torch.equal(torch.as_tensor(rows[stream][k]), torch.as_tensor(expected[k])) for k in expected
+            )
+        assert all((row["labels"] == -100).all() for row in rows[4:])
+        assert (
+            plan.tokens_at(update) == one.tokens_at(update) == sum((r["labels"] != -100).sum() for r in rows)
+        )
+    assert plan.n_updates == one.n_updates
 
 
 def test_short_texts_and_wrong_sizes():
@@ -197,7 +223,9 @@ def test_short_texts_and_wrong_sizes():
     StreamPlan(np.arange(100), streams=32, segment_length=3)
     with pytest.raises(ValueError, match=r"needs 2049. Use more text"):
         StreamPlan(np.arange(3), streams=32, segment_length=64)
-    for name in ("streams", "segment_length", "epochs"):
+    with pytest.raises(ValueError, match="streams must be at least 1, not 0"):
+        StreamPlan.evaluation(np.arange(100), streams=0, segment_length=5)
+    for name in ("streams", "segment_length"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
             StreamPlan(np.arange(100), **{"streams": 1, "segment_length": 1, name: 0})
     with pytest.raises(ValueError, match=r"tokens must be integers \[N\], not float64 \[3, 4\]"):
