@@ -26,11 +26,15 @@ import yaml
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 
+from hfseq.attention_maps import attention_maps
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, user_path
 from hfseq.commands.outputs import check_output_file
 from hfseq.data import load_pair_tokenizers
 from hfseq.data.files import lines_of
 from hfseq.loading import check_tokenizer, load_config, load_model
+from hfseq.pipelines import TranslationPipeline
+from hfseq.plots import plot_attention, plot_side_by_side
+from hfseq.training import translate
 from hfseq.training.features import parse_vector
 
 # Of a language model, where neither the command line nor one of its other options says it; a translation is what the
@@ -217,10 +221,6 @@ def continuations(
 
 def translations(arguments: argparse.Namespace, lines: list[str], options: dict[str, Any]) -> Iterator[str]:
     """Each line in the other language; with --plot_attention also a picture."""
-    from hfseq.attention_maps import attention_maps, plot_attention
-    from hfseq.pipelines import TranslationPipeline
-    from hfseq.training import translate
-
     tokenizer, target_tokenizer = load_tokenizers(arguments.model, arguments)
     model = load(AutoModelForSeq2SeqLM, arguments)
     check_tokenizer(tokenizer, model.config)
@@ -254,8 +254,6 @@ def translations(arguments: argparse.Namespace, lines: list[str], options: dict[
 
 def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -> Path:
     """Where each model looks in the source for one translation, that of the first."""
-    from hfseq.attention_maps import attention_maps, plot_side_by_side
-
     panels = {}
     for name in [arguments.model, *arguments.beside]:
         tokenizer, target_tokenizer = load_tokenizers(name, arguments)

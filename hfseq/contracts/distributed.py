@@ -80,7 +80,7 @@ def train_streams(
     case: Case, directory: Path, *, size: int, accumulation: int = 1, resume: Path | None = None
 ) -> dict[str, torch.Tensor]:
     """Contiguous streams with carried state, saved after two of six updates, or resumed from there."""
-    from ..data.streams import StreamCollator, StreamPlan
+    from ..data import StreamCollator, StreamPlan
     from ..training import CheckpointCallback
 
     model = case.model(FLOAT64)

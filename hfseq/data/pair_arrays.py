@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .collators import IGNORE_INDEX
-from .rows import copy_texts
+from ..models.losses import IGNORE_INDEX
+from .ragged import copy_texts
 from .token_arrays import TokenArray, build_token_arrays
 
 if TYPE_CHECKING:

@@ -293,3 +293,19 @@ class _Writer:
         file.flush()
         os.fsync(file.fileno())
         file.close()
+
+
+def check_ids(tokens: np.ndarray, vocab_size: int) -> None:
+    """Refuses ids that a model of that vocabulary does not have.
+
+    Raises:
+        ValueError: names the id, its place and the remedy.
+    """
+    for start in range(0, len(tokens), 1 << 24):
+        part = tokens[start : start + (1 << 24)]
+        if part.size and (part.max() >= vocab_size or part.min() < 0):
+            at = int(np.argmax((part >= vocab_size) | (part < 0)))
+            raise ValueError(
+                f"Token {int(part[at])} at position {start + at} is outside the model's vocabulary of {vocab_size}. "
+                "The token array was built with another tokenizer than the model's: build it again with that one."
+            )

@@ -21,7 +21,7 @@ from transformers import (
 
 from .. import metrics
 from ..data import answering, tagging, tasks
-from .report import plot_class_scores, plot_confusion_matrix, plot_regression
+from ..plots import plot_class_scores, plot_confusion_matrix, plot_regression
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,10 @@ def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    stages = ["buckets", "collators", "hashing", "masked_plan", "masking", "rows", "sentences", "streams"]
-    stages += ["token_arrays", "vocabulary"]
-    assert lines[0] == str(sorted(["hfseq.data", *[f"hfseq.data.{s}" for s in stages]]))
+    plans = ["buckets", "collators", "masked", "masking", "rows", "sentences", "streams"]
+    stages = ["hashing", "plans", "ragged", "token_arrays", "vocabulary", *[f"plans.{p}" for p in plans]]
+    loaded = ["hfseq.data", "hfseq.models", "hfseq.models.losses", *[f"hfseq.data.{s}" for s in stages]]
+    assert lines[0] == str(sorted(loaded))
     assert lines[1] == "text number 0"
     assert lines[2:] == ["True False"] * len(kjv)
 
