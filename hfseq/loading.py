@@ -29,7 +29,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 
 import hfseq
 from hfseq.data import check_vocabulary
-from hfseq.data.hints import nearest_hint
+from hfseq.hints import nearest_hint
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = "name a checkpoint, the directory that `hfseq pretrain` or save_pretrained wrote"

@@ -35,6 +35,7 @@ from ..cards import write_model_card
 from ..objectives import Objective, Plan, load_recipe, model_config, objective_of
 from ..objectives.old_recipes import is_old, modernise
 from ..paths import user_path
+from ..plots import plot_loss_curve
 from ..recipe import Recipe
 from ..training.processes import decide, is_main, start_processes, world_size
 
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         print(
             f"{type(model).__name__}, {parameters / 1e6:.2f}M parameters, vocabulary {len(objective.tokenizer)}; "
             f"{objective.amount()} an epoch, {plan.train.epochs:g} epochs, {plan.train.n_updates} updates; output in "
-            f"{output}{notice and chr(10) + notice or ''}"
+            f"{output}{(notice and chr(10) + notice) or ''}"
         )
 
     trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
@@ -247,7 +248,9 @@ def make_arguments(recipe: Recipe, plan: Plan) -> TrainingArguments:
     }
     clashing = sorted(set(given) & set(fixed))
     if clashing:
-        sys.exit(f"{recipe.path}: training.{clashing[0]} follows from the objective and the epochs; leave it out.")
+        sys.exit(
+            f"{recipe.path}: training.{clashing[0]} follows from the objective and the epochs; leave it out."
+        )
     try:
         return TrainingArguments(**{**defaults, **given, **fixed})
     except (TypeError, ValueError) as error:
@@ -306,7 +309,9 @@ def measure(recipe: Recipe, objective: Objective, trainer: Trainer, averaging: d
     model = trainer.model
     # Averaging has measured validation already, with the weights that were kept.
     measured = {"validation": averaging["validation"][averaging["kept"]]} if averaging else {}
-    scores = {side: measured.get(side) or objective.score(model, side).as_dict() for side in objective.held_out}
+    scores = {
+        side: measured.get(side) or objective.score(model, side).as_dict() for side in objective.held_out
+    }
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     facts = {
         "recipe": recipe.name,
@@ -345,7 +350,7 @@ def recipe_word(recipe: Recipe) -> str:
 
 def finish(facts: dict, objective: Objective, trainer: Trainer, output: Path) -> None:
     """Writes summary, loss curve and card, and shows what was reached."""
-    curve = training.plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", facts["recipe"])
+    curve = plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", facts["recipe"])
     facts["loss_curve"] = curve and curve.name
     training.write_json(output / "training_summary.json", facts)
     write_model_card(output, facts, objective.card)

@@ -15,16 +15,16 @@ from .evaluation import (
     MaskedLanguageModelScore,
     score_language_model,
     score_masked_language_model,
+    score_rows,
 )
 from .optimizers import optimizer_factory, parameter_groups
 from .report import describe_machine, write_json
 from .task_card import write_task_card
-from .translation import (
+from .translating import (
     Seq2SeqScore,
     TranslationEvaluation,
     TranslationScore,
     score_translation,
-    seq2seq_loss,
     translate,
 )
 from .unfreezing import GradualUnfreezing, layer_groups, layerwise_optimizer
@@ -57,7 +57,7 @@ __all__ = [
     "score_language_model",
     "score_masked_language_model",
     "score_translation",
-    "seq2seq_loss",
+    "score_rows",
     "translate",
     "write_json",
     "write_task_card",

@@ -24,7 +24,7 @@ def test_every_command_has_a_line_and_a_help(capsys):
 
 
 def test_an_unknown_command_is_told_the_nearest(capsys):
-    for words, message in ((["evalute"], "Did you mean hfseq evaluate?"), (["xyzzy"], "There are recipes, ")):
+    for words, message in ((["evalute"], "Did you mean 'evaluate'?"), (["xyzzy"], "There are recipes, ")):
         with pytest.raises(SystemExit) as raised:
             command_line.main(words)
         assert raised.value.code == 2 and message in capsys.readouterr().err
@@ -85,5 +85,5 @@ def test_a_mistake_is_one_line_and_a_fault_keeps_its_traceback(capsys):
 def test_a_path_is_what_the_user_means(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("RUNS", "/data/runs")
-    assert str(console.user_path("~/a")) == "/home/me/a" and console.model_id("$RUNS/b") == "/data/runs/b"
+    assert str(console.path("~/a")) == "/home/me/a" and console.model_id("$RUNS/b") == "/data/runs/b"
     assert console.model_id("org/name") == "org/name"

@@ -28,8 +28,11 @@ def test_the_card_holds_pretrained_and_scratch(run, refused, tmp_path, monkeypat
     score = {"perplexity": 9.5, "accuracy": 0.55, "targets": 10, "tokens": 70}
     facts = {
         "recipe": "encoder",
-        "task": "fill-mask",
-        "recipe_content": {"data": {"corpus": ["wiki", "imdb"]}, "model": {"model_type": "hfseq_encoder"}},
+        "recipe_content": {
+            "data": {"corpus": ["wiki", "imdb"]},
+            "objective": {"type": "masked"},
+            "model": {"model_type": "hfseq_encoder"},
+        },
         "command": "hfseq pretrain encoder.yaml",
         "model_class": "EncoderForMaskedLM",
         "parameters": 1000,

@@ -50,8 +50,11 @@ def test_the_model_that_translated_has_it_on_its_card(run, refused, tmp_path, mo
     (tmp_path / "maps.png").write_bytes(b"a picture")
     score = {"loss": 1.0, "perplexity": 2.7, "tokens": 400, "sentences": 40, "bleu": 90.0}
     facts = {
-        "recipe": "lstm", "task": "translation", "command": "x", "model_class": "LSTMForSeq2SeqLM", "parameters": 9,
-        "recipe_content": {"data": {"corpus": "multi30k"}, "model": {"model_type": "hfseq_lstm_seq2seq"}},
+        "recipe": "lstm", "command": "x", "model_class": "LSTMForSeq2SeqLM", "parameters": 9,
+        "recipe_content": {
+            "data": {"corpus": "multi30k"}, "objective": {"type": "translation"},
+            "model": {"model_type": "hfseq_lstm_seq2seq"},
+        },
         "scores": {"test": score},
     }  # fmt: skip
     model = tmp_path / "lstm"
@@ -74,8 +77,10 @@ def test_the_model_that_translated_has_it_on_its_card(run, refused, tmp_path, mo
     (rival / "training_summary.json").write_text(json.dumps({**facts, **trained, "recipe": "gru"}))
     message = refused("compare", *files, "--models", "rival")
     assert "No file of translations is named after gru" in message
-    (model / "training_summary.json").write_text(json.dumps({**facts, "task": "text-generation"}))
-    assert "not for translation" in refused("compare", *files)
+    (model / "training_summary.json").write_text(
+        json.dumps({**facts, "recipe_content": {**facts["recipe_content"], "objective": {"type": "causal"}}})
+    )
+    assert "by the objective causal, not by translation" in refused("compare", *files)
     message = refused("compare", "lstm", "--translations", "lstm.en", "lstm.en", "--references", "test.en")
     assert "same name" in message
     message = refused("compare", *files, "--output", "nowhere/scores.json")

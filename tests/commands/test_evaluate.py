@@ -73,7 +73,7 @@ def test_a_run_is_scored_on_what_its_own_recipe_held_out(run, run_directory, tmp
         loss, targets = direct_loss(run_directory, documents)
         assert scores["tokens"] == targets and scores["loss"] == pytest.approx(loss, rel=1e-5)
         assert scores["split"] == side and scores["split_seed"] == changes.get("split_seed", 7)
-        assert scores["split_made"] == f"by {run_directory / 'recipe.yaml'}"
+        assert scores["split_by"] == str(run_directory / "recipe.yaml")
     assert held_out(tmp_path, "test") != held_out(tmp_path, "test", split_seed=8)
     assert "split test" in run("evaluate", run_directory)
 
@@ -116,6 +116,6 @@ def test_bad_input(refused, language_model, tmp_path):
     assert "--split is of a corpus" in refused("evaluate", language_model, *file, "--split", "test")
     assert "--streams must be at least 1" in refused("evaluate", language_model, *file, "--streams", 0)
     pairs = refused("evaluate", language_model, "--pairs", "a", "b")
-    assert "--pairs and --output_text are for encoder-decoders" in pairs
+    assert "--pairs and --output_text are for translation" in pairs
     out = refused("evaluate", language_model, *file, "--output", tmp_path / "no/out.json")
     assert f"there is no folder {tmp_path / 'no'}" in out

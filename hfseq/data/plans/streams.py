@@ -166,6 +166,10 @@ class StreamPlan(Dataset):
             "starts_anew": torch.from_numpy(np.full(len(streams), begin == 0)),
         }
 
+    def tokens_at(self, update: int) -> int:
+        """Positions of that update (from 0), over all streams."""
+        return self.segment_length_at(update) * self.streams
+
     def segment_length_at(self, update: int) -> int:
         """Tokens per stream in that update (from 0)."""
         return int(self._lengths[update])
