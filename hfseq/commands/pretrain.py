@@ -37,6 +37,7 @@ from ..objectives.old_recipes import is_old, modernise
 from ..paths import user_path
 from ..plots import plot_loss_curve
 from ..recipe import Recipe
+from ..training.arguments import training_arguments
 from ..training.processes import decide, is_main, start_processes, world_size
 
 T = TypeVar("T")
@@ -251,10 +252,7 @@ def make_arguments(recipe: Recipe, plan: Plan) -> TrainingArguments:
         sys.exit(
             f"{recipe.path}: training.{clashing[0]} follows from the objective and the epochs; leave it out."
         )
-    try:
-        return TrainingArguments(**{**defaults, **given, **fixed})
-    except (TypeError, ValueError) as error:
-        sys.exit(f"{recipe.path}: section training: {error}")
+    return says_where(recipe, lambda: training_arguments({**defaults, **given, **fixed}))
 
 
 def check_averaging(recipe: Recipe, plan: Plan, arguments: TrainingArguments) -> None:

@@ -17,7 +17,6 @@ the batch is, and `torch.compile` and the GPU never wait; without it the columns
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F

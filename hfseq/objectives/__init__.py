@@ -72,7 +72,7 @@ def model_config(recipe: Recipe, **fields: Any) -> Any:
     given = {key: value for key, value in recipe.model.items() if key != "model_type"}
     try:
         config = config_class(**{**{k: v for k, v in fields.items() if k in known}, **given})
-    except Exception as error:  # noqa: BLE001 - strict configs raise classes of their own; say where the value came from
+    except Exception as error:
         raise ValueError(f"{recipe.path}: section model: {error}") from error
     return config
 
@@ -84,7 +84,9 @@ def _sections(raw: RawSections, path: str) -> dict[str, Section]:
         known = f"one of {', '.join(OBJECTIVES)}"
         if chosen is None:
             raise ValueError(f"{path}: the objective section needs a type, {known}.")
-        raise ValueError(f"{path}: unknown objective.type {chosen!r}, {known}.{nearest_hint(str(chosen), OBJECTIVES)}")
+        raise ValueError(
+            f"{path}: unknown objective.type {chosen!r}, {known}.{nearest_hint(str(chosen), OBJECTIVES)}"
+        )
     objective = OBJECTIVES[chosen]
     model_type = raw.get("model", {}).get("model_type")
     config_class = _config_class(model_type, path)
@@ -98,12 +100,20 @@ def _sections(raw: RawSections, path: str) -> dict[str, Section]:
         )
     own = objective.section(model_class)
     return {
-        "data": Section(objective.data_section, owner=f"objective {chosen}", elsewhere=_elsewhere("data_section", chosen)),
-        "tokenizer": Section(
-            objective.tokenizer_section, owner=f"objective {chosen}", elsewhere=_elsewhere("tokenizer_section", chosen)
+        "data": Section(
+            objective.data_section, owner=f"objective {chosen}", elsewhere=_elsewhere("data_section", chosen)
         ),
-        "objective": Section(own, owner=_owner(objective, own, model_type), elsewhere=_other_fields(chosen, own)),
-        "model": Section(None, frozenset({"model_type", *_config_fields(config_class)}), f"model_type {model_type}"),
+        "tokenizer": Section(
+            objective.tokenizer_section,
+            owner=f"objective {chosen}",
+            elsewhere=_elsewhere("tokenizer_section", chosen),
+        ),
+        "objective": Section(
+            own, owner=_owner(objective, own, model_type), elsewhere=_other_fields(chosen, own)
+        ),
+        "model": Section(
+            None, frozenset({"model_type", *_config_fields(config_class)}), f"model_type {model_type}"
+        ),
         "training": Section(
             Training, frozenset(f.name for f in dataclasses.fields(TrainingArguments) if f.init), texts=_TEXTS
         ),
@@ -116,7 +126,9 @@ def _config_class(model_type: Any, path: str) -> type:
     if model_type is None:
         raise ValueError(f"{path}: the model section needs a model_type: {own}, or any of transformers.")
     if not isinstance(model_type, str):
-        raise ValueError(f"{path}: model.model_type must be a name such as hfseq_lstm, not {model_type!r:.100}.")
+        raise ValueError(
+            f"{path}: model.model_type must be a name such as hfseq_lstm, not {model_type!r:.100}."
+        )
     if model_type not in types:
         raise ValueError(
             f"{path}: unknown model_type {model_type!r}.{nearest_hint(model_type, types)} hfseq's own: {own}."
@@ -137,12 +149,16 @@ def _configs_with(auto_class: str) -> list[type]:
 
 def _owner(objective: type[Objective], own: type, model_type: str) -> str:
     one_form = objective.section(None) is own
-    return f"objective {objective.name}" if one_form else f"objective {objective.name} with model_type {model_type}"
+    return (
+        f"objective {objective.name}"
+        if one_form
+        else f"objective {objective.name} with model_type {model_type}"
+    )
 
 
 def _other_fields(chosen: str, own: type) -> dict[str, str]:
     """Fields of other objectives, and of this one with other models."""
-    found = {name: "objective {} with other models".format(chosen) for name in OBJECTIVES[chosen].all_fields()}
+    found = {name: f"objective {chosen} with other models" for name in OBJECTIVES[chosen].all_fields()}
     for objective in OBJECTIVES.values():
         if objective.name != chosen:
             for name in objective.all_fields():

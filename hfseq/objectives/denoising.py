@@ -98,7 +98,9 @@ class Denoising(Objective):
 
     def check_prompt(self, config: Any) -> None:
         prompt, tokenizer = self.recipe.training.prompt, self.tokenizer
-        holes = [tokenizer.mask_token_id] if self.fields.noise == "infilling" else data.sentinel_ids(tokenizer)
+        holes = (
+            [tokenizer.mask_token_id] if self.fields.noise == "infilling" else data.sentinel_ids(tokenizer)
+        )
         if prompt and not set(holes) & set(tokenizer(prompt)["input_ids"]):
             raise ValueError(
                 f"training.prompt {prompt!r} has no {tokenizer.convert_ids_to_tokens(holes[0])} to fill in."

@@ -70,14 +70,20 @@ class Masked(Objective):
 
     @classmethod
     def auto_class_name(cls, values: Mapping[str, Any]) -> str:
-        return "AutoModelForPreTraining" if values.get("packing") in ("nsp", "sop") else "AutoModelForMaskedLM"
+        return (
+            "AutoModelForPreTraining" if values.get("packing") in ("nsp", "sop") else "AutoModelForMaskedLM"
+        )
 
     def tokenizer_options(self) -> dict[str, Any]:
         return {"masked": True}
 
     def check_before(self, config: Any) -> None:
         fields, positions = self.fields, positions_of(config)
-        lengths = [fields.row_length] if isinstance(fields.row_length, int) else [length for _, length in fields.row_length]
+        lengths = (
+            [fields.row_length]
+            if isinstance(fields.row_length, int)
+            else [length for _, length in fields.row_length]
+        )
         if positions is not None and max(lengths) > positions:
             raise ValueError(
                 f"objective.row_length {max(lengths)} is longer than model.max_position_embeddings {positions}: raise "
@@ -125,7 +131,9 @@ class Masked(Objective):
 
     def _evaluation(self, side: str, processes: int = 1) -> data.MaskedPlan:
         fields = self.fields
-        longest = fields.row_length if isinstance(fields.row_length, int) else max(n for _, n in fields.row_length)
+        longest = (
+            fields.row_length if isinstance(fields.row_length, int) else max(n for _, n in fields.row_length)
+        )
         return data.MaskedPlan.evaluation(
             self.arrays[side],
             data.MaskingVocabulary.from_tokenizer(self.tokenizer),

@@ -27,7 +27,16 @@ _TO_OBJECTIVE = {
     ),
     "vector_to_text": ("tokens_per_update",),
 }  # fmt: skip
-_TEXT = ("corpus", "train_file", "validation_file", "test_file", "validation_share", "test_share", "split_seed", "cache_dir")
+_TEXT = (
+    "corpus",
+    "train_file",
+    "validation_file",
+    "test_file",
+    "validation_share",
+    "test_share",
+    "split_seed",
+    "cache_dir",
+)
 _TO_DATA = {
     "translation": (
         *_TEXT, "source_language", "target_language", "source_column", "target_column", "max_source_length",

@@ -45,7 +45,9 @@ def check_packed_rows(auto_class: type, config: Any) -> None:
         packed = model(**batch).logits[0, 7:]
         alone = model(input_ids=second).logits[0]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{type(model).__name__} takes no packed rows ({error}). Set objective.packing to blocks.") from error
+        raise ValueError(
+            f"{type(model).__name__} takes no packed rows ({error}). Set objective.packing to blocks."
+        ) from error
     leak = ((packed - alone).abs().max() / alone.std()).item()
     if not leak < TOLERANCE:
         raise ValueError(

@@ -103,7 +103,9 @@ def saved_tokenizer(path: str, load: Callable = AutoTokenizer.from_pretrained) -
     try:
         return load(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"tokenizer.path {path!r}: no tokenizer could be loaded from there: {error}") from error
+        raise ValueError(
+            f"tokenizer.path {path!r}: no tokenizer could be loaded from there: {error}"
+        ) from error
 
 
 __all__ = ["PairTokenizer", "TextData", "Tokenizer", "Training", "saved_tokenizer"]

@@ -107,7 +107,9 @@ class TranslationFields:
     def __post_init__(self) -> None:
         positive_int(self.num_beams, "objective.num_beams")
         if self.translated_sentences < 0:
-            raise ValueError(f"objective.translated_sentences must be 0 or more, not {self.translated_sentences}.")
+            raise ValueError(
+                f"objective.translated_sentences must be 0 or more, not {self.translated_sentences}."
+            )
         if self.packing == "packed" and self.row_length is None:
             raise ValueError("objective.packing packed needs a row_length, such as 128.")
 
@@ -182,7 +184,9 @@ class Translation(Objective):
             )
         limits = (section.max_source_length, section.max_target_length, section.max_length_ratio)
         filters = data.PairFilter(*limits) if any(limit is not None for limit in limits) else None
-        self.arrays = data.build_pair_arrays(corpus, *tokenizers, cache_dir=section.cache_dir, filters=filters)
+        self.arrays = data.build_pair_arrays(
+            corpus, *tokenizers, cache_dir=section.cache_dir, filters=filters
+        )
         if filters and is_main():
             print(self.arrays["train"].report)
         self.tokenizer, self.target_tokenizer = tokenizers

@@ -143,7 +143,9 @@ def score_masked_language_model(model, plan: Dataset) -> MaskedLanguageModelScor
             logits, target = _masked_logits(model, batch, labels, columns)  # [targets, vocabulary], [targets]
             nll += torch.nn.functional.cross_entropy(logits, target, reduction="sum").double()
             tokens = (batch["input_ids"] != plan.vocabulary.pad_id).sum()
-            counts += torch.stack([(logits.argmax(-1) == target).sum(), tokens.new_tensor(len(target)), tokens])
+            counts += torch.stack(
+                [(logits.argmax(-1) == target).sum(), tokens.new_tensor(len(target)), tokens]
+            )
     nll, counts = add_up(nll, counts)
     correct, targets, tokens = counts.tolist()
     return MaskedLanguageModelScore(_finite(nll, plan.array.path), correct, targets, tokens)

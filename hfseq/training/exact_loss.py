@@ -30,7 +30,9 @@ def honours_item_count(model: torch.nn.Module, batch: Mapping[str, Any]) -> bool
     was_training = model.training
     model.eval()
     try:
-        one, two = (model(**batch, num_items_in_batch=torch.tensor(n, device=_device(model))).loss for n in (100, 200))
+        one, two = (
+            model(**batch, num_items_in_batch=torch.tensor(n, device=_device(model))).loss for n in (100, 200)
+        )
     except TypeError:  # no such argument
         return False
     finally:
@@ -63,7 +65,9 @@ def loss_from_logits(
     return total / num_items_in_batch
 
 
-def summed_loss(model: torch.nn.Module, batch: Mapping[str, Any], *, honours: bool, shifts: bool) -> torch.Tensor:
+def summed_loss(
+    model: torch.nn.Module, batch: Mapping[str, Any], *, honours: bool, shifts: bool
+) -> torch.Tensor:
     """Sum of the losses of the batch's labels, in nats, float64.
 
     Args:

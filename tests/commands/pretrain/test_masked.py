@@ -1,32 +1,30 @@
-"""scripts/pretrain.py on encoders, on a text of a few kilobytes."""
+"""`hfseq pretrain` on encoders, on a text of a few kilobytes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer, Trainer, pipeline
 
+from hfseq.commands import evaluate
+
 LOCAL = ["--corpus", "null", "--train_file", "text.txt", "--output_dir", "out", "--cache_dir", "cache"]
 SIZES = [
-    "--tokenizer_vocab_size", "120", "--hidden_size", "16", "--num_hidden_layers", "2", "--num_attention_heads", "2",
+    "--tokenizer.vocab_size", "120", "--hidden_size", "16", "--num_hidden_layers", "2", "--num_attention_heads", "2",
     "--intermediate_size", "32", "--tokens_per_update", "512", "--row_length", "64", "--num_train_epochs", "2",
     "--validation_share", "0.1", "--test_share", "0.1",
 ]  # fmt: skip
-RECIPE = "encoder-kjv.yaml"
-ROOT = Path(__file__).parents[2]
+RECIPE = "encoder-kjv"
 
 
 def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
     pretrain(
         *LOCAL,
         *SIZES,
-        "--tokenizer",
+        "--tokenizer.type",
         "bpe",
-        "--tokenizer_vocab_size",
+        "--tokenizer.vocab_size",
         "320",
         "--num_train_epochs",
         "30",
@@ -56,26 +54,15 @@ def test_evaluate_repeats_what_the_run_measured(folder, pretrain):
     )
     pretrain(*LOCAL, *SIZES, "--test_share", "0", "--validation_file", "held.txt", recipe=RECIPE)
     score = json.loads((folder / "out/training_summary.json").read_text())["scores"]["validation"]
-    command = [
-        sys.executable,
-        ROOT / "scripts/evaluate.py",
-        "out",
-        "--file",
-        "held.txt",
-        "--output",
-        "scores.json",
-    ]
-    done = subprocess.run(
-        [*command, "--packing", "documents", "--row_length", "64"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    words = ["--file", "held.txt", "--output", "scores.json", "--packing", "documents", "--row_length", "64"]
+    evaluate.main(["out", *words])
     assert json.loads((folder / "scores.json").read_text())["loss"] == pytest.approx(score["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["encoder-wiki-imdb", "encoder-base"])
 def test_every_recipe_runs(folder, pretrain, recipe):
     compiled = ["--bf16", "false", "--torch_compile", "false"] if recipe == "encoder-base" else []
-    pretrain(*LOCAL, *SIZES, *compiled, "--streaming", "false", recipe=f"{recipe}.yaml")
+    pretrain(*LOCAL, *SIZES, *compiled, "--streaming", "false", recipe=recipe)
     assert (folder / "out/training_summary.json").is_file()
 
 

@@ -1,4 +1,4 @@
-"""scripts/pretrain.py on an encoder-decoder that repairs plain text, and on going on from there to translations."""
+"""`hfseq pretrain` on an encoder-decoder that repairs plain text, and on going on from there to translations."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ SHAPE = [
     "--decoder_ffn_dim", "32", "--encoder_attention_heads", "2", "--decoder_attention_heads", "2",
 ]  # fmt: skip
 SIZES = [
-    *SHAPE, "--tokenizer_vocab_size", "340", "--row_length", "32", "--tokens_per_update", "512",
+    *SHAPE, "--tokenizer.vocab_size", "340", "--row_length", "32", "--tokens_per_update", "512",
     "--num_train_epochs", "2", "--validation_share", "0.1", "--test_share", "0.1", "--prompt", "null",
 ]  # fmt: skip
-RECIPE = "transformer-denoise-wiki.yaml"
+RECIPE = "transformer-denoise-wiki"
 
 
 def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
@@ -66,10 +66,10 @@ def test_then_it_learns_to_translate(folder, pretrain):
     pretrain(
         *SHAPE, "--corpus", "null", "--train_file", "pairs.tsv", "--output_dir", "out", "--cache_dir", "cache",
         "--num_train_epochs", "2", "--average_checkpoints", "0", "--eval_steps", "0.5",
-        recipe="transformer-multi30k-en-de-pretrained.yaml",
+        recipe="transformer-multi30k-en-de-pretrained",
     )  # fmt: skip
     summary = json.loads((folder / "out/training_summary.json").read_text())
-    assert summary["task"] == "translation" and "bleu" in summary["scores"]["test"]
+    assert summary["objective"] == "translation" and "bleu" in summary["scores"]["test"]
     card = (folder / "out/README.md").read_text()
     assert "trained from the weights of `outputs/transformer-denoise-wiki`" in card
     # What stands for a hole in a text is no translation.
@@ -84,7 +84,7 @@ def test_then_it_learns_to_translate(folder, pretrain):
         (["--noise", "holes"], "'holes'"),
         (["--noise_rate", "1.5"], "1.5"),
         (["--sentinels", "1"], "sentinels"),
-        (["--row_length", "512"], "max_position_embeddings 256, not 512"),
+        (["--row_length", "512"], "longer than model.max_position_embeddings 256"),
         (["--prompt", "nothing is missing"], "has no <extra_id_0> to fill in"),
         (["--permute_sentences", "true"], "infilling"),
     ],

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
+import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
@@ -15,8 +13,7 @@ from hfseq import LSTMForSeq2SeqLM
 
 pytest.importorskip("sacrebleu")
 
-ROOT = Path(__file__).parents[2]
-RECIPE = "lstm-multi30k-en-de.yaml"
+RECIPE = "lstm-multi30k-en-de"
 WORDS = [
     ("one", "eins"),
     ("two", "zwei"),
@@ -26,7 +23,7 @@ WORDS = [
     ("six", "sechs"),
 ]
 SIZES = [
-    "--tokenizer_vocab_size", "300", "--embedding_size", "16", "--hidden_size", "24", "--encoder_hidden_size", "12",
+    "--tokenizer.vocab_size", "300", "--embedding_size", "16", "--hidden_size", "24", "--encoder_hidden_size", "12",
     "--encoder_layers", "1", "--tokens_per_update", "128", "--num_train_epochs", "2", "--translated_sentences", "4",
     "--num_beams", "2", "--average_checkpoints", "0", "--output_dir", "out", "--cache_dir", "cache",
     "--prompt", "one two one", "--eval_steps", "0.5",
@@ -52,16 +49,12 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def script(monkeypatch, capsys):
-    """Calls main of scripts/NAME.py with a command line; returns what it printed."""
+def script(capsys):
+    """Calls main of a command with a command line; returns what it printed."""
 
     def run(name: str, *words: str) -> str:
-        spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / f"scripts/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
         capsys.readouterr()
-        module.main()
+        importlib.import_module(f"hfseq.commands.{name}").main(list(words))
         return capsys.readouterr().out
 
     return run
@@ -107,6 +100,6 @@ def test_trained_scored_drawn_and_served(folder, pretrain, script):
 
 def test_packed_pairs_are_refused(folder, pretrain):
     with pytest.raises(
-        SystemExit, match="hfseq_lstm_seq2seq takes no packed rows.*Set data.packing to batches"
+        SystemExit, match="hfseq_lstm_seq2seq takes no packed rows.*Set objective.packing to batches"
     ):
         pretrain(*SIZES, "--packing", "packed", "--row_length", "32", recipe=RECIPE)

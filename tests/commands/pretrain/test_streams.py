@@ -1,4 +1,4 @@
-"""scripts/pretrain.py as a user runs it, on a text of a few kilobytes."""
+"""`hfseq pretrain` as a user runs it, on a text of a few kilobytes."""
 
 import json
 import sys
@@ -9,8 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
-SIZES = ["--tokenizer_vocab_size", "300", "--hidden_size", "16", "--embedding_size", "8", "--streams", "8"]
+SIZES = ["--tokenizer.vocab_size", "300", "--hidden_size", "16", "--embedding_size", "8", "--streams", "8"]
 SIZES += [
     "--segment_length",
     "16",
@@ -60,7 +59,7 @@ def test_every_recipe_runs(folder, pretrain, recipe):
     """The recipes' own settings, on small models and a small text."""
     few = ["--last_hidden_size", "8"] if recipe.startswith("awd") else []
     rate = ["--learning_rate", "1"] if recipe == "awd-lstm-imdb" else []
-    pretrain(*LOCAL, *SIZES, *few, *rate, recipe=f"{recipe}.yaml")
+    pretrain(*LOCAL, *SIZES, *few, *rate, recipe=recipe)
     assert {path.name for path in (folder / "out").iterdir()} >= RUN_FILES
 
 
@@ -125,9 +124,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("words", "expected"),
         [
-            (["--hiden_size", "4"], "Did you mean hidden_size"),
-            (["--data.streem", "4"], "Did you mean streams"),
-            (["--streams", "many"], "streams must be int"),
+            (["--hiden_size", "4"], "Did you mean 'hidden_size'"),
+            (["--objective.streem", "4"], "Did you mean 'streams'"),
+            (["--streams", "many"], "objective.streams must be int"),
             (["--hidden_size"], "has no value"),
             (["--resume", "--overwrite"], "exclude each other"),
         ],
@@ -141,11 +140,17 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("content", "expected"),
         [
-            ("model: {model_type: hfseq_lstn}", "Did you mean hfseq_lstm"),
-            ("data: {corpus: kjv}", "needs a model_type"),
-            ("modell: {}", "Did you mean model"),
+            ("objective: {type: causal}\nmodel: {model_type: hfseq_lstn}", "Did you mean 'hfseq_lstm'"),
+            ("objective: {type: causal}\ndata: {corpus: kjv}", "needs a model_type"),
+            (
+                "objective: {type: causal}\nmodel: {model_type: hfseq_lstm}\nmodell: {}",
+                "Did you mean 'model'",
+            ),
             ("model: [", "not valid YAML"),
-            ("model: {model_type: hfseq_lstm, hiddensize: 3}", "Did you mean hidden_size"),
+            (
+                "objective: {type: causal}\nmodel: {model_type: hfseq_lstm, hiddensize: 3}",
+                "Did you mean 'hidden_size'",
+            ),
         ],
     )
     def test_recipe(self, folder, pretrain, capsys, content, expected):
@@ -161,9 +166,9 @@ class TestBadInput:
             (["--train_file", "nothing-*.txt"], "nothing-"),
             (["--input_dropout", "1.5"], "input_dropout must be at least 0 and below 1"),
             (["--per_device_train_batch_size", "3"], "must be rows x accumulation x processes"),
-            (["--train_sampling_strategy", "random"], "is set by the script"),
+            (["--train_sampling_strategy", "random"], "follows from the objective"),
             (["--lr_scheduler_type", "cosin"], "cosin"),
-            (["--tokenizer", "no/such-tokenizer"], "no/such-tokenizer"),
+            (["--tokenizer.path", "no/such-tokenizer"], "no/such-tokenizer"),
             (["--optimizer", "ntasgd"], "has no argument 'split_gates'"),
             (["--optimizer", "adamm"], "Unknown optimizer 'adamm'"),
         ],

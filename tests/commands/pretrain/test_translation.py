@@ -1,27 +1,25 @@
-"""scripts/pretrain.py on an encoder-decoder, on a few dozen pairs in the shape of Multi30k."""
+"""`hfseq pretrain` on an encoder-decoder, on a few dozen pairs in the shape of Multi30k."""
 
 import gzip
-import importlib.util
 import json
 import random
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Trainer
 
+from hfseq.commands import evaluate
 from hfseq.training import translate
 
 pytest.importorskip("sacrebleu")
 
-ROOT = Path(__file__).parents[2]
-RECIPE = "transformer-multi30k-en-de.yaml"
+RECIPE = "transformer-multi30k-en-de"
 NUMBERS = ["one", "two", "three", "four", "five", "six"], ["eins", "zwei", "drei", "vier", "fünf", "sechs"]
 THINGS = ["dogs", "cats", "birds", "men"], ["Hunde", "Katzen", "Vögel", "Männer"]
 SIZES = [
-    "--tokenizer_vocab_size", "330", "--d_model", "32", "--encoder_layers", "1", "--decoder_layers", "1",
+    "--tokenizer.vocab_size", "330", "--d_model", "32", "--encoder_layers", "1", "--decoder_layers", "1",
     "--encoder_ffn_dim", "32", "--decoder_ffn_dim", "32", "--encoder_attention_heads", "2",
     "--decoder_attention_heads", "2", "--tokens_per_update", "256", "--num_train_epochs", "2",
     "--translated_sentences", "4", "--num_beams", "2", "--average_checkpoints", "0",
@@ -85,21 +83,7 @@ def test_a_run_leaves_everything_and_learns(folder, pretrain, capsys):
     assert translate(model, tokenizer, [prompt]) == [summary["translation"]]
 
 
-@pytest.fixture
-def evaluate(monkeypatch):
-    """Calls main of scripts/evaluate.py with a command line."""
-    spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "scripts/evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*words: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
-        module.main()
-
-    return run
-
-
-def test_evaluate_repeats_what_the_run_measured(folder, pretrain, evaluate, capsys):
+def test_evaluate_repeats_what_the_run_measured(folder, pretrain, capsys):
     separate = ["--vocabulary", "separate"]  # the other tests have one vocabulary
     pretrain(*SIZES, *separate, "--num_train_epochs", "8", recipe=RECIPE)
     config = json.loads((folder / "out/config.json").read_text())
@@ -108,7 +92,7 @@ def test_evaluate_repeats_what_the_run_measured(folder, pretrain, evaluate, caps
     expected = json.loads((folder / "out/training_summary.json").read_text())["scores"]["test"]
     sides = [f"data/multi30k/test_2016_flickr.{language}.gz" for language in ("en", "de")]
     for number, source in enumerate((["--corpus", "multi30k"], ["--pairs", *sides])):
-        evaluate("out", *source, "--output", "scores.json", "--output_text", f"{number}.hyp")
+        evaluate.main(["out", *source, "--output", "scores.json", "--output_text", f"{number}.hyp"])
         scores = json.loads((folder / "scores.json").read_text())
         for name in ("bleu", "bleu_lowercase", "chrf", "bleu_signature"):
             assert scores[name] == expected[name]
@@ -122,7 +106,7 @@ def test_evaluate_repeats_what_the_run_measured(folder, pretrain, evaluate, caps
         (["--file", "text.txt"], "needs pairs: give --pairs SOURCE TARGET"),
     ):
         with pytest.raises(SystemExit):
-            evaluate("out", *words)
+            evaluate.main(["out", *words])
         assert text in capsys.readouterr().err
 
 
@@ -200,7 +184,7 @@ def test_a_run_goes_on_from_another_ones_weights(folder, pretrain):
     more = [
         "--initialize_from",
         "out",
-        "--tokenizer",
+        "--tokenizer.path",
         "out",
         "--output_dir",
         "more",
@@ -253,13 +237,13 @@ def test_recipes_for_users_run_on_other_pairs(folder, pretrain, name):
         "null",
     ]
     few = ["--bf16", "false", "--warmup_steps", "2", "--eval_steps", "0.5", "--logging_steps", "0.5"]
-    pretrain(*SIZES, *words, *few, recipe=f"{name}.yaml")
+    pretrain(*SIZES, *words, *few, recipe=name)
     summary = json.loads((folder / "out/training_summary.json").read_text())
     assert set(summary["scores"]) == {"validation", "test"} and summary["filter"].startswith("Dropped 0")
 
 
 def test_french_too(folder, pretrain):
-    pretrain(*SIZES, "--translated_sentences", "0", recipe="transformer-multi30k-en-fr.yaml")
+    pretrain(*SIZES, "--translated_sentences", "0", recipe="transformer-multi30k-en-fr")
     summary = json.loads((folder / "out/training_summary.json").read_text())
     assert summary["language"] == ["en", "fr"]
     assert not any("eval_bleu" in entry for entry in summary["evaluations"])
@@ -274,7 +258,7 @@ def test_french_too(folder, pretrain):
         (["--tokens_per_update", "10"], "tokens_per_update"),
         (["--initialize_from", "nowhere"], "nowhere"),
         (["--decoder_attention_heads", "5"], "decoder_attention_heads"),
-        (["--tokenizer", "nowhere"], "nowhere"),
+        (["--tokenizer.path", "nowhere"], "nowhere"),
         (["--max_position_embeddings", "8"], "max_position_embeddings 8. Raise that"),
         (["--max_length_ratio", "0.5"], "max_length_ratio is 0.5"),
         (["--corpus", "null", "--train_file", "t.tsv", "--validation_share", "0"], "no validation pairs"),

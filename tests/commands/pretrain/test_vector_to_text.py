@@ -12,8 +12,8 @@ from transformers import AutoConfig, BertConfig, BertModel
 
 from hfseq import data
 
-ROOT = Path(__file__).parents[2]
-SIZES = ["--tokenizer", "word", "--hidden_size", "24", "--embedding_size", "8"]
+ROOT = Path(__file__).parents[3]
+SIZES = ["--tokenizer.type", "word", "--hidden_size", "24", "--embedding_size", "8"]
 SIZES += ["--tokens_per_update", "64"]
 SIZES += ["--cache_dir", "cache", "--eval_steps", "0.5", "--input_dropout", "0", "--output_dropout", "0"]
 SIZES += ["--optimizer", "adamw", "--optimizer_arguments", "{}"]
@@ -38,12 +38,16 @@ def table(folder):
 @pytest.fixture
 def script(monkeypatch, capsys):
     def call(name: str, *words: str) -> str:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
         capsys.readouterr()
-        module.main()
+        folder, _, name = name.rpartition("/")
+        if folder:
+            spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / folder / f"{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+            module.main()
+        else:
+            importlib.import_module(f"hfseq.commands.{name}").main([str(word) for word in words])
         return capsys.readouterr().out
 
     return call
@@ -57,8 +61,8 @@ def fails(capsys, call, *words) -> str:
 
 def test_a_table_is_learnt_and_new_vectors_are_described(table, pretrain, script, capsys):
     options = [*OWN, *SIZES, "--feature_columns", "[x, y]", "--num_train_epochs", "12"]
-    pretrain(*options, "--prompt", "1, -1", "--output_dir", "out", recipe="lstm-colours.yaml")
-    pretrain(*options, "--feature_size", "0", "--output_dir", "blind", recipe="lstm-colours.yaml")
+    pretrain(*options, "--prompt", "1, -1", "--output_dir", "out", recipe="lstm-colours")
+    pretrain(*options, "--feature_size", "0", "--output_dir", "blind", recipe="lstm-colours")
     summary, blind = (
         json.loads((table / name / "training_summary.json").read_text()) for name in ("out", "blind")
     )
@@ -97,7 +101,7 @@ def test_a_table_is_learnt_and_new_vectors_are_described(table, pretrain, script
 
 def test_recipes_that_do_not_fit_are_refused(table, pretrain, capsys):
     def run(*words):
-        return pretrain(*words, "--output_dir", "out", "--overwrite", recipe="lstm-colours.yaml")
+        return pretrain(*words, "--output_dir", "out", "--overwrite", recipe="lstm-colours")
 
     columns = ["--feature_columns", "[x, y]"]
     message = fails(capsys, run, *OWN, *SIZES, *columns, "--feature_size", "3")
@@ -109,7 +113,7 @@ def test_recipes_that_do_not_fit_are_refused(table, pretrain, capsys):
     message = fails(capsys, run, *OWN, *SIZES, *columns, "--tokens_per_update", "3")
     assert "raise tokens_per_update" in message
     message = fails(capsys, run, *SIZES, "--corpus", "[kjv, wiki]")
-    assert "data.corpus with feature_columns is one name" in message
+    assert "data.corpus must be str | None" in message
 
 
 def test_named_colours_get_a_picture_and_distances(folder, pretrain, script, capsys):
@@ -120,9 +124,9 @@ def test_named_colours_get_a_picture_and_distances(folder, pretrain, script, cap
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra report)")
     # few of them to train on and to name
     sizes = "--hidden_size 8 --embedding_size 8 --tokens_per_update 32768 --max_steps 3 --eval_steps 0.9"
-    shares = "--tokenizer_vocab_size 300 --cache_dir cache --test_share 0.005 --validation_share 0.005"
+    shares = "--tokenizer.vocab_size 300 --cache_dir cache --test_share 0.005 --validation_share 0.005"
     small = [*sizes.split(), *shares.split()]
-    pretrain(*small, "--output_dir", "out", recipe="lstm-colours.yaml")
+    pretrain(*small, "--output_dir", "out", recipe="lstm-colours")
     printed = script("examples/swatches", "out", "--colours", "#c04e01", "#0000ff").splitlines()
     assert [line.split()[0] for line in printed] == ["#c04e01", "#0000ff"]
     script("examples/swatches", "out", "--twin", "out")
