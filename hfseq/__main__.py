@@ -26,6 +26,8 @@ COMMANDS = {
     "convert": "hfseq.commands.convert",
     "push": "hfseq.commands.push",
 }
+# Commands that touch no model: they do not wait for torch.
+LIGHT = ("recipes",)
 HELP = ("-h", "--help", "help")
 
 
@@ -44,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
 
         print(f"hfseq {__version__}")
     elif name in COMMANDS:
+        if name not in LIGHT:
+            importlib.import_module("hfseq.classes")  # registers them
         importlib.import_module(COMMANDS[name]).main(rest)
     else:
         hint = nearest_hint(name, COMMANDS) or f" There are {', '.join(COMMANDS)}."
