@@ -21,7 +21,8 @@ def test_every_command_has_a_line_and_a_help(capsys):
         with pytest.raises(SystemExit) as raised:
             command_line.main([name, "--help"])
         printed = capsys.readouterr().out
-        assert raised.value.code == 0 and printed.startswith(f"usage: hfseq {name}") and line in printed
+        assert raised.value.code == 0 and printed.startswith(f"usage: hfseq {name}")
+        assert line in " ".join(printed.split())
 
 
 def test_an_unknown_command_is_told_the_nearest(capsys):
@@ -39,7 +40,7 @@ def heavy_imports(*command: object) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *map(str, command)], capture_output=True, text=True
     )
-    assert (done.returncode == 0 and "lstm-kjv" in done.stdout) or "usage: hfseq" in done.stdout, done.stderr
+    assert done.returncode == 0 and done.stdout, done.stderr
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     return names & {"torch", "transformers", "numpy", "hfseq.classes"}
 
