@@ -221,7 +221,7 @@ def read_options(command_line: Iterable[str]) -> list[tuple[str, Any]]:
 
 
 def _read_value(text: str) -> Any:
-    """The YAML value, where a word of a command line means one: "And he said: go" is no mapping, "#c04e01" no comment."""
+    """The YAML value, where a word of a command line means one: "He said: go" is no mapping, "#c04e01" no comment."""
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError):

@@ -96,7 +96,8 @@ def _sections(raw: RawSections, path: str) -> dict[str, Section]:
         fitting = sorted(c.model_type for c in _configs_with(auto_class))
         raise ValueError(
             f"{path}: objective {chosen} needs a model of {auto_class}, and model_type {model_type} has none."
-            f"{nearest_hint(model_type, fitting)} hfseq's own: {', '.join(t for t in fitting if t.startswith('hfseq_'))}."
+            f"{nearest_hint(model_type, fitting)} hfseq's own that have: "
+            f"{', '.join(name for name in fitting if name.startswith('hfseq_'))}."
         )
     own = objective.section(model_class)
     return {

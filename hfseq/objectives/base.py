@@ -1,8 +1,9 @@
 """What an objective is: everything about a way to pretrain that another objective does differently.
 
-`hfseq pretrain` asks, in this order: which fields the recipe's sections have (`sections`), for data and tokenizer
-(`prepare`), what the model's config takes from them (`config_fields`) and whether they fit (`check`), for the batch plan
-(`plan`); after training for scores (`score`) and a sample (`sample`). `hfseq evaluate` asks for the scores alone.
+`hfseq pretrain` asks, in this order: which fields the recipe's sections have (`section`), what cannot be right whatever
+the corpus (`check_before`), for data and tokenizer (`prepare`), what the model's config takes from them
+(`config_fields`) and whether they fit (`check`), for the batch plan (`plan`); after training for scores (`score`) and a
+sample (`sample`). `hfseq evaluate` asks for the scores alone.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Objective(abc.ABC):
             raise ValueError(f"training.seed (or data_seed) must be a whole number from 0 on, not {seed!r}.")
         return seed
 
-    def check_before(self, config: Any) -> None:
+    def check_before(self, config: Any) -> None:  # noqa: B027 - not every objective has something to check
         """ValueError where the recipe cannot be right whatever the corpus; before anything is read or built.
 
         Args:
@@ -252,10 +253,10 @@ class Objective(abc.ABC):
         """{how the card calls it: what the model makes of the prompt}."""
         return {}
 
-    def save_tokenizers(self, directory: Path) -> None:
+    def save_tokenizers(self, directory: Path) -> None:  # noqa: B027 - most have one tokenizer
         """Beside the model, what Trainer does not save: a second tokenizer, where there is one."""
 
-    def check_prompt(self, config: Any) -> None:
+    def check_prompt(self, config: Any) -> None:  # noqa: B027 - any text can be continued
         """ValueError where `training.prompt` is nothing that `sample` can use."""
 
 

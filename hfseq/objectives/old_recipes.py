@@ -50,7 +50,8 @@ _DEFAULTS: dict[str, Any] = {
     "text_column": "text", "txt_document": "paragraph", "validation_share": 0.05, "test_share": 0.05, "split_seed": 0,
     "deduplicate": False, "streaming": False, "vocabulary": "joint", "noise_span": 3.0, "permute_sentences": False,
     "sentinels": 100, "lowercase": False, "random_lengths": False, "evaluation_streams": 8, "long_documents": "split",
-    "mask_strategy": "token", "mask_replacement": "bert", "optimizer_arguments": {}, "average_checkpoints": 0, "trials": [],
+    "mask_strategy": "token", "mask_replacement": "bert", "optimizer_arguments": {}, "average_checkpoints": 0,
+    "trials": [],
 }  # fmt: skip
 
 

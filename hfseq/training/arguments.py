@@ -1,7 +1,7 @@
 """`TrainingArguments` from what a recipe or a command line says: values of the wrong kind are refused by name.
 
-TrainingArguments takes whatever it is given: a learning rate that is a word fails inside the optimizer, after the corpus
-was read, a negative one trains backwards.
+TrainingArguments takes whatever it is given: a learning rate that is a word fails inside the optimizer, after the
+corpus was read, a negative one trains backwards.
 """
 
 from __future__ import annotations
