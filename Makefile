@@ -16,7 +16,7 @@ PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.demo
-	$(PY) scripts/pretrain.py scripts/recipes/lstm-kjv.yaml
+	$(PY) -m hfseq pretrain lstm-kjv
 
 # One process per core; what a worker has not begun when another is idle, that one takes.
 test: $(VENV)/.dev

@@ -9,57 +9,11 @@ and `hfseq.hub` load when first used.
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import transformers
-
-from .models import (
-    modeling_encoder,
-    modeling_pervasive,
-    modeling_recurrent,
-    modeling_recurrent_seq2seq,
-    modeling_transformer,
-)
-from .models.configuration_encoder import EncoderConfig
-from .models.configuration_pervasive import PervasiveConfig
-from .models.configuration_recurrent import GRUConfig, LSTMConfig, RNNConfig
-from .models.configuration_recurrent_seq2seq import GRUSeq2SeqConfig, LSTMSeq2SeqConfig, RNNSeq2SeqConfig
-from .models.configuration_transformer import TransformerConfig
-from .models.modeling_encoder import (
-    EncoderForMaskedLM,
-    EncoderForMultipleChoice,
-    EncoderForPreTraining,
-    EncoderForQuestionAnswering,
-    EncoderForSequenceClassification,
-    EncoderForTokenClassification,
-    EncoderModel,
-)
-from .models.modeling_pervasive import PervasiveForSeq2SeqLM, PervasiveModel
-from .models.modeling_recurrent import (
-    GRUForCausalLM,
-    GRUForSequenceClassification,
-    GRUForTokenClassification,
-    GRUModel,
-    LSTMForCausalLM,
-    LSTMForSequenceClassification,
-    LSTMForTokenClassification,
-    LSTMModel,
-    RNNForCausalLM,
-    RNNForSequenceClassification,
-    RNNForTokenClassification,
-    RNNModel,
-)
-from .models.modeling_recurrent_seq2seq import (
-    GRUForSeq2SeqLM,
-    GRUSeq2SeqModel,
-    LSTMForSeq2SeqLM,
-    LSTMSeq2SeqModel,
-    RNNForSeq2SeqLM,
-    RNNSeq2SeqModel,
-)
-from .models.modeling_transformer import TransformerForSeq2SeqLM, TransformerModel
-from .registration import when_imported
-
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY_MODULES = (
     "cards",
@@ -74,63 +28,27 @@ _LAZY_MODULES = (
     "training",
 )
 
-_AUTO_CLASSES = {
-    **modeling_recurrent.AUTO_CLASSES,
-    **modeling_recurrent_seq2seq.AUTO_CLASSES,
-    **modeling_encoder.AUTO_CLASSES,
-    **modeling_transformer.AUTO_CLASSES,
-    **modeling_pervasive.AUTO_CLASSES,
-}
-for _config, _classes in _AUTO_CLASSES.items():
-    transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    for _auto_name, _class in _classes.items():
-        getattr(transformers, _auto_name).register(_config, _class, exist_ok=True)
-when_imported("transformers.pipelines", lambda: importlib.import_module(".pipelines", __name__))
+
+def _runs_a_command() -> bool:
+    """Whether this process was begun as `hfseq ...` or `python -m hfseq ...`. `hfseq --help` shall not wait for torch:
+    there `hfseq.__main__` loads the classes, once it knows that a command needs them."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    if program.name == "-m":  # what argv[0] is while the module that -m names is looked for
+        words = sys.orig_argv
+        return "-m" in words[:-1] and words[words.index("-m") + 1] == __name__
+    return program.stem == __name__ and program.parent == Path(sys.executable).parent
 
 
 def __getattr__(name: str):
     if name in _LAZY_MODULES:
         return importlib.import_module(f".{name}", __name__)
+    if not name.startswith("_") or name == "__all__":
+        classes = importlib.import_module(".classes", __name__)
+        if name == "__all__" or name in classes.__all__:
+            return getattr(classes, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = [
-    "EncoderConfig",
-    "EncoderForMaskedLM",
-    "EncoderForMultipleChoice",
-    "EncoderForPreTraining",
-    "EncoderForQuestionAnswering",
-    "EncoderForSequenceClassification",
-    "EncoderForTokenClassification",
-    "EncoderModel",
-    "GRUConfig",
-    "GRUForCausalLM",
-    "GRUForSeq2SeqLM",
-    "GRUForSequenceClassification",
-    "GRUForTokenClassification",
-    "GRUModel",
-    "GRUSeq2SeqConfig",
-    "GRUSeq2SeqModel",
-    "LSTMConfig",
-    "LSTMForCausalLM",
-    "LSTMForSeq2SeqLM",
-    "LSTMForSequenceClassification",
-    "LSTMForTokenClassification",
-    "LSTMModel",
-    "LSTMSeq2SeqConfig",
-    "LSTMSeq2SeqModel",
-    "PervasiveConfig",
-    "PervasiveForSeq2SeqLM",
-    "PervasiveModel",
-    "RNNConfig",
-    "RNNForCausalLM",
-    "RNNForSeq2SeqLM",
-    "RNNForSequenceClassification",
-    "RNNForTokenClassification",
-    "RNNModel",
-    "RNNSeq2SeqConfig",
-    "RNNSeq2SeqModel",
-    "TransformerConfig",
-    "TransformerForSeq2SeqLM",
-    "TransformerModel",
-]
+if TYPE_CHECKING or not _runs_a_command():
+    from .classes import *  # noqa: F403
+    from .classes import __all__ as __all__

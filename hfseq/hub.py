@@ -1,4 +1,4 @@
-"""Sharing a checkpoint: export with code, the upload. (The card is written by `cards.py`.)
+"""Sharing a checkpoint: export with code, the upload. (The card is written by `hfseq.cards`.)
 
 `export` writes a directory that loads with `trust_remote_code=True` where hfseq is not installed: weights, tokenizer,
 the files of `hfseq/models/` that the model needs, and in `config.json` an `auto_map` that names *every* head of the
@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import sys
 import tempfile
 from os import PathLike
@@ -19,24 +20,28 @@ from pathlib import Path
 
 import huggingface_hub
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
 
 import hfseq
+from hfseq.loading import load_config, load_model
 
 
-def load_checkpoint(directory: str | PathLike[str]) -> PreTrainedModel:
+def load_checkpoint(directory: str | PathLike[str], *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model of a checkpoint directory (or Hub id), with the head it was saved with.
 
+    Args:
+        trust_remote_code: whether code that the checkpoint brings may run; it is never asked.
+
     Raises:
-        ValueError: the checkpoint is of no class of hfseq's.
+        ValueError: the checkpoint is of no class of hfseq's, or its weights are not whole (`hfseq.loading`).
     """
-    config = AutoConfig.from_pretrained(directory)
+    config = load_config(directory, trust_remote_code=trust_remote_code)
     name = (config.architectures or ["no class"])[0]
     model_class = getattr(hfseq, name) if name in hfseq.__all__ else None
     if model_class is None:
         raise ValueError(f"{directory} holds {name} ({config.model_type}), which is none of hfseq's models.")
-    return model_class.from_pretrained(directory)
+    return load_model(model_class, directory, trust_remote_code=trust_remote_code)
 
 
 # ----------------------------------------------------------------------------------------------- export with code
@@ -143,6 +148,8 @@ def push(
 ) -> str:
     """Uploads an exported directory to the Hub and returns the address of the commit.
 
+    The Python block of the directory's README.md is made to name the repository, which the card's writer did not know.
+
     Args:
         directory: what `export` wrote, with what else belongs to it (README.md, training_summary.json, images).
         repo_id: "name" or "organisation/name"; made if missing.
@@ -161,6 +168,9 @@ def push(
         )
     api = huggingface_hub.HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    card = Path(directory) / "README.md"
+    if card.is_file():
+        card.write_text(name_repository(card.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=str(directory),
@@ -168,6 +178,12 @@ def push(
         ignore_patterns=["checkpoint-*/**", ".*", ".*/**"],
     )
     return commit.commit_url
+
+
+def name_repository(card: str, repo_id: str) -> str:
+    """The card with `path = "..."` of its Python block naming the repository that it is shown in."""
+    line = f"path = {json.dumps(repo_id)}"
+    return re.sub(r'^path = "(?:[^"\\]|\\.)*".*$', lambda _: line, card, flags=re.MULTILINE)
 
 
 __all__ = ["check_export", "export", "load_checkpoint", "push"]

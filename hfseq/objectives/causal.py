@@ -41,6 +41,7 @@ model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True)
 inputs = tokenizer({prompt}, return_tensors="pt")
 ids = model.generate(**inputs, max_new_tokens=50, do_sample=True, temperature=0.7)
 print(tokenizer.decode(ids[0], skip_special_tokens=True))""",
+    claim="bits_per_byte",
 )
 
 

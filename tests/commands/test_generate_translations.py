@@ -1,11 +1,8 @@
-"""scripts/generate.py with an encoder-decoder: a tiny untrained one."""
+"""hfseq generate with an encoder-decoder: a tiny untrained one."""
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
-import io
-import sys
 
 import pytest
 import torch
@@ -41,18 +38,9 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def run(repository, monkeypatch, capsys):
-    def call(*words, stdin: str = "") -> list[str]:
-        spec = importlib.util.spec_from_file_location("generate_script", repository / "scripts/generate.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        module.main()
-        return capsys.readouterr().out.split("\n")[:-1]
-
-    return call
+def lines(run):
+    """The lines that hfseq generate prints."""
+    return lambda *words, stdin="": run("generate", *words, stdin=stdin).split("\n")[:-1]
 
 
 def alone(checkpoint, line: str, **options) -> list[str]:
@@ -63,50 +51,62 @@ def alone(checkpoint, line: str, **options) -> list[str]:
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
-def test_lines_keep_their_order_and_blank_ones_stay_blank(run, checkpoint, tmp_path):
-    printed = run(checkpoint, *OPTIONS, "--num_beams", 3, stdin="\n".join(LINES) + "\n")
+def test_lines_keep_their_order_and_blank_ones_stay_blank(lines, checkpoint, tmp_path):
+    printed = lines(checkpoint, *OPTIONS, "--num_beams", 3, stdin="\n".join(LINES) + "\n")
     expected = [alone(checkpoint, line, num_beams=3)[0] if line.strip() else "" for line in LINES]
     assert printed == expected and len(set(filter(None, printed))) == 3
     with gzip.open(tmp_path / "in.gz", "wt", encoding="utf-8") as file:
         file.write("\r\n".join(LINES))
     files = ["--input", tmp_path / "in.gz", "--output", tmp_path / "out.txt", "--batch_tokens", 1]
-    assert run(checkpoint, *OPTIONS, "--num_beams", 3, *files) == []
+    assert lines(checkpoint, *OPTIONS, "--num_beams", 3, *files) == []
     assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "".join(f"{line}\n" for line in expected)
 
 
-def test_several_translations_of_each(run, checkpoint):
+def test_several_translations_of_each(lines, checkpoint):
     beams = {"num_beams": 3, "num_return_sequences": 2}
     words = [word for name, value in beams.items() for word in (f"--{name}", value)]
-    printed = run(checkpoint, *OPTIONS, *words, "--batch_size", 2, stdin="\n".join(LINES))
+    printed = lines(checkpoint, *OPTIONS, *words, "--batch_size", 2, stdin="\n".join(LINES))
     expected = [
         text for line in LINES for text in (alone(checkpoint, line, **beams) if line.strip() else ["", ""])
     ]
     assert printed == expected
 
 
-def test_one_sentence_and_its_attention(run, checkpoint, tmp_path):
+def test_one_sentence_and_its_attention(lines, checkpoint, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'hfseq[report]'")
     words = [checkpoint, *OPTIONS, "--prompt", LINES[0]]
-    plain = run(*words)
+    plain = lines(*words)
     assert plain == alone(checkpoint, LINES[0])
     for plotted in ("cross", "encoder"):
         picture = tmp_path / f"{plotted}.png"
-        assert run(*words, "--plot-attention", picture, "--plotted", plotted) == plain
+        assert lines(*words, "--plot-attention", picture, "--plotted", plotted) == plain
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_attention_beside_that_of_another_model(run, checkpoint, tmp_path):
+def test_attention_beside_that_of_another_model(lines, checkpoint, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'hfseq[report]'")
     words = [checkpoint, *OPTIONS, "--prompt", LINES[0], "--plot_attention", tmp_path / "both.png"]
-    assert run(*words, "--beside", checkpoint) == alone(checkpoint, LINES[0])
+    assert lines(*words, "--beside", checkpoint) == alone(checkpoint, LINES[0])
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_bad_input(run, checkpoint, capsys, tmp_path):
+def test_stop_strings_and_max_length(lines, checkpoint):
+    plain = lines(checkpoint, *OPTIONS, "--prompt", "dogs")[0]
+    first = plain[: len(plain) // 2]
+    assert first and plain != first
+    for options in (["--stop_strings", first], ["--stop_strings", f"[{first}]", "--num_return_sequences", 1]):
+        assert lines(checkpoint, *OPTIONS, *options, "--prompt", "dogs")[0].startswith(first)
+        assert len(lines(checkpoint, *OPTIONS, *options, "--prompt", "dogs")[0]) < len(plain)
+    both = lines(
+        checkpoint, *OPTIONS, "--num_beams", 2, "--num_return_sequences", 2, "--stop_strings", first,
+        "--prompt", "dogs",
+    )  # fmt: skip
+    assert len(both) == 2
+
+
+def test_bad_input(refused, checkpoint, tmp_path):
     def message(*words, stdin="") -> str:
-        with pytest.raises(SystemExit):
-            run(*words, stdin=stdin)
-        return capsys.readouterr().err
+        return refused("generate", *words, stdin=stdin)
 
     assert "nothing to continue or translate" in message(checkpoint, stdin=" \n\n")
     long = "ok\n" + "Two men walk. " * 30

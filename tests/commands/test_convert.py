@@ -1,11 +1,9 @@
-"""scripts/convert.py: the command line around hfseq.convert."""
+"""hfseq convert: the command line around hfseq.convert."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import runpy
-import sys
 
 import pytest
 import torch
@@ -13,14 +11,6 @@ from transformers import AutoModel, AutoTokenizer
 
 import hfseq
 from hfseq import convert
-
-
-@pytest.fixture
-def script(repository):
-    spec = importlib.util.spec_from_file_location("convert_script", repository / "scripts/convert.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -41,61 +31,54 @@ def formats(monkeypatch, tiny_model):
     return exported
 
 
-def test_import_writes_a_checkpoint_with_its_tokenizer(script, tmp_path, capsys):
+def test_import_writes_a_checkpoint_with_its_tokenizer(run, tmp_path):
     spec = importlib.util.find_spec("textgenrnn")
     pytest.importorskip("h5py", reason="h5py is not installed: pip install 'hfseq[convert]'")
     if spec is None:
         pytest.skip("textgenrnn is not installed: pip install --no-deps textgenrnn==2.0.0")
     source = os.path.dirname(spec.origin)
-    script.main(["import", "textgenrnn", source, str(tmp_path / "out")])
-    assert "LSTMModel with" in capsys.readouterr().out
+    assert "LSTMModel with" in run("convert", "import", "textgenrnn", source, tmp_path / "out")
     loaded, original = AutoModel.from_pretrained(tmp_path / "out"), convert.import_model(source, "textgenrnn")
     assert all(torch.equal(t, loaded.state_dict()[name]) for name, t in original.state_dict().items())
     assert AutoTokenizer.from_pretrained(tmp_path / "out").tokenize("a b") == ["a", " ", "b"]
 
 
-def test_import_without_a_tokenizer_writes_the_model(script, formats, tiny_model, tmp_path):
-    script.main(["import", "fake", "anywhere", str(tmp_path)])
+def test_import_without_a_tokenizer_writes_the_model(run, formats, tiny_model, tmp_path):
+    run("convert", "import", "fake", "anywhere", tmp_path)
     loaded = hfseq.LSTMForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(loaded.lm_head.weight, tiny_model.lm_head.weight)
 
 
-def test_export_reads_the_checkpoint_with_its_head(script, formats, tiny_model, tmp_path):
+def test_export_reads_the_checkpoint_with_its_head(run, formats, tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path / "checkpoint")
-    script.main(["export", "fake", str(tmp_path / "checkpoint"), str(tmp_path / "out")])
+    run("convert", "export", "fake", tmp_path / "checkpoint", tmp_path / "out")
     ((model, directory),) = formats
     assert type(model) is hfseq.LSTMForCausalLM and directory == tmp_path / "out"
 
 
-def test_nothing_is_overwritten_unasked(script, formats, tmp_path):
+def test_nothing_is_overwritten_unasked(run, refused, formats, tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used/notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"is not empty: .*--overwrite"):
-        script.main(["import", "fake", "anywhere", str(tmp_path / "used")])
-    with pytest.raises(FileExistsError, match="is a file"):
-        script.main(["import", "fake", "anywhere", str(tmp_path / "used/notes.txt")])
-    script.main(["import", "fake", "anywhere", str(tmp_path / "used"), "--overwrite"])
+    message = refused("convert", "import", "fake", "anywhere", tmp_path / "used")
+    assert "is not empty: name another directory or add --overwrite" in message
+    message = refused("convert", "import", "fake", "anywhere", tmp_path / "used/notes.txt")
+    assert "is a file" in message
+    run("convert", "import", "fake", "anywhere", tmp_path / "used", "--overwrite")
     assert (tmp_path / "used/config.json").is_file() and (tmp_path / "used/notes.txt").read_text() == "mine"
 
 
-def test_unknown_formats_and_missing_files_write_nothing(script, tmp_path):
-    with pytest.raises(ValueError, match="Did you mean 'textgenrnn'"):
-        script.main(["import", "textgenrn", str(tmp_path), str(tmp_path / "out")])
-    with pytest.raises(FileNotFoundError, match=r"No textgenrnn_weights\.hdf5 in"):
-        script.main(["import", "textgenrnn", str(tmp_path), str(tmp_path / "out")])
-    with pytest.raises(FileNotFoundError, match=r"No checkpoint in .*nowhere: it has no config\.json"):
-        script.main(["export", "textgenrnn", str(tmp_path / "nowhere"), str(tmp_path / "out")])
+def test_unknown_formats_and_missing_files_write_nothing(refused, tmp_path):
+    message = refused("convert", "import", "textgenrn", tmp_path, tmp_path / "out")
+    assert "Did you mean 'textgenrnn'" in message
+    message = refused("convert", "import", "textgenrnn", tmp_path, tmp_path / "out")
+    assert "No textgenrnn_weights.hdf5 in" in message
+    message = refused("convert", "export", "textgenrnn", tmp_path / "nowhere", tmp_path / "out")
+    assert message.startswith("hfseq convert: No checkpoint in ") and "it has no config.json" in message
+    assert len(message.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_errors_are_one_line(repository, tmp_path, monkeypatch):
-    arguments = ["export", "textgenrnn", str(tmp_path / "nowhere"), str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
-    with pytest.raises(SystemExit, match=r"^convert\.py: No checkpoint in .*nowhere"):
-        runpy.run_path(str(repository / "scripts/convert.py"), run_name="__main__")
-
-
-def test_marian_there_and_back_with_its_tokenizer(script, tmp_path, capsys):
+def test_marian_there_and_back_with_its_tokenizer(run, tmp_path):
     from transformers import MarianMTModel
 
     tokenizer = hfseq.data.train_tokenizer(["two men walk two dogs"] * 3, "bpe", 280, translation=True)
@@ -115,14 +98,14 @@ def test_marian_there_and_back_with_its_tokenizer(script, tmp_path, capsys):
     target = hfseq.data.train_tokenizer(["zwei Hunde"] * 3, "bpe", 270, translation=True)
     hfseq.data.save_pair_tokenizers(tmp_path / "ours", tokenizer, target)
 
-    script.main(["export", "marian", str(tmp_path / "ours"), str(tmp_path / "marian")])
+    run("convert", "export", "marian", tmp_path / "ours", tmp_path / "marian")
     exported = MarianMTModel.from_pretrained(tmp_path / "marian")
     assert torch.equal(exported.lm_head.weight, model.lm_head.weight)
     assert AutoTokenizer.from_pretrained(tmp_path / "marian")("two dogs") == tokenizer("two dogs")
     beside = AutoTokenizer.from_pretrained(tmp_path / "marian/target_tokenizer")
     assert beside("zwei Hunde") == target("zwei Hunde")
-    script.main(["import", "marian", str(tmp_path / "marian"), str(tmp_path / "back")])
-    assert "TransformerForSeq2SeqLM with" in capsys.readouterr().out
+    printed = run("convert", "import", "marian", tmp_path / "marian", tmp_path / "back")
+    assert "TransformerForSeq2SeqLM with" in printed
     back = hfseq.TransformerForSeq2SeqLM.from_pretrained(tmp_path / "back")
     assert all(torch.equal(t, back.state_dict()[name]) for name, t in model.state_dict().items())
     assert AutoTokenizer.from_pretrained(tmp_path / "back")("two dogs") == tokenizer("two dogs")

@@ -1,10 +1,6 @@
-"""scripts/check.py on a right checkpoint, on a wrong one, and on one that brings code."""
+"""hfseq check on a right checkpoint, on a wrong one, and on one that brings code."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import pytest
 import transformers
@@ -14,15 +10,15 @@ from hfseq.hub import export
 
 
 @pytest.fixture
-def check(repository, tmp_path):
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, str(repository / "scripts" / "check.py"), *arguments],
-            cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+def check(run, capsys):
+    """check(*words) -> exit code and what was printed."""
 
-    return run
+    def call(*words: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as raised:
+            run("check", *words)
+        return raised.value.code, "".join(capsys.readouterr())
+
+    return call
 
 
 def case(name: str):
@@ -31,10 +27,10 @@ def case(name: str):
 
 def test_a_right_checkpoint_passes(check, tmp_path):
     case("GRUForCausalLM-tied").model().save_pretrained(tmp_path / "model")
-    done = check(str(tmp_path / "model"), "--only", "padding", "causality")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "every contract that applies holds" in done.stdout
-    assert done.stdout.count("passed") == 2
+    code, printed = check(tmp_path / "model", "--only", "padding", "causality")
+    assert code == 0, printed
+    assert "every contract that applies holds" in printed
+    assert printed.count("passed") == 2
 
 
 def test_a_wrong_checkpoint_fails_and_says_why(check, tmp_path):
@@ -44,10 +40,10 @@ def test_a_wrong_checkpoint_fails_and_says_why(check, tmp_path):
         max_position_embeddings=64,
     )  # fmt: skip
     transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "model")
-    done = check(str(tmp_path / "model"), "--only", "loss", "causality")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAILED" in done.stdout and "num_items_in_batch" in done.stdout
-    assert "does not apply: nothing is known to be causal in it" in done.stdout
+    code, printed = check(tmp_path / "model", "--only", "loss", "causality")
+    assert code == 1, printed
+    assert "FAILED" in printed and "num_items_in_batch" in printed
+    assert "does not apply: nothing is known to be causal in it" in printed
 
 
 def test_code_of_a_checkpoint_runs_only_when_asked(check, tmp_path):
@@ -59,12 +55,11 @@ def test_code_of_a_checkpoint_runs_only_when_asked(check, tmp_path):
             f"from __future__ import annotations\nopen({str(planted)!r}, 'w').close()", 1,
         )  # fmt: skip
         file.write_text(text, encoding="utf-8")
-    done = check(str(tmp_path / "model"), "--only", "causality")
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, printed = check(tmp_path / "model", "--only", "causality")
+    assert code == 0, printed
     assert not planted.exists()
 
 
 def test_no_checkpoint_is_an_error_that_names_it(check, tmp_path):
-    done = check(str(tmp_path / "nothing"))
-    assert done.returncode != 0
-    assert "nothing" in done.stderr
+    code, printed = check(tmp_path / "nothing")
+    assert code == 2 and "nothing" in printed

@@ -1,25 +1,16 @@
-"""scripts/compare.py --finetuned puts what fine-tuning reached on the pretrained model's card."""
+"""hfseq compare --finetuned puts what fine-tuning reached on the pretrained model's card."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-
-
-def compare(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "scripts/compare.py", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
 def write(folder: Path, name: str, accuracies: list[float]) -> None:
-    """A summary as scripts/finetune.py writes it."""
+    """A summary as hfseq finetune writes it."""
     (folder / name).mkdir()
     score = {"accuracy": {"mean": sum(accuracies) / len(accuracies), "std": 0.01, "runs": accuracies}}
     facts = {
         "name": name,
-        "command": f"python scripts/finetune.py outputs/encoder --output_dir {name}",
+        "command": f"hfseq finetune outputs/encoder --output_dir {name}",
         "data": "films",
         "split": "test: the last ones",
         "metric": "accuracy",
@@ -32,13 +23,17 @@ def write(folder: Path, name: str, accuracies: list[float]) -> None:
     (folder / name / "finetune_summary.json").write_text(json.dumps(facts))
 
 
-def test_the_card_holds_pretrained_and_scratch(tmp_path):
+def test_the_card_holds_pretrained_and_scratch(run, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     score = {"perplexity": 9.5, "accuracy": 0.55, "targets": 10, "tokens": 70}
     facts = {
         "recipe": "encoder",
-        "task": "fill-mask",
-        "recipe_content": {"data": {"corpus": ["wiki", "imdb"]}, "model": {"model_type": "hfseq_encoder"}},
-        "command": "python scripts/pretrain.py encoder.yaml",
+        "recipe_content": {
+            "data": {"corpus": ["wiki", "imdb"]},
+            "objective": {"type": "masked"},
+            "model": {"model_type": "hfseq_encoder"},
+        },
+        "command": "hfseq pretrain encoder.yaml",
         "model_class": "EncoderForMaskedLM",
         "parameters": 1000,
         "scores": {"validation": score},
@@ -48,14 +43,11 @@ def test_the_card_holds_pretrained_and_scratch(tmp_path):
     write(tmp_path, "sst2", [0.84, 0.86])
     write(tmp_path, "sst2-scratch", [0.79, 0.81])
     for _ in range(2):  # a second time it replaces, and adds nothing twice
-        done = compare(tmp_path, "encoder", "--finetuned", "sst2", "sst2-scratch")
-        assert done.returncode == 0, done.stderr
+        run("compare", "encoder", "--finetuned", "sst2", "sst2-scratch")
     card = (tmp_path / "encoder/README.md").read_text()
     assert card.count("0.8500 ± 0.0100") == 2 and card.count("0.8000 ± 0.0100") == 2
     assert "from scratch" in card and "license: other" in card
     assert len(json.loads((tmp_path / "encoder/training_summary.json").read_text())["fine_tuning"]) == 2
 
-    done = compare(tmp_path, "encoder")
-    assert done.returncode != 0 and "--finetuned" in done.stderr
-    done = compare(tmp_path, "encoder", "--finetuned", "nowhere")
-    assert done.returncode != 0 and "nowhere has no finetune_summary.json" in done.stderr
+    assert "--finetuned" in refused("compare", "encoder")
+    assert "nowhere has no finetune_summary.json" in refused("compare", "encoder", "--finetuned", "nowhere")
