@@ -27,6 +27,7 @@ _MODULES = {
         "class_scores",
         "confusion_matrix",
         "f1",
+        "f1_of_classes",
         "matthews_correlation",
         "pearson",
         "spearman",
@@ -39,6 +40,7 @@ _MODULES = {
     "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
     "translation": (
         "all_translation_scores",
+        "corpus_bleu",
         "has_moses",
         "moses_tokenized",
         "paired_bootstrap",
