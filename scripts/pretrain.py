@@ -95,7 +95,8 @@ def main() -> None:
             f"{run.amount} an epoch, {run.plan.epochs:g} epochs, {run.plan.n_updates} updates; output in {output}"
         )
 
-    trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
+    with training.refused_pickles_told(resume_from):
+        trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
     trainer.save_model(str(output))  # the tokenizer goes with it
 
     if is_main:

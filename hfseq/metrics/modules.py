@@ -11,12 +11,14 @@ inputs, options, defaults and keys of the result (those of evaluate 0.4). `bits_
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..hints import nearest_hint
 
@@ -46,7 +48,7 @@ def path(name: str) -> str:
     return str(Path(__file__).parent / name)
 
 
-def load(name: str, config_name: str | None = None, **options):
+def load(name: str, config_name: str | None = None, **options: Any) -> Any:
     """`evaluate.load` of a metric of ours; needs no network.
 
     Args:
@@ -85,16 +87,19 @@ def import_evaluate() -> ModuleType:
             continue
         module = importlib.util.module_from_spec(spec)
         sys.modules["evaluate"] = module
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(_put_back, loaded)
             spec.loader.exec_module(module)
-        except BaseException:
-            if loaded is None:
-                del sys.modules["evaluate"]
-            else:
-                sys.modules["evaluate"] = loaded
-            raise
+            on_failure.pop_all()
         return module
     raise ModuleNotFoundError("hfseq.metrics.load needs the library evaluate: pip install 'hfseq[metrics]'")
+
+
+def _put_back(loaded: ModuleType | None) -> None:
+    if loaded is None:
+        del sys.modules["evaluate"]
+    else:
+        sys.modules["evaluate"] = loaded
 
 
 __all__ = ["NAMES", "import_evaluate", "load", "path"]
