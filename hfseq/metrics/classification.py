@@ -140,33 +140,35 @@ def matthews_correlation(
     Args:
         sample_weight: how much each counts [n]; None: all the same.
     """
-    references, predictions = _pair(references, predictions)
-    weights = _weights(sample_weight, len(references))
-    true, claimed = _indicators(references, predictions, None)  # [n, classes]
-    n, hits = weights.sum(), weights @ (references == predictions)
+    x, y = _pair(references, predictions)
+    weights = _weights(sample_weight, len(x))
+    true, claimed = _indicators(x, y, None)  # [n, classes]
+    n, hits = weights.sum(), weights @ (x == y)
     t, p = weights @ true, weights @ claimed
     return _ratio(hits * n - t @ p, float(np.sqrt((n * n - p @ p) * (n * n - t @ t))))
 
 
 def pearson(references: Sequence[float], predictions: Sequence[float]) -> float:
     """Pearson's correlation; 0 where one side is constant."""
-    x, y = (side.astype(np.float64) for side in _pair(references, predictions))
-    x, y = x - x.mean(), y - y.mean()
-    return float(np.clip(_ratio(x @ y, np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
+    return _pearson(*_pair(references, predictions))
 
 
 def spearman(references: Sequence[float], predictions: Sequence[float]) -> float:
     """Spearman's correlation: Pearson's of the ranks, equal values sharing the mean of theirs."""
     x, y = _pair(references, predictions)
-    return pearson(_ranks(x), _ranks(y))
+    return _pearson(_ranks(x), _ranks(y))
 
 
 def confusion_matrix(references: Sequence[int], predictions: Sequence[int], classes: int) -> np.ndarray:
     """Counts [classes, classes]: row = reference, column = prediction."""
-    references, predictions = _pair(references, predictions)
     matrix = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(matrix, (references, predictions), 1)
+    np.add.at(matrix, _pair(references, predictions), 1)
     return matrix
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = (side - side.mean() for side in (x.astype(np.float64), y.astype(np.float64)))
+    return float(np.clip(_ratio(x @ y, float(np.linalg.norm(x) * np.linalg.norm(y))), -1, 1))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

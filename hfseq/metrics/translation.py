@@ -181,7 +181,7 @@ def paired_bootstrap(
             test_type="bs",
             n_samples=samples,
         )
-        _, results = test()
+        results: Mapping[str, Any] = test()[1]
     finally:
         if before is None:
             del os.environ["SACREBLEU_SEED"]
@@ -197,7 +197,7 @@ def paired_bootstrap(
     return compared
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str], of: str = "") -> None:
+def _check(hypotheses: Sequence[str], references: Sequence[object], of: str = "") -> None:
     if isinstance(hypotheses, str) or isinstance(references, str):
         raise ValueError("Hypotheses and references are lists of sentences, not one text.")
     if len(hypotheses) != len(references):
