@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 
 from ..models import modeling_encoder
 from ..models.configuration_encoder import EncoderConfig
+from .tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,15 +46,11 @@ _RULES = {
 }
 # Old checkpoints, converted from TensorFlow, name the parts of a norm so.
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
-HEADS = (
-    "Model",
-    "ForMaskedLM",
-    "ForPreTraining",
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMultipleChoice",
-)
+# What is behind "Bert" and "Encoder" in the names of the classes -> ours.
+HEADS = {
+    model_class.__name__.removeprefix("Encoder"): model_class
+    for model_class in modeling_encoder.AUTO_CLASSES[EncoderConfig].values()
+}
 # Fields that both configs have under one name.
 _FIELDS = (
     "vocab_size",
@@ -105,7 +101,7 @@ def import_model(path: str | PathLike[str], head: str | None = None) -> PreTrain
     config.tie_word_embeddings = output is None or torch.equal(output, embedding)
     config.pooler = head == "Model" and "model.pooler.dense.weight" in renamed
     config.dtype = embedding.dtype
-    model = getattr(modeling_encoder, f"Encoder{head}")(config).to(embedding.dtype)
+    model = HEADS[head](config).to(embedding.dtype)
 
     expected = model.state_dict()
     if config.tie_word_embeddings and "lm_head.weight" in expected:
@@ -282,8 +278,7 @@ def _head(fields: dict, weights: dict, head: str | None, path: Path) -> str:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if (path / "model.safetensors").is_file():
-        return load_file(path / "model.safetensors")
-    if (path / "pytorch_model.bin").is_file():
-        return torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return read_tensors(path / name)
     raise FileNotFoundError(f"{path} has neither model.safetensors nor pytorch_model.bin (in one file).")

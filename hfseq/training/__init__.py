@@ -9,7 +9,7 @@ from .callbacks import (
     TrueEpoch,
     replace_progress,
 )
-from .checkpoints import CheckpointCallback, newest_complete_checkpoint
+from .checkpoints import CheckpointCallback, newest_complete_checkpoint, refused_pickles_told
 from .evaluation import (
     LanguageModelScore,
     MaskedLanguageModelScore,
@@ -54,6 +54,7 @@ __all__ = [
     "newest_complete_checkpoint",
     "optimizer_factory",
     "parameter_groups",
+    "refused_pickles_told",
     "replace_progress",
     "score_language_model",
     "score_masked_language_model",

@@ -8,6 +8,7 @@ strength of regularisation is chosen on the validation side by the same metric t
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,8 @@ def bag_of_words(data: TaskData, strengths: Sequence[float] = STRENGTHS) -> Line
         raise ModuleNotFoundError(
             "The baseline needs scikit-learn: pip install 'hfseq[metrics]' (or scikit-learn)"
         ) from error
+    if not strengths:
+        raise ValueError("No strengths of regularisation to choose from: give one at least, such as 1.0.")
     start = time.perf_counter()
     if data.task == "token-classification":
         found = _tagger(data, strengths)
@@ -71,7 +74,7 @@ def _texts(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
 
     train = data.sides["train"]
     # What white space separates, and single signs: "n't", "!" and "a" say something, too.
-    options = {
+    options: dict[str, Any] = {
         "ngram_range": (1, 2),
         "token_pattern": r"\w+(?:'\w+)*|[^\w\s]",
         "sublinear_tf": True,
@@ -84,16 +87,16 @@ def _texts(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
         parts.append(lambda example: example.text_pair)
     vectorizers = [TfidfVectorizer(**options).fit(map(part, train)) for part in parts]
 
-    def features(examples: Sequence[TextExample]):
+    def features(examples: Sequence[TextExample]) -> Any:
         columns = [v.transform(map(part, examples)) for v, part in zip(vectorizers, parts, strict=True)]
         return sparse.hstack(columns).tocsr()
 
-    def target(examples: Sequence[TextExample]):
+    def target(examples: Sequence[Any]) -> list[Any]:
         if data.task == "multi-label":
             return [[int(name in example.label) for name in data.labels] for example in examples]
         return [example.label for example in examples]
 
-    def model(strength: float):
+    def model(strength: float) -> Any:
         if data.task == "regression":
             return Ridge(alpha=1 / strength)
         # One-against-rest, by the solver that is quick on sparse rows.
@@ -101,21 +104,23 @@ def _texts(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
         several = data.task == "multi-label" or len(data.labels) > 2
         return OneVsRestClassifier(one) if several else one
 
-    def score(true, claimed) -> float:
+    def score(true: Any, claimed: Any) -> float:
         if data.task == "regression":
             return pearson(true, claimed)
         return f1(true, claimed, "micro") if data.task == "multi-label" else accuracy(true, claimed)
 
     inputs = {side: features(examples) for side, examples in data.sides.items()}
     wanted, truth = target(train), target(data.sides["validation"])
-    best, trials = None, []
+    best: tuple[float, Any] = (-math.inf, None)
+    trials = []
     for strength in strengths:
         fitted = model(strength).fit(inputs["train"], wanted)
         value = score(truth, fitted.predict(inputs["validation"]))
         trials.append({"C": strength, "validation": value})
-        if best is None or value > best[0]:
+        if value > best[0]:
             best = (value, fitted)
     claimed = {side: best[1].predict(x) for side, x in inputs.items() if side != "train"}
+    predictions: dict[str, list[Any]]
     if data.task == "multi-label":
         predictions = {
             side: [[n for n, yes in zip(data.labels, row, strict=True) if yes] for row in rows]
@@ -148,18 +153,19 @@ def _tagger(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
         if side != "train":
             inputs[side] = _narrow(vectorizer.transform(_windows(sentences)))
 
-    def tags_of(fitted, side: str) -> list[list[str]]:
+    def tags_of(fitted: Any, side: str) -> list[list[str]]:
         flat = iter(fitted.predict(inputs[side]))
         return [[str(next(flat)) for _ in sentence.words] for sentence in data.sides[side]]
 
     truth = [sentence.tags for sentence in data.sides["validation"]]
-    best, trials = None, []
+    best: tuple[float, Any] = (-math.inf, None)
+    trials = []
     for strength in strengths:
         one = LogisticRegression(C=strength, solver="liblinear", random_state=0)
         fitted = OneVsRestClassifier(one).fit(inputs["train"], wanted)
         value = entity_scores(truth, tags_of(fitted, "validation"))["f1"]
         trials.append({"C": strength, "validation": value})
-        if best is None or value > best[0]:
+        if value > best[0]:
             best = (value, fitted)
     return LinearBaseline(
         "words in a window of five with affixes and shapes, logistic regression",
@@ -170,7 +176,7 @@ def _tagger(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
     )
 
 
-def _narrow(matrix):
+def _narrow(matrix: Any) -> Any:
     """With 32-bit indices, which are all that liblinear takes (DictVectorizer makes 64-bit ones)."""
     matrix.indices, matrix.indptr = matrix.indices.astype("int32"), matrix.indptr.astype("int32")
     return matrix
