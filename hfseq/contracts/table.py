@@ -1,7 +1,8 @@
 """Which contract applies to which class: one row per class, one cell per contract, every cell filled.
 
-A cell is `RUN` or the reason why the contract does not apply; a variant may have reasons of its own (`Case.broken`). `Row` has no defaults, so a contract that is added
-without looking at every class is a TypeError, and a test fails while a class that hfseq registers has no row.
+A cell is `RUN` or the reason why the contract does not apply; a variant of a class may have reasons of its own
+(`Case.broken`). `Row` has no defaults, so a contract that is added without looking at every class is a TypeError, and a
+test fails while a class that hfseq registers has no row.
 """
 
 from __future__ import annotations
