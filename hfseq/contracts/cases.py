@@ -56,6 +56,7 @@ class Case:
         bad_inputs: what only this family refuses.
         full: runs only in the full matrix (`make contracts`).
         in_subprocesses: stands for its class in the contracts that run in a subprocess (the full matrix runs all).
+        broken: {contract's key: why it does not hold}: what this variant, though not its class, cannot promise.
         load: loads given weights under a changed config, for a checkpoint; None for random weights.
     """
 
@@ -73,6 +74,7 @@ class Case:
     bad_inputs: tuple[BadInput, ...] = ()
     full: bool = False
     in_subprocesses: bool = False
+    broken: dict[str, str] = field(default_factory=dict)
     load: Callable[[PreTrainedConfig], PreTrainedModel] | None = None
 
     def config(self, *, dropout: bool = False, **overrides) -> PreTrainedConfig:

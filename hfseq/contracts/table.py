@@ -1,7 +1,8 @@
 """Which contract applies to which class: one row per class, one cell per contract, every cell filled.
 
-A cell is `RUN` or the reason why the contract does not apply. `Row` has no defaults, so a contract that is added
-without looking at every class is a TypeError, and a test fails while a class that hfseq registers has no row.
+A cell is `RUN` or the reason why the contract does not apply; a variant of a class may have reasons of its own
+(`Case.broken`). `Row` has no defaults, so a contract that is added without looking at every class is a TypeError, and a
+test fails while a class that hfseq registers has no row.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ TABLE = {
 def cell(case: Case, contract: Contract) -> str:
     """`RUN`, or the reason why the contract does not apply to the case."""
     row = TABLE.get(case.model_class.__name__) or row_of_a_stranger(case)
-    return getattr(row, contract.key)
+    return case.broken.get(contract.key) or getattr(row, contract.key)
 
 
 def row_of_a_stranger(case: Case) -> Row:

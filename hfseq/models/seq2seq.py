@@ -65,8 +65,8 @@ def _source_shape(input_ids, inputs_embeds) -> tuple[int, int]:
 
 def check_as_many(source: torch.Tensor, target: torch.Tensor) -> None:
     """Raises ValueError unless there is one source for each target."""
-    if len(source) != len(target):
-        raise ValueError(f"There are {len(source)} sources, but {len(target)} targets.")
+    if source.shape[0] != target.shape[0]:
+        raise ValueError(f"There are {source.shape[0]} sources, but {target.shape[0]} targets.")
 
 
 def refuse_packed_pairs(kwargs: dict, models: str, because: str) -> None:
