@@ -54,8 +54,9 @@ from .losses import (
     classification_loss,
     count_labels,
     cross_entropy,
-    linear_cross_entropy,
+    output_layer_loss,
 )
+from .plain_layers import is_plain
 from .pretrained import HfseqPreTrainedModel
 
 
@@ -368,11 +369,21 @@ class EncoderModel(EncoderPreTrainedModel):
     def _embed(self, x: torch.Tensor, position_ids, token_type_ids) -> torch.Tensor:
         """Word vectors [batch, time, width] -> the first layer's input."""
         if self.embed_types is not None:
-            types = self.embed_types.weight[0] if token_type_ids is None else self.embed_types(token_type_ids)
-            x = x + types
+            if token_type_ids is None and is_plain(self.embed_types, nn.Embedding):
+                x = x + self.embed_types.weight[0]
+            else:
+                types = (
+                    x.new_zeros(x.shape[:2], dtype=torch.long) if token_type_ids is None else token_type_ids
+                )
+                x = x + self.embed_types(types)
         if self.embed_positions is not None:
             table = self.embed_positions
-            x = x + (table.weight[: x.shape[1]] if position_ids is None else table(position_ids))
+            if position_ids is not None:
+                x = x + table(position_ids)
+            elif is_plain(table, nn.Embedding):
+                x = x + table.weight[: x.shape[1]]
+            else:
+                x = x + table(torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         x = self.embed_norm(x)
         return dropout(x, self.config.hidden_dropout_prob, self.training)
 
@@ -439,11 +450,13 @@ class MaskedLanguageModel(EncoderPreTrainedModel):
     """What the two classes with a masked-LM head have in common."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    # Not `head`, as in version 0.1: accelerate would take it for a part of `lm_head` and fail with device_map="auto".
+    renamed = {"head.": "transform."}
 
     def __init__(self, config: EncoderConfig, add_pooling_layer: bool):
         super().__init__(config)
         self.model = EncoderModel(config, add_pooling_layer)
-        self.head = EncoderPredictionHead(config)
+        self.transform = EncoderPredictionHead(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.use_bias)
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -471,13 +484,8 @@ class MaskedLanguageModel(EncoderPreTrainedModel):
 
     def _summed_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Masked-LM loss of hidden [batch, slots, width] against labels [batch, slots], summed."""
-        return linear_cross_entropy(
-            self.head(hidden).flatten(0, 1),
-            self.lm_head.weight,
-            self.lm_head.bias,
-            labels.flatten(),
-            self.config.label_smoothing,
-        )
+        hidden = self.transform(hidden).flatten(0, 1)
+        return output_layer_loss(self.lm_head, hidden, labels.flatten(), self.config.label_smoothing)
 
 
 class EncoderForMaskedLM(MaskedLanguageModel):
@@ -529,7 +537,7 @@ class EncoderForMaskedLM(MaskedLanguageModel):
                 attentions=outputs.attentions,
             )
         outputs = self.model(**inputs, **kwargs)
-        logits = self.lm_head(self.head(outputs.last_hidden_state))
+        logits = self.lm_head(self.transform(outputs.last_hidden_state))
         loss = None
         if labels is not None:
             check_labels("labels", labels, logits.shape[:2])
@@ -599,7 +607,7 @@ class EncoderForPreTraining(MaskedLanguageModel):
         else:
             kept = labels
             outputs = self.model(**inputs, **kwargs)
-            logits = self.lm_head(self.head(outputs.last_hidden_state))
+            logits = self.lm_head(self.transform(outputs.last_hidden_state))
             if labels is not None:
                 check_labels("labels", labels, logits.shape[:2])
                 loss = cross_entropy(logits, labels)

@@ -41,6 +41,7 @@ from .caches import SourceCache
 from .configuration_transformer import TransformerConfig
 from .dropout import dropout
 from .losses import IGNORE_INDEX, cross_entropy
+from .plain_layers import is_plain
 from .pretrained import HfseqPreTrainedModel
 from .seq2seq import (
     Seq2SeqGenerationMixin,
@@ -117,7 +118,7 @@ class TransformerAttention(nn.Module):
     def fused(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Weight and bias of query, key and value in one; None where these are not plain layers (adapters, hooks)."""
         layers = self.q_proj, self.k_proj, self.v_proj
-        if any(type(layer) is not nn.Linear or layer._forward_hooks for layer in layers):
+        if not all(is_plain(layer) for layer in layers):
             return None
         return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
@@ -331,15 +332,21 @@ class TransformerStack(TransformerPreTrainedModel):
         """Word vectors [batch, time, d_model], the first of them at position `first` -> the first layer's input."""
         x = x * self.embed_scale
         if self.embed_positions is not None:
-            learned = isinstance(self.embed_positions, nn.Embedding)
-            table = self.embed_positions.weight if learned else self.embed_positions.table
-            places = (
-                table[first : first + x.shape[1]]
-                if position_ids is None
-                else F.embedding(position_ids, table)
-            )
-            x = x + places.to(x.dtype)
+            x = x + self._positions(first, x.shape[1], position_ids).to(x.dtype)
         return dropout(x, self.config.dropout, self.training)
+
+    def _positions(self, first: int, time: int, position_ids: torch.Tensor | None) -> torch.Tensor:
+        """Vectors of the given positions, or of `time` positions from `first` on: [batch or nothing, time, d_model]."""
+        positions = self.embed_positions
+        if isinstance(positions, SinusoidalPositions):
+            table = positions.table
+        elif is_plain(positions, nn.Embedding):
+            table = positions.weight
+        else:
+            if position_ids is None:
+                position_ids = torch.arange(first, first + time, device=self.device).unsqueeze(0)
+            return positions(position_ids)
+        return table[first : first + time] if position_ids is None else F.embedding(position_ids, table)
 
     def _angles(self, x: torch.Tensor, first: int, position_ids: torch.Tensor | None, heads: int):
         if self.config.position_embedding_type != "rotary":

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 
 from .generation import HfseqGenerationMixin
-from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
+from .losses import IGNORE_INDEX, count_labels, cross_entropy, output_layer_loss
 
 
 def source_vectors(
@@ -65,8 +65,8 @@ def _source_shape(input_ids, inputs_embeds) -> tuple[int, int]:
 
 def check_as_many(source: torch.Tensor, target: torch.Tensor) -> None:
     """Raises ValueError unless there is one source for each target."""
-    if len(source) != len(target):
-        raise ValueError(f"There are {len(source)} sources, but {len(target)} targets.")
+    if source.shape[0] != target.shape[0]:
+        raise ValueError(f"There are {source.shape[0]} sources, but {target.shape[0]} targets.")
 
 
 def refuse_packed_pairs(kwargs: dict, models: str, because: str) -> None:
@@ -168,10 +168,8 @@ class Seq2SeqGenerationMixin(HfseqGenerationMixin):
 
     def summed_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The label-smoothed cross-entropy of all labels [batch, time], without materialising logits."""
-        head = self.lm_head
-        return linear_cross_entropy(
-            hidden.flatten(0, 1), head.weight, head.bias, labels.flatten(), self.config.label_smoothing
-        )
+        smoothing = self.config.label_smoothing
+        return output_layer_loss(self.lm_head, hidden.flatten(0, 1), labels.flatten(), smoothing)
 
     def prepare_inputs_for_generation(
         self, input_ids, next_sequence_length=None, past_key_values=None, **kwargs

@@ -129,10 +129,10 @@ def test_evaluation_ignores_masked_positions_and_gives_all_logits():
 
 def test_the_output_layer_sees_the_labelled_positions_alone(monkeypatch):
     seen = []
-    original = modeling_encoder.linear_cross_entropy
+    original = modeling_encoder.output_layer_loss
     monkeypatch.setattr(
-        modeling_encoder, "linear_cross_entropy",
-        lambda hidden, *rest: (seen.append(hidden.shape), original(hidden, *rest))[1],
+        modeling_encoder, "output_layer_loss",
+        lambda layer, hidden, *rest: (seen.append(hidden.shape), original(layer, hidden, *rest))[1],
     )  # fmt: skip
     build(EncoderForMaskedLM).train()(**BATCH, labels=LABELS)
     assert seen == [(ROWS * 3, 16)]  # as many slots in each row as the fullest has labels
