@@ -174,7 +174,7 @@ class Case:
 
     @property
     def takes_shift_labels(self) -> bool:
-        return "shift_labels" in inspect.signature(self.model_class.forward).parameters
+        return hasattr(self.model_class, "carried_states")
 
 
 def _pad(rows: list[torch.Tensor], width: int, value: int, left: bool) -> torch.Tensor:

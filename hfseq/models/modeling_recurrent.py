@@ -53,6 +53,7 @@ from .losses import (
     next_token_labels,
     output_layer_loss,
 )
+from .packed_rows import refuse_packed_rows
 from .plain_layers import has_hooks, is_plain
 from .pretrained import HfseqPreTrainedModel
 
@@ -402,7 +403,8 @@ class RecurrentModel(RecurrentPreTrainedModel):
             output_hidden_states: also return the embeddings and every layer's output.
             stream_id: [batch], the text stream each row continues: its state is carried from the last segment
                 (one table for training, one for evaluation). starts_anew: [batch], True where it begins again.
-            position_ids: recurrent models have no positions; accepted beside a mask or a cache (generate sends them).
+            position_ids: recurrent models have no positions; accepted beside a mask or a cache (generate sends them),
+                or where they count on from left to right, which says that nothing is packed.
             features: [batch, feature_size], what each text begins with, where config.feature_size is not 0. Needed with
                 the first tokens; once a cache holds a state, not looked at.
 
@@ -411,7 +413,13 @@ class RecurrentModel(RecurrentPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs)
+        refuse_packed_rows(
+            "Recurrent models refuse",
+            "the state would leak from one sequence into the next",
+            "Use contiguous streams (hfseq.data.StreamPlan) or padded batches with an attention_mask.",
+            {**kwargs, "position_ids": position_ids},
+            ("position_ids", attention_mask is not None or past_key_values is not None),
+        )
         if stream_id is not None and (use_cache or past_key_values is not None or attention_mask is not None):
             raise ValueError(
                 "stream_id carries the state itself and streams have no padding: pass neither past_key_values, "
@@ -651,18 +659,6 @@ def expose(
     seen = restore_padding(x, back, mask)  # [batch, time, width]
     again = seen if order is None else seen.gather(1, order.unsqueeze(-1).expand_as(seen))
     return seen, again.transpose(0, 1)
-
-
-def refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs) -> None:
-    """A recurrent state would run from one packed sequence into the next."""
-    packed = [name for name in ("cu_seq_lens_q", "seq_idx") if kwargs.get(name) is not None]
-    if position_ids is not None and attention_mask is None and past_key_values is None:
-        packed.append("position_ids without an attention_mask")
-    if packed:
-        raise ValueError(
-            f"Recurrent models refuse packed rows ({', '.join(packed)}): the state would leak from one sequence into "
-            "the next. Use contiguous streams (hfseq.data.StreamPlan) or padded batches with an attention_mask."
-        )
 
 
 class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):

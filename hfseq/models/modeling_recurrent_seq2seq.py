@@ -249,7 +249,7 @@ class RecurrentEncoder(RecurrentSeq2SeqPreTrainedModel):
         **kwargs,
     ) -> RecurrentEncoderOutput:
         """Reads the source; see `RecurrentSeq2SeqModel.forward` for the arguments."""
-        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING, masked=(attention_mask is not None, False))
         x = source_vectors(self.embed_tokens, input_ids, inputs_embeds, attention_mask)
         batch, time = x.shape[:2]
         config = self.config
@@ -488,7 +488,8 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
             last_hidden_state [batch, time, decoder.output_size]; past_key_values; encoder_last_hidden_state; where
             asked hidden states of both sides and cross_attentions, one [batch, 1, time, source time].
         """
-        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+        target_masked = decoder_attention_mask is not None or past_key_values is not None
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING, masked=(attention_mask is not None, target_masked))
         check_one_source(input_ids, inputs_embeds, encoder_outputs)
         config = self.config
         wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -583,7 +584,8 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
             loss; logits [batch, time, vocabulary] (None in training with labels); and what the base model returns.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+            masked = attention_mask is not None, decoder_attention_mask is not None
+            refuse_packed_pairs(kwargs, *REFUSES_PACKING, masked=masked)
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if labels is not None and use_cache is None:
             use_cache = False
