@@ -163,6 +163,8 @@ class RecurrentBlock(GradientCheckpointingLayer):
         # cuDNN's dropout keeps a random state of its own, outside torch's: neither checkpointing nor a resumed run
         # could repeat it.
         fused_dropout = not (self.variational_dropout or x.is_cuda or self.gradient_checkpointing)
+        if lengths is not None and torch.compiler.is_compiling():
+            return self._unrolled(x, state, lengths.to(x.device), show)
         p = self.hidden_dropout if between_layers else 0.0
         by_layer = {
             "the output of every layer": show is not None and self.num_layers > 1,
@@ -252,6 +254,36 @@ class RecurrentBlock(GradientCheckpointingLayer):
             packed, final = self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False), hx)
             output, _ = pad_packed_sequence(packed, total_length=x.shape[0])
         return output, final if self.mode == "LSTM" else (final,)
+
+    def _unrolled(self, x, state, lengths, show) -> tuple:
+        """Final states of ragged rows in a graph, which cannot hold a `PackedSequence`: one cell after the other."""
+        cell = getattr(torch._VF, f"{self.mode.lower()}_cell")
+        order, outputs, finals = reversal(lengths, x.shape[0]), [], []
+        for layer in range(self.num_layers):
+            weights, ways = self._dropped_weights(layer), []
+            for way in range(self.directions):
+                number = layer * self.directions + way
+                now = tuple(s[number] for s in state)
+                matrices = weights[way * len(WEIGHT_NAMES) :][: len(WEIGHT_NAMES)]
+                steps, inputs = [], _ReverseRows.apply(x, order) if way else x
+                for t in range(x.shape[0]):
+                    new = cell(inputs[t], now if self.mode == "LSTM" else now[0], *matrices)
+                    new = new if self.mode == "LSTM" else (new,)
+                    now = tuple(
+                        torch.where((t < lengths).unsqueeze(1), n, o) for n, o in zip(new, now, strict=True)
+                    )
+                    steps.append(new[0])
+                output = torch.stack(steps)
+                ways.append(_ReverseRows.apply(output, order) if way else output)
+                finals.append(now)
+            x = ways[0] if len(ways) == 1 else torch.cat(ways, dim=-1)
+            if show is not None:
+                shown, x = show(x)
+                outputs.append(shown)
+            if layer < self.num_layers - 1:
+                x = dropout(x, self.hidden_dropout, self.training, self.variational_dropout)
+        final = tuple(torch.stack(tensors) for tensors in zip(*finals, strict=True))
+        return x, None if show is None else outputs, *final
 
     def zero_state(self, x: torch.Tensor) -> State:
         shape = (self.num_layers * self.directions, x.shape[-2], self.hidden_size)
