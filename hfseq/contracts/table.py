@@ -14,6 +14,7 @@ from . import (
     bad_input,
     caching,
     causality,
+    clients,
     compiling,
     distributed,
     exporting,
@@ -63,6 +64,7 @@ CONTRACTS = (
     Contract(9, "resuming", "resumed == uninterrupted", resuming.contract),
     Contract(10, "exporting", "exported with code, works without hfseq", exporting.contract, per_family=True),
     Contract(11, "bad_input", "bad input is refused by name", bad_input.contract),
+    Contract(12, "clients", "other people's tools take it", clients.contract),
 )
 
 
@@ -82,6 +84,7 @@ class Row:
     resuming: str
     exporting: str
     bad_input: str
+    clients: str
 
 
 RECURRENT_MODEL = Row(
@@ -97,6 +100,7 @@ RECURRENT_MODEL = Row(
     resuming="trains only under a head",
     exporting=RUN,
     bad_input=RUN,
+    clients=RUN,
 )
 RECURRENT_LM = Row(**{field.name: RUN for field in fields(Row)})
 
@@ -115,6 +119,7 @@ ENCODER_HEAD = Row(
     resuming=RUN,
     exporting=RUN,
     bad_input=RUN,
+    clients=RUN,
 )
 ENCODER_MODEL = replace(
     ENCODER_HEAD,
@@ -193,6 +198,7 @@ def row_of_a_stranger(case: Case) -> Row:
         resuming=loses or RUN,
         exporting="hfseq.hub exports hfseq's own classes",
         bad_input="how others word their errors is theirs to choose",
+        clients=RUN,
     )
 
 

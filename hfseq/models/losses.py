@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from .plain_layers import is_plain
 
 IGNORE_INDEX = -100
 
@@ -121,6 +124,20 @@ def linear_cross_entropy(
         bias = None if bias is None else bias.to(dtype)
     with torch.autocast(device_type, enabled=False):
         return _LinearCrossEntropy.apply(hidden, weight, bias, labels, label_smoothing)
+
+
+def output_layer_loss(
+    layer: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """`linear_cross_entropy` of a model's output layer; one that is not plain (adapters, hooks) is called.
+
+    Args:
+        layer: [rows, width] -> [rows, vocabulary].
+        hidden, labels, label_smoothing: as there.
+    """
+    if is_plain(layer):
+        return linear_cross_entropy(hidden, layer.weight, layer.bias, labels, label_smoothing)
+    return cross_entropy(layer(hidden), labels, label_smoothing)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
