@@ -478,9 +478,7 @@ def test_card_carries_the_licence_of_the_data(tmp_path, facts, licence, sentence
 
 def test_card_refuses_missing_facts_and_numbers_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="the facts lack command, scores"):
-        write_card(
-            tmp_path, {k: v for k, v in make_facts().items() if k not in ("command", "scores")}
-        )
+        write_card(tmp_path, {k: v for k, v in make_facts().items() if k not in ("command", "scores")})
     with pytest.raises(ValueError, match=r"scores\.test\.bits_per_byte = nan"):
         scores = make_facts()["scores"]["test"] | {"bits_per_byte": float("nan")}
         write_card(tmp_path, make_facts(scores={"test": scores}))

@@ -19,9 +19,7 @@ from .markdown import table
 from .results import averaged_weights, colours_and_names, comparison, fine_tuned, results
 
 
-def write_model_card(
-    directory: str | PathLike[str], facts: Mapping[str, Any], text: CardText
-) -> Path:
+def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], text: CardText) -> Path:
     """Writes `directory/README.md`, the card that the Hub shows, from what the run measured.
 
     Args:
