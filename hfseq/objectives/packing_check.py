@@ -51,10 +51,9 @@ def check_packed_rows(auto_class: type, config: Any) -> None:
     leak = ((packed - alone).abs().max() / alone.std()).item()
     if not leak < TOLERANCE:
         raise ValueError(
-            f"objective.packing documents needs a model that keeps the documents of a row apart. "
-            f"{type(model).__name__} does not: what stands before a document in its row moves its logits by {leak:.1e} of their "
-            f"spread. Set "
-            "objective.packing to blocks."
+            "objective.packing documents needs a model that keeps the documents of a row apart. "
+            f"{type(model).__name__} does not: what stands before a document in its row moves its logits by {leak:.1e} "
+            "of their spread. Set objective.packing to blocks."
         )
 
 
