@@ -125,7 +125,7 @@ class TestPackedRows:
         torch.testing.assert_close(packed.detach(), alone, rtol=1e-5, atol=0)
 
     @pytest.mark.parametrize(
-        ("objective", "model_type"), [("causal", "gpt2"), ("causal", "mamba"), ("masked", "bert")]
+        ("objective", "model_type"), [("causal", "mamba"), ("masked", "bert"), ("masked", "modernbert")]
     )
     def test_models_that_leak_are_refused_before_anything_is_read(self, folder, objective, model_type):
         (folder / "text.txt").unlink()

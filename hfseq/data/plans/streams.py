@@ -217,14 +217,6 @@ class StreamPlan(BatchPlan[Phase]):
         }
 
     def tokens_at(self, update: int) -> int:
-        """Positions of that update (from 0), over all streams."""
-        return self.segment_length_at(update) * self.streams
-
-    def segment_length_at(self, update: int) -> int:
-        """Tokens per stream in that update (from 0)."""
-        return int(self._segments.lengths[update])
-
-    def tokens_at(self, update: int) -> int:
         """Targets of that update (from 0), over all streams."""
         begin, length = self._segments.begins[update], self._segments.lengths[update]
         return int(np.clip(self._phases[0].tokens - begin, 0, length).sum())
