@@ -216,6 +216,10 @@ class StreamPlan(BatchPlan[Phase]):
             "starts_anew": torch.from_numpy(np.full(len(streams), begin == 0)),
         }
 
+    def segment_length_at(self, update: int) -> int:
+        """Tokens per stream in that update (from 0)."""
+        return int(self._segments.lengths[update])
+
     def tokens_at(self, update: int) -> int:
         """Targets of that update (from 0), over all streams."""
         begin, length = self._segments.begins[update], self._segments.lengths[update]
