@@ -188,9 +188,7 @@ def exported_for_any_number_of_padded_rows(case: Case) -> None:
     rows = torch.export.Dim("rows", min=2, max=64)
     shapes = {name: {0: rows} for name in example}
     shapes.update(dict.fromkeys(options))
-    program = torch.export.export(
-        model, (), {**example, **options}, dynamic_shapes=shapes, strict=False
-    )
+    program = torch.export.export(model, (), {**example, **options}, dynamic_shapes=shapes, strict=False)
     got = program.module()(**other, **options)
     expected = case.outputs(model, other, **options)
     for name in case.kind.outputs:

@@ -55,7 +55,8 @@ def trainer(
 
     Args:
         rows: examples, or a dataset that brings its own collator in `data_collator`.
-        options: fields of `TrainingArguments`; `callbacks`, `compute_metrics`, `data_collator`, `eval_dataset` go to the Trainer.
+        options: fields of `TrainingArguments`; `callbacks`, `compute_metrics`, `data_collator`, `eval_dataset` go to
+            the Trainer.
     """
     extras = {
         name: options.pop(name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 
-from ..models import modeling_encoder
+from ..models import AUTO_CLASSES, modeling_encoder
 from ..models.configuration_encoder import EncoderConfig
 
 if TYPE_CHECKING:
@@ -46,15 +46,7 @@ _RULES = {
 }
 # Old checkpoints, converted from TensorFlow, name the parts of a norm so.
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
-HEADS = (
-    "Model",
-    "ForMaskedLM",
-    "ForPreTraining",
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMultipleChoice",
-)
+HEADS = tuple(head.__name__.removeprefix("Encoder") for head in AUTO_CLASSES[EncoderConfig].values())
 # Fields that both configs have under one name.
 _FIELDS = (
     "vocab_size",
