@@ -1,7 +1,7 @@
 """`hfseq COMMAND ...`; also `python -m hfseq COMMAND ...` and `torchrun -m hfseq pretrain ...`.
 
 A command is a module of `hfseq/commands/`, imported when it is called: its docstring's first line is its help here,
-read from the file, so that `hfseq --help` imports nothing heavy.
+read from the file.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ COMMANDS = {
     "convert": "hfseq.commands.convert",
     "push": "hfseq.commands.push",
 }
-# Commands that touch no model: they do not wait for torch.
-LIGHT = ("recipes",)
 HELP = ("-h", "--help", "help")
 
 
@@ -46,8 +44,6 @@ def main(argv: list[str] | None = None) -> None:
 
         print(f"hfseq {__version__}")
     elif name in COMMANDS:
-        if name not in LIGHT:
-            importlib.import_module("hfseq.classes")  # registers them
         importlib.import_module(COMMANDS[name]).main(rest)
     else:
         hint = nearest_hint(name, COMMANDS) or f" There are {', '.join(COMMANDS)}."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..models import modeling_encoder
+from ..models import AUTO_CLASSES
 from ..models.configuration_encoder import EncoderConfig
 from .tensor_files import read_tensors
 
@@ -49,7 +49,7 @@ _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 # What is behind "Bert" and "Encoder" in the names of the classes -> ours.
 HEADS = {
     model_class.__name__.removeprefix("Encoder"): model_class
-    for model_class in modeling_encoder.AUTO_CLASSES[EncoderConfig].values()
+    for model_class in AUTO_CLASSES[EncoderConfig].values()
 }
 # Fields that both configs have under one name.
 _FIELDS = (

@@ -35,35 +35,6 @@ def test_an_unknown_command_is_told_the_nearest(capsys):
     assert raised.value.code == 2 and "usage: hfseq COMMAND" in capsys.readouterr().err
 
 
-def heavy_imports(*command: object) -> set[str]:
-    """Which of them a process imported, by Python's own record."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *map(str, command)], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and done.stdout, done.stderr
-    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    return names & {"torch", "transformers", "numpy", "hfseq.classes"}
-
-
-def test_overview_and_recipes_import_nothing_heavy():
-    script = Path(sys.executable).parent / "hfseq"
-    for words in (["--help"], ["recipes"]):
-        assert heavy_imports("-m", "hfseq", *words) == set()
-        if script.is_file():
-            assert heavy_imports(script, *words) == set()
-
-
-def test_only_the_command_line_leaves_the_classes_for_later(tmp_path):
-    """A script of somebody's that is called hfseq, or has such arguments, finds the models registered."""
-    (tmp_path / "hfseq").write_text(
-        "import hfseq\nfrom transformers import AutoConfig\nprint(AutoConfig.for_model('hfseq_lstm').model_type)"
-    )
-    done = subprocess.run(
-        [sys.executable, tmp_path / "hfseq", "-m", "hfseq"], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.stdout == "hfseq_lstm\n", done.stderr
-
-
 def test_as_a_module_and_by_the_launchers(repository):
     for command in (["-m", "hfseq"], [repository / "scripts/check.py"]):
         done = subprocess.run(
