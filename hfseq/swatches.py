@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from .data.features import lab_of
+from .data.colours import lab_of
 
 Colour = tuple[float, float, float]
 

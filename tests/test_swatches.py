@@ -2,7 +2,7 @@
 
 import pytest
 
-from hfseq.data.features import lab_of
+from hfseq.data.colours import lab_of
 from hfseq.swatches import KnownColours, Swatch, plot_swatches
 
 RED, BLUE, DARK = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.3, 0.0, 0.0)
