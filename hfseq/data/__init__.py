@@ -31,9 +31,9 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
-    "corpora": ("Corpus", "load_corpus", "split_of"),
+    "corpora": ("Corpus", "load_corpus"),
+    "pre_tokenizers": ("ALGORITHMS",),
     "tokenizers": (
-        "ALGORITHMS",
         "VOCABULARIES",
         "cached_pair_tokenizers",
         "cached_tokenizer",
@@ -49,11 +49,12 @@ _MODULES = {
     ),
     "token_arrays": (
         "TokenArray",
-        "build_token_arrays",
-        "default_cache_dir",
         "load_token_array",
         "load_token_arrays",
     ),
+    "splits": ("split_of",),
+    "cache": ("default_cache_dir",),
+    "array_building": ("build_token_arrays",),
     "streams": ("StreamPlan", "check_ids"),
     "buckets": ("BucketPlan",),
     "feature_tables": ("FeatureTable", "load_features"),

@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from ..hints import nearest_hint
-from .corpora import packaged_source, split_of
+from .corpora import packaged_source
 from .packages import PACKAGES, benchmark_folder, read_wiki
+from .splits import split_of
 from .tables import read_json, read_table
 
 TASKS = (

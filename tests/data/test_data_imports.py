@@ -59,7 +59,17 @@ def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    stages = ["buckets", "collators", "hashing", "masked_plan", "masking", "rows", "sentences", "streams"]
+    stages = [
+        "buckets",
+        "collators",
+        "encoding",
+        "hashing",
+        "masked_plan",
+        "masking",
+        "rows",
+        "sentences",
+        "streams",
+    ]
     stages += ["token_arrays", "vocabulary"]
     assert lines[0] == str(sorted(["hfseq.data", *[f"hfseq.data.{s}" for s in stages], "hfseq.paths"]))
     assert lines[1] == "text number 0"
