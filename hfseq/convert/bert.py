@@ -17,6 +17,7 @@ import torch
 
 from ..models import AUTO_CLASSES
 from ..models.configuration_encoder import EncoderConfig
+from ..models.modeling_encoder import PooledClassifier
 from .tensor_files import read_tensors
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
     foreign = [
         f"{name}={getattr(config, name)!r}" for name, value in plain.items() if getattr(config, name) != value
     ]
-    if isinstance(model, modeling_encoder.PooledClassifier) and config.classifier_pooling != "cls":
+    if isinstance(model, PooledClassifier) and config.classifier_pooling != "cls":
         foreign.append(f"classifier_pooling={config.classifier_pooling!r}")
     if config.type_vocab_size == 0:
         foreign.append("type_vocab_size=0")

@@ -31,9 +31,9 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
-    "corpora": ("Corpus", "load_corpus", "load_documents", "split_of"),
+    "corpora": ("Corpus", "load_corpus"),
+    "pre_tokenizers": ("ALGORITHMS",),
     "tokenizers": (
-        "ALGORITHMS",
         "VOCABULARIES",
         "cached_pair_tokenizers",
         "cached_tokenizer",
@@ -49,13 +49,14 @@ _MODULES = {
     ),
     "token_arrays": (
         "TokenArray",
-        "build_token_arrays",
         "check_ids",
-        "default_cache_dir",
         "load_token_array",
         "load_token_arrays",
     ),
-    "features": ("FeatureTable", "load_colours", "load_features"),
+    "splits": ("split_of",),
+    "cache": ("default_cache_dir",),
+    "array_building": ("build_token_arrays",),
+    "feature_tables": ("FeatureTable", "load_features"),
     "vocabulary": ("MaskingVocabulary",),
     "pairs": ("PairCorpus", "load_multi30k", "load_pairs"),
     "pair_arrays": ("FilterReport", "PairArray", "PairFilter", "build_pair_arrays"),

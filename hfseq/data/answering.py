@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .tables import read_json
+
 
 @dataclass(frozen=True)
 class Question:
@@ -38,8 +40,6 @@ def read_squad(path: str | os.PathLike, labelled: bool = True) -> list[Question]
     Raises:
         ValueError: another structure, repeated ids, answers that are not where they are said to be.
     """
-    from .tasks import read_json
-
     path = Path(path)
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):

@@ -31,18 +31,20 @@ from typing import Any
 
 import numpy as np
 
-from .corpora import SPLITS, split_of
-from .files import format_of, lines_of
+from ..hints import nearest_hint
+from ..paths import user_path
+from .files import encoded, format_of, lines_of, missing_file
 from .fingerprints import file_digest, fingerprint_of, hash_of
-from .hints import nearest_hint
-from .hub import open_hub_dataset
-from .tasks import benchmark_folder, csv_table, json_table
+from .hub_datasets import open_hub_dataset
+from .packages import benchmark_folder
+from .splits import HELD_OUT_LIMIT, SPLITS, Split, deduplication
+from .tables import missing_column, read_table, text_of
 
 logger = logging.getLogger(__name__)
 
 PAIR_FORMATS = (".tsv", ".csv", ".jsonl")
 MULTI30K = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
-MULTI30K_TERMS = "Multi30k (Elliott et al. 2016, 2017), for research: its texts describe images of Flickr30k."
+NAME_COLUMNS = "Name them with source_column and target_column, or with source_language and target_language."
 # Part of every fingerprint: raise it when a change here makes other pairs of the same files.
 READER_VERSION = 1
 
@@ -57,6 +59,8 @@ class PairSource:
     """Another one where the pairs differ."""
     read: Callable[[], Iterable[tuple[str, str | None, str | None]]]
     """A new pass over (place, source, target); a text that is missing is None."""
+    size: int | None = None
+    """Bytes that it takes on disk, about; None: nobody knows."""
 
 
 class PairCorpus:
@@ -81,6 +85,7 @@ class PairCorpus:
         deduplicate: bool | str = False,
         streaming: bool = False,
         terms: str = "",
+        held_out_limit: int | None = HELD_OUT_LIMIT,
     ):
         """
         Args:
@@ -89,29 +94,17 @@ class PairCorpus:
             validation_share, test_share: for the sources that are split, where a side is not given.
             deduplicate: "whitespace" (or True) drops pairs that repeat an earlier one up to white space, "exact" only
                 those that repeat it letter by letter.
+            held_out_limit: bytes on a held-out side of a huge corpus, see `splits.py`; None: no limit.
         """
-        for name, share in (("validation_share", validation_share), ("test_share", test_share)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {share}.")
-        if validation_share + test_share >= 1:
-            raise ValueError(
-                f"validation_share {validation_share} and test_share {test_share} leave nothing to train on; together "
-                "they must stay below 1."
-            )
-        if deduplicate not in (False, True, "whitespace", "exact"):
-            raise ValueError(
-                f"deduplicate must be false, true, 'whitespace' or 'exact', not {deduplicate!r}."
-            )
         self.name = ", ".join(dict.fromkeys(source.name for _, source in given))
         self.terms, self.streaming = terms, streaming
         self._given = given
-        self._deduplicate = "whitespace" if deduplicate is True else deduplicate
+        self._deduplicate = deduplication(deduplicate)
         sides = {side for side, _ in given}
-        self._shares = {
-            "validation": 0.0 if "validation" in sides else validation_share,
-            "test": 0.0 if "test" in sides else test_share,
-        }
-        self._seed = split_seed
+        sizes = [source.size for side, source in given if side is None]
+        size = None if None in sizes else sum(sizes)
+        split = Split(validation_share, test_share, split_seed).without(sides)
+        self._split = split.capped(size, held_out_limit, self.name)
         self._counted = False
         self._skipped: dict[str, int] = {}
         self._texts: dict[str, tuple[list[str], list[str]]] | None = None
@@ -119,7 +112,7 @@ class PairCorpus:
             {
                 "pairs": READER_VERSION,
                 "sources": [(side, source.fingerprint) for side, source in given],
-                "shares": self._shares if None in sides else None,
+                "shares": self._split.as_fingerprint() if None in sides else None,
                 "seed": split_seed if None in sides else None,
                 "deduplicate": self._deduplicate,
             }
@@ -197,7 +190,7 @@ class PairCorpus:
                     first_skipped = first_skipped or place
                     skipped[given_side or "train"] += 1
                     continue
-                raw = _encoded(source, place) + b"\0" + _encoded(target, place)
+                raw = encoded(source, place) + b"\0" + encoded(target, place)
                 if self._deduplicate:
                     spaced = raw if self._deduplicate == "exact" else _words(source) + b"\0" + _words(target)
                     key = hash_of(spaced)
@@ -205,7 +198,7 @@ class PairCorpus:
                         dropped += 1
                         continue
                     seen.add(key)
-                side = given_side or split_of(source, **self._shares, seed=self._seed)
+                side = given_side or self._split.side_of(source)
                 if given_side in ("validation", "test"):
                     held_out.add(hash_of(raw))
                 elif held_out and hash_of(raw) in held_out:
@@ -248,11 +241,11 @@ class PairCorpus:
             )
         given = {side for side, _ in self._given}
         for side in SPLITS:
-            wanted = side in given or (None in given and (side == "train" or self._shares[side] > 0))
+            wanted = side in given or (None in given and (side == "train" or getattr(self._split, side) > 0))
             if wanted and counts[side] == 0:
                 raise ValueError(
                     f"{self.name}: none of its {total} pairs fell on the {side} side (shares: validation "
-                    f"{self._shares['validation']}, test {self._shares['test']}). Give more pairs, a file of its own "
+                    f"{self._split.validation}, test {self._split.test}). Give more pairs, a file of its own "
                     f"({side}_file), or another share or split_seed."
                 )
 
@@ -276,6 +269,10 @@ class HalfCorpus:
             return _Streamed(self, side)
         texts = self._pairs.texts.get(side, ([], []))
         return texts[self._parts[0]] if len(self._parts) == 1 else [text for part in texts for text in part]
+
+    def reading(self, side: str) -> Iterable[str]:
+        """The texts of a side; the training side of a streamed corpus is read again at each iteration."""
+        return self._side(side)
 
     @property
     def train(self) -> Iterable[str]:
@@ -339,22 +336,16 @@ class PairColumns:
         if not self.named and isinstance(row.get("translation"), dict):
             both = row["translation"]
         texts = []
-        for name, role in zip(self.names, ("source", "target"), strict=True):
+        for name in self.names:
             if name not in both:
-                inside = " in translation" if both is not row else ""
-                raise ValueError(
-                    f"{place}: no column {name!r}{inside}; there are {', '.join(map(repr, both)) or 'none'}."
-                    f"{nearest_hint(name, map(str, both))} Name it with {role}_column, or the language with "
-                    f"{role}_language."
-                )
-            value = both[name]
-            if value is not None and not isinstance(value, str):
-                raise ValueError(
-                    f"{place}: column {name!r} holds {value!r:.60}, a {type(value).__name__}, not text. Name the "
-                    f"column of the {role} texts with {role}_column."
-                )
-            texts.append(value)
+                place = f"{place}, in translation" if both is not row else place
+                raise ValueError(missing_column(place, name, both, NAME_COLUMNS))
+            texts.append(text_of(both[name], place, name, NAME_COLUMNS))
         return texts[0], texts[1]
+
+    def required(self, path: Path) -> tuple[str, ...]:
+        """The columns that a file must have: a .jsonl may have `translation` instead."""
+        return self.names if self.named or format_of(path) != ".jsonl" else ()
 
 
 def load_pairs(
@@ -372,6 +363,7 @@ def load_pairs(
     split_seed: int = 0,
     deduplicate: bool | str = False,
     streaming: bool = False,
+    held_out_limit: int | None = HELD_OUT_LIMIT,
 ) -> PairCorpus:
     """A corpus of pairs from a name or from files.
 
@@ -385,7 +377,7 @@ def load_pairs(
         validation_file, test_file: sides of their own, likewise; then nothing is split off for them.
         source_column, target_column: columns (or JSON keys) with the texts.
         validation_share, test_share, split_seed: see `PairCorpus`.
-        deduplicate: see `PairCorpus`.
+        deduplicate, held_out_limit: see `PairCorpus`.
         streaming: keep no training pairs in memory and, for Hub data sets, download nothing ahead.
 
     Raises:
@@ -412,7 +404,7 @@ def load_pairs(
         sides = _multi30k_sources(columns)
         taken = {side for side, _ in given}
         given += [(side, sides[side]) for side in ("test", "validation", "train") if side not in taken]
-        terms = MULTI30K_TERMS
+        terms = "Multi30k (Elliott et al. 2016, 2017), for research: its texts describe images of Flickr30k."
     else:
         sides, taken = _hub_sources(corpus, columns, streaming), {side for side, _ in given}
         given += [(s, sides[s]) for s in ("test", "validation") if s in sides and s not in taken]
@@ -425,6 +417,7 @@ def load_pairs(
         deduplicate=deduplicate,
         streaming=streaming,
         terms=terms,
+        held_out_limit=held_out_limit,
     )
 
 
@@ -448,14 +441,14 @@ def pair_files(files: str | os.PathLike | list, columns: PairColumns | None = No
         ValueError: files that are neither tables nor two parallel texts.
     """
     columns = PairColumns() if columns is None else columns
-    paths = [Path(f).expanduser() for f in ([files] if isinstance(files, (str, os.PathLike)) else files)]
+    paths = [user_path(f) for f in ([files] if isinstance(files, (str, os.PathLike)) else files)]
     if not paths:
         raise ValueError("An empty list of files: give a table of pairs, or two parallel text files.")
     for path in paths:
         if not path.is_file():
-            near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            hint = " It is a folder: name its files." if path.is_dir() else nearest_hint(path.name, near)
-            raise FileNotFoundError(f"No file {path} (seen from {Path.cwd()}).{hint}")
+            hint = " It is a folder: name its files." if path.is_dir() else ""
+            raise FileNotFoundError(f"{missing_file(path)}{hint}")
+    size = sum(path.stat().st_size for path in paths)
     tables = [format_of(path) in PAIR_FORMATS for path in paths]
     name = ", ".join(map(str, paths))
     if all(tables):
@@ -465,7 +458,7 @@ def pair_files(files: str | os.PathLike | list, columns: PairColumns | None = No
                 yield from _table_pairs(path, columns)
 
         content = [columns.names, columns.named, [format_of(path) for path in paths]]
-        return PairSource(name, fingerprint_of(["tables", file_digest(paths), content]), read)
+        return PairSource(name, fingerprint_of(["tables", file_digest(paths), content]), read, size)
     if any(tables) or len(paths) != 2:
         known = f"{', '.join(PAIR_FORMATS)}, each also with .gz"
         if len(paths) == 1:
@@ -480,19 +473,19 @@ def pair_files(files: str | os.PathLike | list, columns: PairColumns | None = No
     if paths[0].resolve() == paths[1].resolve():
         raise ValueError(f"{paths[0]} is given as source and as target. Give two files.")
     digest = fingerprint_of(["parallel", file_digest(paths[:1]), file_digest(paths[1:])])
-    return PairSource(name, digest, lambda: _parallel_pairs(*paths))
+    return PairSource(name, digest, lambda: _parallel_pairs(*paths), size)
 
 
 def _parallel_pairs(source: Path, target: Path) -> Iterator[tuple[str, str, str]]:
     for left, right in zip_longest(lines_of(source), lines_of(target)):
         if left is None or right is None:
             raise ValueError(_unequal(source, target))
-        yield f"{source}, line {left[0]}", left[1].rstrip("\r\n"), right[1].rstrip("\r\n")
+        yield f"{source}, line {left[0]}", left[1], right[1]
 
 
 def _unequal(source: Path, target: Path) -> str:
     """What to say of parallel files with unequally many lines."""
-    left, right = ([line.rstrip("\r\n") for _, line in lines_of(path)] for path in (source, target))
+    left, right = ([line for _, line in lines_of(path)] for path in (source, target))
     message = (
         f"{source} has {len(left)} lines, {target} has {len(right)}: line i of the one must be the translation of line "
         "i of the other."
@@ -542,39 +535,18 @@ def first_suspicious_line(left: list[str], right: list[str]) -> tuple[int | None
 
 
 def _table_pairs(path: Path, columns: PairColumns) -> Iterator[tuple[str, str | None, str | None]]:
-    kind = format_of(path)
-    if kind == ".tsv":
-        yield from _tsv_pairs(path, columns)
-        return
-    for place, row in csv_table(path) if kind == ".csv" else json_table(path, kind):
+    heading = None
+    if format_of(path) == ".tsv" and not columns.named:
+        _, first = next(lines_of(path), (1, ""))
+        if sorted(cell.strip() for cell in first.split("\t")) != sorted(columns.names):
+            heading = columns.names
+            if first.count("\t") > 1:
+                raise ValueError(
+                    f"{path}, line 1: {first.count(chr(9)) + 1} cells, but a pair has two, SOURCE TAB TARGET. With "
+                    "more columns give a heading, and source_column and target_column."
+                )
+    for place, row in read_table(path, columns.required(path), heading=heading, remedy=NAME_COLUMNS):
         yield place, *columns.of(row, place)
-
-
-def _tsv_pairs(path: Path, columns: PairColumns) -> Iterator[tuple[str, str | None, str | None]]:
-    heading: list[str] | None = None
-    for number, line in lines_of(path):
-        cells = line.rstrip("\r\n").split("\t")
-        place = f"{path}, line {number}"
-        if number == 1:
-            names = [cell.strip() for cell in cells]
-            if columns.named or sorted(names) == sorted(columns.names):
-                heading = names
-                columns.of(
-                    dict.fromkeys(heading, ""), place
-                )  # a file of nothing but a wrong heading is an error too
-                continue
-        if cells == [""]:
-            continue
-        if len(cells) != len(heading or columns.names):
-            wanted = f"the heading has {len(heading)}" if heading else "a pair has two, SOURCE TAB TARGET"
-            more = (
-                "" if heading else " With more columns give a heading, and source_column and target_column."
-            )
-            raise ValueError(f"{place}: {len(cells)} cells, but {wanted}. Tabs within a text must go.{more}")
-        if heading is None:
-            yield place, cells[0], cells[1]
-        else:
-            yield place, *columns.of(dict(zip(heading, cells, strict=True)), place)
 
 
 # ---- named corpora
@@ -593,7 +565,7 @@ def _multi30k_sources(columns: PairColumns) -> dict[str, PairSource]:
     sides = {}
     for side, name in MULTI30K.items():
         source = pair_files([folder / f"{name}.{language}.gz" for language in languages], columns)
-        sides[side] = PairSource("multi30k", source.fingerprint, source.read)
+        sides[side] = PairSource("multi30k", source.fingerprint, source.read, source.size)
     return sides
 
 
@@ -616,7 +588,8 @@ def _hub_sources(identifier: str, columns: PairColumns, streaming: bool) -> dict
                 place = f"{identifier} ({side}), row {number}"
                 yield place, *columns.of(row, place)
 
-        return PairSource(identifier, dataset.fingerprint("pairs", side, columns.names, columns.named), read)
+        fingerprint = dataset.fingerprint("pairs", side, columns.names, columns.named)
+        return PairSource(identifier, fingerprint, read, dataset.size(side))
 
     return {side: source(side) for side in SPLITS if side in sides}
 
@@ -628,16 +601,6 @@ def _two_texts(pair: Any, number: int) -> tuple[str, str]:
     if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
         raise ValueError(f"Pair {number} is {pair!r:.80}, not (source text, target text).")
     return pair[0], pair[1]
-
-
-def _encoded(text: str, place: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place}: half a surrogate pair ({text[error.start]!r} at character {error.start}), which is no text. "
-            "Repair the file that wrote it."
-        ) from error
 
 
 def _words(text: str) -> bytes:

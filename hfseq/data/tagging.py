@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..hints import nearest_hint
 from .files import lines_of
-from .hints import nearest_hint
 
 logger = logging.getLogger(__name__)
 

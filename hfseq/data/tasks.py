@@ -19,7 +19,6 @@ are never on two sides and the split does not depend on order. SST-2 needs more,
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 from collections import Counter
@@ -28,10 +27,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .corpora import packaged_source, split_of
-from .files import csv_rows, format_of, json_lines, lines_of
-from .hints import nearest_hint
-from .packages import PACKAGES, read_wiki
+from ..hints import nearest_hint
+from .corpora import packaged_source
+from .packages import PACKAGES, benchmark_folder, read_wiki
+from .splits import split_of
+from .tables import read_json, read_table
 
 TASKS = (
     "sequence-classification",
@@ -43,7 +43,6 @@ TASKS = (
 )
 TEXT_TASKS = TASKS[:3]
 SIDES = ("train", "validation", "test")
-TABLE_FORMATS = (".tsv", ".csv", ".jsonl", ".json")
 
 
 @dataclass(frozen=True)
@@ -279,78 +278,8 @@ def _text(value: Any, place: str, column: str) -> str:
 
 def _rows(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of a table; the wanted columns are there, whatever they hold."""
-    kind = format_of(path)
-    if kind not in TABLE_FORMATS:
-        raise ValueError(
-            f"{path}: cannot read {kind or 'a file without an ending'} for this task; known: "
-            f"{', '.join(TABLE_FORMATS)}, each also with .gz."
-        )
-    if kind in (".csv", ".tsv"):
-        rows = csv_table(path) if kind == ".csv" else _tsv_table(path)
-    else:
-        rows = json_table(path, kind)
-    for place, row in rows:
-        for column in wanted:
-            if column not in row:
-                raise ValueError(
-                    f"{place}: no column {column!r}; there are {', '.join(map(repr, row)) or 'none'}."
-                    f"{nearest_hint(column, row)} Name it with text_column, text_pair_column or label_column."
-                )
-        yield place, row
-
-
-def csv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, row in csv_rows(path):
-        if None in row or None in row.values():
-            raise ValueError(
-                f"{place}: {'more' if None in row else 'fewer'} cells than the heading has columns. A text with a "
-                "comma must stand in quotation marks."
-            )
-        yield place, row
-
-
-def _tsv_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    heading: list[str] | None = None
-    for number, line in lines_of(path):
-        if not line.strip():
-            continue
-        cells = line.rstrip("\r\n").split("\t")
-        if heading is None:
-            heading = [cell.strip() for cell in cells]
-            continue
-        if len(cells) != len(heading):
-            raise ValueError(
-                f"{path}, line {number}: {len(cells)} cells, but the heading has {len(heading)} columns "
-                f"({', '.join(heading)}). Tabs within a text must go."
-            )
-        yield f"{path}, line {number}", dict(zip(heading, cells, strict=True))
-
-
-def json_table(path: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if kind == ".jsonl":
-        yield from json_lines(path)
-        return
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise ValueError(
-            f"{path}: a {type(content).__name__}, not a list of objects. One object per line is a .jsonl file."
-        )
-    for number, row in enumerate(content, 1):
-        place = f"{path}, entry {number}"
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: a {type(row).__name__}, not a JSON object.")
-        yield place, row
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, possibly gzipped; ValueError names file and line of what is wrong."""
-    text = "".join(line for _, line in lines_of(path))
-    if not text.strip():
-        raise ValueError(f"{path}: no examples. The file is empty.")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from error
+    remedy = "Name it with text_column, text_pair_column or label_column."
+    yield from read_table(path, wanted, remedy=remedy)
 
 
 # ---- multiple choice
@@ -449,22 +378,6 @@ def _identity(example: Any) -> str:
 
 
 # ---- named data sets
-
-
-def benchmark_folder(name: str) -> Path:
-    """The folder of a benchmark under $HFSEQ_DATA.
-
-    Raises:
-        FileNotFoundError: the variable is not set or the folder is not there.
-    """
-    root = os.environ.get("HFSEQ_DATA")
-    if not root or not (Path(root) / name).is_dir():
-        where = f"HFSEQ_DATA = {root} has no folder {name}" if root else "HFSEQ_DATA is not set"
-        raise FileNotFoundError(
-            f"Data set {name!r}: {where}. Set HFSEQ_DATA to the folder that holds {name}/, or give train_file, "
-            "validation_file and test_file."
-        )
-    return Path(root) / name
 
 
 def _read_sst2(split_seed: int, sentences: bool = False) -> TaskData:
@@ -586,7 +499,7 @@ def _read_movie_reviews(split_seed: int) -> TaskData:
     # As corpus imdb reads and splits it: a model that was pretrained there has not read the test side.
     examples = [
         TextExample(row["text"].replace("<br />", "\n"), names[row["label"]], place)
-        for place, row in csv_rows(path)
+        for place, row in read_table(path, ["text", "label"])
     ]
     return TaskData(
         name="movie-reviews",
@@ -599,7 +512,7 @@ def _read_movie_reviews(split_seed: int) -> TaskData:
 
 def _read_wiki_topics(split_seed: int) -> TaskData:
     path = _packaged_path("wiki")
-    topics = [article["topic"] for article in json.loads(path.read_text(encoding="utf-8")).values()]
+    topics = [article["topic"] for article in read_json(path).values()]
     examples = [
         TextExample(text, topic, f"{path}, article {number}")
         for number, (text, topic) in enumerate(zip(read_wiki(path), topics, strict=True), 1)

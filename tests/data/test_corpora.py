@@ -7,11 +7,12 @@ import gzip
 import importlib.metadata
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from hfseq.data import Corpus, load_corpus, load_documents, split_of
+from hfseq.data import Corpus, fingerprints, load_corpus, split_of
 from hfseq.data.packages import PACKAGES
 
 DOCUMENTS = [f"Document number {i} tells of {i * i}." for i in range(400)]
@@ -28,6 +29,11 @@ def write_jsonl(path: Path, texts: list, column: str = "text") -> Path:
         "".join(json.dumps({"id": i, column: t}) + "\n" for i, t in enumerate(texts)), encoding="utf-8"
     )
     return path
+
+
+def documents_of(corpus: str | None = None, files: str | list[str] | None = None, **options):
+    """All documents, not split."""
+    return load_corpus(corpus, train_file=files, validation_share=0.0, test_share=0.0, **options).train
 
 
 # ---- the split
@@ -137,8 +143,84 @@ def test_empty_corpora_and_sides():
 def test_what_is_no_text():
     with pytest.raises(ValueError, match="Document 1 is 5, a int, not text"):
         Corpus.from_documents(["a", 5])
-    with pytest.raises(ValueError, match="document 2 holds half a surrogate pair"):
+    with pytest.raises(ValueError, match="document 2: half a surrogate pair"):
         _ = Corpus.from_documents(["a", "b\ud800"]).train
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_share": "a lot"}, "validation_share must be a number, at least 0 and below 1, not 'a lot'"),
+        ({"test_share": True}, "test_share must be a number"),
+        ({"test_share": None}, "test_share must be a number"),
+        ({"validation_share": -0.1}, "validation_share must be at least 0 and below 1, not -0.1"),
+        ({"test_share": float("nan")}, "test_share must be a number"),
+        ({"validation_share": 0.5, "test_share": 0.5}, "leave nothing to train on"),
+        ({"split_seed": -1}, "split_seed must be a whole number, at least 0, not -1"),
+        ({"split_seed": 1.5}, "split_seed must be a whole number"),
+        ({"split_seed": "x" * 100}, "split_seed must be a whole number"),
+        ({"deduplicate": ["exact"]}, "deduplicate must be false, true, 'whitespace' or 'exact', not"),
+        ({"deduplicate": 1}, "deduplicate must be"),
+        ({"held_out_limit": 0}, "held_out_limit must be a number of bytes"),
+        ({"text_column": ["text"]}, r"text_column must be one name, not \['text'\]"),
+        ({"txt_document": ["line"]}, "txt_document must be one of"),
+        ({"corpus": [["kjv"]]}, r"corpus must be a name or a list of names"),
+        ({"corpus": []}, r"corpus must be a name or a list of names"),
+        ({"corpus": 3}, r"corpus must be a name or a list of names"),
+    ],
+)  # fmt: skip
+def test_arguments_that_are_none(tmp_path, options, message):
+    path = write_jsonl(tmp_path / "a.jsonl", DOCUMENTS)
+    with pytest.raises(ValueError, match=message):
+        load_corpus(**({"train_file": path} if "corpus" not in options else {}), **options)
+
+
+def test_held_out_sides_of_a_huge_corpus_are_capped(tmp_path, caplog):
+    path = write_jsonl(tmp_path / "a.jsonl", many := [f"{i} {d}" for i in range(20) for d in DOCUMENTS])
+    whole = load_corpus(train_file=path)
+    size = path.stat().st_size
+    assert (
+        load_corpus(train_file=path, held_out_limit=size).fingerprint == whole.fingerprint and not caplog.text
+    )
+    capped = load_corpus(train_file=path, held_out_limit=size // 80)  # a quarter of a twentieth
+    assert "a.jsonl: 0.0 GB; of the held-out sides" in caplog.text and "25% are held out" in caplog.text
+    assert capped.fingerprint != whole.fingerprint
+    for side in ("validation", "test"):
+        assert set(getattr(capped, side)) < set(getattr(whole, side))
+        assert 0.7 < 4 * len(getattr(capped, side)) / len(getattr(whole, side)) < 1.3
+    assert len(capped.train) + len(capped.validation) + len(capped.test) == len(many)
+
+
+def test_large_files_are_sampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "WHOLE", 1000)
+    monkeypatch.setattr(fingerprints, "BLOCK", 100)
+    path = tmp_path / "a.txt"
+    path.write_bytes(bytes(10_000))
+
+    def digest(time: int = 10**18) -> str:
+        os.utime(path, ns=(time, time))
+        return fingerprints.file_digest([path])
+
+    first = digest()
+    assert digest() == first and digest(10**18 + 1) != first
+    for place in (0, 9_999, 5):
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+        assert digest() != first
+        path.write_bytes(bytes(10_000))
+    path.write_bytes(bytes(10_001))
+    assert digest() != first
+    path.write_bytes(bytes(1000))
+    assert digest(1) == digest(2)  # read whole, as the corpora of packages are: the time does not matter
+
+
+def test_the_words_of_a_long_text_are_hashed_in_parts(monkeypatch):
+    texts = [" a  b\u2003c\n" * 40, "x" * 300, " " * 300, "", "ab " * 99 + "y" * 200]
+    whole = [fingerprints.words_hash(text, 3) for text in texts]
+    assert whole == [fingerprints.hash_of(" ".join(text.split()).encode(), 3) for text in texts]
+    monkeypatch.setattr(fingerprints, "PART", 7)
+    assert [fingerprints.words_hash(text, 3) for text in texts] == whole
 
 
 # ---- files
@@ -147,11 +229,11 @@ def test_what_is_no_text():
 def test_txt_documents_are_paragraphs_lines_or_files(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffOne\r\ntwo \r\n\r\n \r\nthrée\n\n\nfour".encode())
-    assert list(load_documents(files=str(path))) == ["One\ntwo ", "thrée", "four"]
-    assert list(load_documents(files=str(path), txt_document="line")) == ["One", "two ", "thrée", "four"]
-    assert list(load_documents(files=str(path), txt_document="file")) == ["One\ntwo \n\n \nthrée\n\n\nfour"]
+    assert list(documents_of(files=str(path))) == ["One\ntwo ", "thrée", "four"]
+    assert list(documents_of(files=str(path), txt_document="line")) == ["One", "two ", "thrée", "four"]
+    assert list(documents_of(files=str(path), txt_document="file")) == ["One\ntwo \n\n \nthrée\n\n\nfour"]
     with pytest.raises(ValueError, match="txt_document must be one of.*not 'lines'. Did you mean 'line'"):
-        load_documents(files=str(path), txt_document="lines")
+        documents_of(files=str(path), txt_document="lines")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -173,10 +255,10 @@ def test_every_format_gives_the_same_documents(tmp_path, packed, streaming):
                 file.write(path.read_bytes())
             path.unlink()
             path = Path(f"{path}.gz")
-        found = load_documents(files=str(path), text_column="body", streaming=streaming)
+        found = documents_of(files=str(path), text_column="body", streaming=streaming)
         assert list(found) == documents, path
         assert list(found) == documents  # again and again
-    whole = list(load_documents(files=str(tmp_path), text_column="body"))
+    whole = list(documents_of(files=str(tmp_path), text_column="body"))
     assert whole == documents * 3
 
 
@@ -184,11 +266,11 @@ def test_folders_globs_and_lists_are_sorted_and_read_once(tmp_path):
     for name in ("b/deep/2.txt", "a/1.txt", "c.txt", "c.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    assert list(load_documents(files=str(tmp_path))) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
-    assert list(load_documents(files=f"{tmp_path}/*.txt")) == ["c.txt"]
-    assert list(load_documents(files=f"{tmp_path}/**/*.txt")) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
+    assert list(documents_of(files=str(tmp_path))) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
+    assert list(documents_of(files=f"{tmp_path}/*.txt")) == ["c.txt"]
+    assert list(documents_of(files=f"{tmp_path}/**/*.txt")) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
     both = [f"{tmp_path}/c.txt", str(tmp_path)]
-    assert list(load_documents(files=both)) == ["c.txt", "a/1.txt", "b/deep/2.txt"]
+    assert list(documents_of(files=both)) == ["c.txt", "a/1.txt", "b/deep/2.txt"]
 
 
 def test_local_fingerprint_follows_the_bytes_not_the_name(tmp_path):
@@ -239,7 +321,7 @@ def test_missing_column_names_those_there_are(tmp_path):
         _ = load_corpus(train_file=str(path)).train
     (tmp_path / "a.csv").write_text("nr,Text\n1,b\n")
     with pytest.raises(
-        ValueError, match=r"a.csv: no column 'text'; there are 'nr', 'Text'. Did you mean 'Text'"
+        ValueError, match=r"a.csv, line 1: no column 'text'; there are 'nr', 'Text'. Did you mean 'Text'"
     ):
         _ = load_corpus(train_file=str(tmp_path / "a.csv")).train
     pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
@@ -282,23 +364,23 @@ def test_utf16_is_recognised(tmp_path):
 def test_broken_files(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": \n')
     with pytest.raises(ValueError, match=r"a.jsonl, line 2: not JSON"):
-        list(load_documents(files=str(tmp_path / "a.jsonl")))
+        list(documents_of(files=str(tmp_path / "a.jsonl")))
     (tmp_path / "b.jsonl").write_text('["a"]\n')
     with pytest.raises(ValueError, match=r"b.jsonl, line 1: a list, not a JSON object"):
-        list(load_documents(files=str(tmp_path / "b.jsonl")))
+        list(documents_of(files=str(tmp_path / "b.jsonl")))
     (tmp_path / "c.csv").write_text('text\n"never closed\nmore\n')
     with pytest.raises(ValueError, match=r"c.csv, after line 1: not CSV.*quotation mark"):
-        list(load_documents(files=str(tmp_path / "c.csv")))
+        list(documents_of(files=str(tmp_path / "c.csv")))
     (tmp_path / "d.txt.gz").write_text("plain")
     with pytest.raises(ValueError, match="not a whole gzip file"):
-        list(load_documents(files=str(tmp_path / "d.txt.gz")))
+        list(documents_of(files=str(tmp_path / "d.txt.gz")))
     (tmp_path / "e.txt.gz").write_bytes(gzip.compress(b"much text " * 1000)[:-20])
     with pytest.raises(ValueError, match="not a whole gzip file"):
-        list(load_documents(files=str(tmp_path / "e.txt.gz")))
+        list(documents_of(files=str(tmp_path / "e.txt.gz")))
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     (tmp_path / "f.parquet").write_text("plain")
     with pytest.raises(ValueError, match="not a readable parquet file"):
-        list(load_documents(files=str(tmp_path / "f.parquet")))
+        list(documents_of(files=str(tmp_path / "f.parquet")))
 
 
 def test_paths_that_match_nothing(tmp_path):
@@ -309,7 +391,7 @@ def test_paths_that_match_nothing(tmp_path):
         load_corpus(train_file=str(tmp_path / "novl.txt"))
     with pytest.raises(FileNotFoundError, match=r"No file matches '.*\*.jsonl'"):
         load_corpus(train_file=str(tmp_path / "*.jsonl"))
-    with pytest.raises(FileNotFoundError, match=r"holds no .txt, .jsonl, .csv, .parquet file"):
+    with pytest.raises(FileNotFoundError, match=r"holds no .txt, .jsonl, .csv, .tsv, .parquet file"):
         load_corpus(train_file=str(tmp_path / "empty"))
     with pytest.raises(ValueError, match=r"notes.md: cannot read .md; known: .txt"):
         load_corpus(train_file=str(tmp_path / "notes.md"))
@@ -322,7 +404,7 @@ def test_paths_that_match_nothing(tmp_path):
 
 @needs("kjv")
 def test_kjv_has_every_chapter():
-    documents = list(load_documents("kjv"))
+    documents = list(documents_of("kjv"))
     assert len(documents) == 1189
     assert sum(d.count("\n") + 1 for d in documents) == 31_103
     assert documents[0].startswith(
@@ -334,7 +416,7 @@ def test_kjv_has_every_chapter():
 
 @needs("wiki")
 def test_wiki_has_titles_and_summaries():
-    documents = list(load_documents("wiki"))
+    documents = list(documents_of("wiki"))
     assert len(documents) == 10_033
     assert documents[0].startswith(
         "20th-century classical music\n20th-century classical music is Western art music"
@@ -422,7 +504,7 @@ def test_hub_sides_are_used_and_what_is_lacking_is_split_off(hub, streaming):
     expected = [d for d in DOCUMENTS if split_of(d, validation=0.05, test=0.0) == "validation"]
     assert list(corpus.validation) == expected
     assert len(list(corpus.train)) == 400 - len(expected)
-    assert list(load_documents("org/name", streaming=streaming)) == DOCUMENTS
+    assert list(documents_of("org/name", streaming=streaming)) == DOCUMENTS
 
 
 def test_hub_fingerprint_is_id_configuration_and_revision(hub):

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..hints import nearest_hint
 from .fingerprints import fingerprint_of
-from .hints import nearest_hint
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class HubDataset:
     def fingerprint(self, *reading: Any) -> str:
         """Of this data set, read in this way."""
         return fingerprint_of([*self.key, *reading])
+
+    def size(self, side: str) -> int | None:
+        """Bytes of a side, as the Hub says; None where it does not."""
+        splits = getattr(getattr(self.sides[side], "info", None), "splits", None) or {}
+        return getattr(splits.get(side), "num_bytes", None) or None
 
 
 def open_hub_dataset(
