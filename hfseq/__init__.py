@@ -62,7 +62,6 @@ from .registration import when_imported
 __version__ = "0.1.0"
 
 _LAZY_MODULES = (
-    "benchmarks",
     "cards",
     "contracts",
     "convert",
@@ -70,6 +69,7 @@ _LAZY_MODULES = (
     "hub",
     "metrics",
     "pipelines",
+    "plots",
     "recipe",
     "training",
 )

@@ -1,17 +1,12 @@
-"""Attention weights of an encoder-decoder as a picture: one row of panels per layer, one column per head.
+"""Attention weights of an encoder-decoder for one sentence; `hfseq.plots` draws them.
 
 The sentence is translated, then source and translation go through the model once more with eager attention, the only
-form that keeps its weights. In a panel every line is a distribution: where the model looks for the word on its left.
-Several models side by side are drawn with one panel each, for the same translation.
-
-Pictures need matplotlib (`pip install hfseq[report]`).
+form that keeps its weights. Every line of a map is a distribution: where the model looks for the token of that line.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,96 +107,4 @@ def readable_tokens(tokenizer, ids: list[int]) -> list[str]:
     return texts
 
 
-def plot_attention(maps: AttentionMaps, path: str | os.PathLike, title: str | None = None) -> Path:
-    """Draws layers x heads panels as a PNG (or what the ending of `path` says).
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    figure_class = _figure_class()
-    layers, heads, height, width = maps.weights.shape
-    panel = [
-        min(max(0.17 * n, 1.3), 5.0) for n in (width, height)
-    ]  # inches; tokens stay legible up to thirty
-    font = [min(8.0, 72 * inches / n * 0.75) for inches, n in zip(panel, (width, height), strict=True)]
-    longest = [max(map(len, tokens)) for tokens in (maps.lines, maps.columns)]
-    size = (
-        heads * (panel[0] + 0.15) + 0.07 * longest[0] + 1.5,
-        layers * (panel[1] + 0.35) + 0.07 * longest[1] + 1.0,
-    )
-    figure = figure_class(figsize=size, layout="constrained")
-    axes = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
-    for layer in range(layers):
-        for head in range(heads):
-            ax = axes[layer, head]
-            image = ax.imshow(maps.weights[layer, head].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-            ax.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-            ax.tick_params(length=0)
-            # Thin lines between the tokens.
-            ax.set_xticks([x - 0.5 for x in range(1, width)], minor=True)
-            ax.set_yticks([y - 0.5 for y in range(1, height)], minor=True)
-            ax.grid(which="minor", color="0.9", linewidth=0.4)
-            ax.tick_params(which="minor", length=0)
-    axes[0, 0].set_xticks(range(width), maps.columns, rotation=90, fontsize=font[0])
-    axes[0, 0].set_yticks(range(height), maps.lines, fontsize=font[1])
-    for ax in axes[-1]:
-        ax.tick_params(axis="x", labelsize=font[0], labelrotation=90)
-    for ax in axes[:, 0]:
-        ax.tick_params(axis="y", labelsize=font[1])
-    figure.colorbar(image, ax=axes, label="attention", shrink=0.6, aspect=40, pad=0.01)
-    figure.suptitle(KINDS[maps.kind] if title is None else title, fontsize=10)
-    path = Path(path)
-    figure.savefig(path, dpi=140)
-    return path
-
-
-def plot_side_by_side(maps: dict[str, AttentionMaps], path: str | os.PathLike) -> Path:
-    """One panel for each model, under its name: of several heads their mean, of several layers the last but one.
-
-    That layer is where the heads' mean of a Transformer comes nearest to a word alignment (Garg et al. 2019).
-
-    Raises:
-        ValueError: nothing to draw.
-        ImportError: matplotlib is not installed.
-    """
-    if not maps:
-        raise ValueError("There are no attention maps to draw side by side.")
-    figure_class = _figure_class()
-    sizes = [(max(0.28 * len(m.columns), 2.0), max(0.28 * len(m.lines), 2.0)) for m in maps.values()]
-    longest = max(len(token) for m in maps.values() for token in (*m.lines, *m.columns))
-    width = sum(w for w, _ in sizes) + (0.08 * longest + 0.3) * len(sizes) + 1.0
-    figure = figure_class(
-        figsize=(width, max(h for _, h in sizes) + 0.08 * longest + 0.9), layout="constrained"
-    )
-    axes = figure.subplots(1, len(maps), squeeze=False, width_ratios=[w for w, _ in sizes])[0]
-    for ax, (name, one) in zip(axes, maps.items(), strict=True):
-        layers, heads = one.weights.shape[:2]
-        layer = max(layers - 2, 0)
-        image = ax.imshow(one.weights[layer].mean(0).numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        part = [f"layer {layer + 1} of {layers}"] * (layers > 1) + [f"mean of {heads} heads"] * (heads > 1)
-        ax.set_title("\n".join([name, ", ".join(part)]), fontsize=9)
-        ax.set_xticks(range(len(one.columns)), one.columns, rotation=90, fontsize=8)
-        ax.set_yticks(range(len(one.lines)), one.lines, fontsize=8)
-        ax.tick_params(length=0)
-    figure.colorbar(image, ax=list(axes), label="share", shrink=0.8, pad=0.01)
-    path = Path(path)
-    figure.savefig(path, dpi=140)
-    return path
-
-
-def _figure_class() -> type:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'hfseq[report]'") from error
-    return Figure
-
-
-__all__ = [
-    "KINDS",
-    "AttentionMaps",
-    "attention_maps",
-    "plot_attention",
-    "plot_side_by_side",
-    "readable_tokens",
-]
+__all__ = ["KINDS", "AttentionMaps", "attention_maps", "readable_tokens"]

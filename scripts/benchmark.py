@@ -11,9 +11,9 @@
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
     python scripts/benchmark.py lstm --device cuda --output scripts/benchmarks/gpu.json
 
-What is measured, against what, stands in hfseq/benchmarks; how, in hfseq/benchmarks/measuring.py. Before anything is
-timed, both sides must give the same losses, gradients, logits or ids: otherwise the line is void and the script fails.
-One thread unless --threads says otherwise.
+What is measured, against what, stands in scripts/benchmarks; how, in its measuring.py. Before anything is timed, both
+sides must give the same losses, gradients, logits or ids: otherwise the line is void and the script fails. One thread
+unless --threads says otherwise.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-from hfseq.benchmarks import encoder, pervasive, recurrent, recurrent_seq2seq, startup, text, transformer
-from hfseq.benchmarks.measuring import Report, Settings
+from benchmarks import encoder, pervasive, recurrent, recurrent_seq2seq, startup, text, transformer
+from benchmarks.measuring import Report, Settings
 
 BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "lstm": recurrent.lstm,

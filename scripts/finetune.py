@@ -53,6 +53,7 @@ from transformers import (
 import hfseq  # noqa: F401  (registers the model classes)
 from hfseq import training
 from hfseq.data import tagging, tasks
+from hfseq.plots import has_matplotlib
 from hfseq.training.fine_tuning import TASK_CLASSES, AnsweringTask, FineTuningTask, RowOptions
 
 
@@ -546,7 +547,7 @@ class OneLine(TrainerCallback):
 
 def run_baseline(options, task, output: Path) -> dict[str, Any]:
     """Logistic regression on the same sides."""
-    from hfseq.metrics import linear
+    from hfseq.metrics.baselines import linear
 
     try:
         found = linear.bag_of_words(task.data)
@@ -602,7 +603,7 @@ def finish(options, task, facts: dict[str, Any], output: Path) -> None:
     if is_labelled(examples):
         facts["classes"] = task.classes(examples, claimed)
         title = f"{output.name}: {data.name}, {side}"
-        picture = task.picture(examples, claimed, output / "report.png", title)
+        picture = task.picture(examples, claimed, output / "report.png", title) if has_matplotlib() else None
         facts["picture"] = picture and picture.name
     training.write_json(output / "finetune_summary.json", facts)
     training.write_task_card(output, facts)

@@ -152,8 +152,9 @@ def translations(
     arguments: argparse.Namespace, lines: list[str], options: dict, remote: dict
 ) -> Iterator[str]:
     """Each line in the other language; with --plot_attention also a picture."""
-    from hfseq.attention_maps import attention_maps, plot_attention
+    from hfseq.attention_maps import attention_maps
     from hfseq.pipelines import TranslationPipeline
+    from hfseq.plots import plot_attention
     from hfseq.training import translate
 
     tokenizer, target_tokenizer = load_pair_tokenizers(arguments.model, **remote)
@@ -188,7 +189,8 @@ def translations(
 
 def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str, remote: dict) -> Path:
     """Where each model looks in the source for one translation, that of the first."""
-    from hfseq.attention_maps import attention_maps, plot_side_by_side
+    from hfseq.attention_maps import attention_maps
+    from hfseq.plots import plot_side_by_side
 
     panels = {}
     for name in [arguments.model, *arguments.beside]:

@@ -31,7 +31,7 @@ import yaml
 from transformers import Trainer, TrainingArguments, set_seed
 
 import hfseq
-from hfseq import data, training
+from hfseq import data, plots, training
 from hfseq.cards import TASKS, write_model_card
 from hfseq.recipe import Recipe, load_recipe, model_config
 from hfseq.training.preparation import PairData, TrainingData, prepare_data
@@ -329,8 +329,10 @@ def finish(recipe, run, trainer, tokenizer, averaging, output: Path, progress) -
     }
     if recipe.training.prompt:
         facts |= {"prompt": recipe.training.prompt, **run.sample(model, recipe.training.prompt)}
-    curve = training.plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", recipe.name)
-    facts["loss_curve"] = curve and curve.name
+    facts["loss_curve"] = None
+    if plots.has_matplotlib():
+        curve = plots.plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", recipe.name)
+        facts["loss_curve"] = curve.name
     training.write_json(output / "training_summary.json", facts)
     write_model_card(output, facts)
     return facts

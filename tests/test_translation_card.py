@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from hfseq import cards
-from hfseq.training import plot_loss_curve
 
 
 def score(bleu: float) -> dict:
@@ -123,22 +122,3 @@ def test_a_score_that_is_no_number_is_refused(tmp_path):
     facts["averaging"]["validation"]["average"]["loss"] = float("nan")
     with pytest.raises(ValueError, match=r"averaging\.validation\.average\.loss = nan"):
         cards.write_model_card(tmp_path, facts)
-
-
-def test_bleu_is_drawn_below_the_loss(tmp_path):
-    figure = pytest.importorskip("matplotlib.figure")
-    plain = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "eval_loss": 2.5}]
-    scored = [*plain[:2], {"step": 2, "eval_loss": 2.5, "eval_bleu": 30.0, "eval_chrf": 55.0}]
-    panels = []
-    save = figure.Figure.savefig
-
-    def remember(self, *args, **kwargs):
-        panels.append([axes.get_ylabel() for axes in self.axes])
-        save(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure.Figure, "savefig", remember)
-        for log in (plain, scored):
-            assert plot_loss_curve(log, tmp_path / "curve.png", "title").is_file()
-    assert [len(labels) for labels in panels] == [1, 2]
-    assert panels[1][1] == "validation [%]"

@@ -1,12 +1,11 @@
 """How good a model is, in units that compare, and the baselines it is compared with.
 
     language_model   perplexity per token and per word, bits per byte
-    ngram            interpolated Kneser-Ney of the best order, on the same tokens and the same split
     classification   accuracy, F1, Matthews', Pearson's and Spearman's correlation, confusion matrix
     entities         precision, recall and F1 of entities in tagged sentences
     answers          exact match and F1 of SQuAD
     translation      BLEU and chrF with their signatures, by sacreBLEU; paired bootstrap
-    linear           bag-of-words and window baselines, on the same sides
+    baselines        what a model has to beat: Kneser-Ney on the same tokens, linear models on the same sides
     modules          all of these for `evaluate.load`: hfseq.metrics.load("f1"), hfseq.metrics.path("f1")
 
 Names load when first used.
@@ -33,7 +32,9 @@ _MODULES = {
         "spearman",
     ),
     "entities": ("entity_scores",),
-    "linear": ("LinearBaseline", "bag_of_words"),
+    "baselines": (),
+    "baselines.linear": ("LinearBaseline", "fit_tags", "fit_texts"),
+    "baselines.ngram": ("BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"),
     "modules": ("NAMES", "load", "path"),
     "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
     "translation": (
@@ -45,11 +46,10 @@ _MODULES = {
         "tokenized_bleu",
         "translation_scores",
     ),
-    "ngram": ("BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted([*_MODULES, *_MODULE_OF])
+__all__ = sorted([*(name for name in _MODULES if "." not in name), *_MODULE_OF])
 
 
 def __getattr__(name: str):

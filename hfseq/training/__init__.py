@@ -17,15 +17,7 @@ from .evaluation import (
     score_masked_language_model,
 )
 from .optimizers import optimizer_factory, parameter_groups
-from .report import (
-    describe_machine,
-    plot_class_scores,
-    plot_confusion_matrix,
-    plot_loss_curve,
-    plot_regression,
-    write_json,
-)
-from .task_card import write_task_card
+from .report import describe_machine, write_json
 from .translation import (
     Seq2SeqScore,
     TranslationEvaluation,
@@ -60,10 +52,6 @@ __all__ = [
     "newest_complete_checkpoint",
     "optimizer_factory",
     "parameter_groups",
-    "plot_class_scores",
-    "plot_confusion_matrix",
-    "plot_loss_curve",
-    "plot_regression",
     "replace_progress",
     "score_language_model",
     "score_masked_language_model",
@@ -71,5 +59,4 @@ __all__ = [
     "seq2seq_loss",
     "translate",
     "write_json",
-    "write_task_card",
 ]

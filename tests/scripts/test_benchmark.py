@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from hfseq.benchmarks import encoder, measuring, recurrent, recurrent_seq2seq
-
-
-@pytest.fixture(scope="module")
-def script(repository):
-    """The script as a module."""
-    specification = importlib.util.spec_from_file_location(
-        "hfseq_benchmark", repository / "scripts" / "benchmark.py"
-    )
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))  # as Python does for the script
+try:
+    import benchmark as script
+    from benchmarks import encoder, measuring, recurrent, recurrent_seq2seq
+finally:
+    sys.path.remove(str(SCRIPTS))
 
 
 @pytest.fixture
@@ -122,7 +117,7 @@ def test_table_ends_the_output(result):
         ),
     ],
 )
-def test_bad_arguments_say_what_to_do(script, monkeypatch, capsys, arguments, message):
+def test_bad_arguments_say_what_to_do(monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as stopped:
         script.main()

@@ -123,16 +123,16 @@ def test_named_colours_get_a_picture_and_distances(folder, pretrain, script, cap
     shares = "--tokenizer_vocab_size 300 --cache_dir cache --test_share 0.005 --validation_share 0.005"
     small = [*sizes.split(), *shares.split()]
     pretrain(*small, "--output_dir", "out", recipe="lstm-colours.yaml")
-    printed = script("swatches", "out", "--colours", "#c04e01", "#0000ff").splitlines()
+    printed = script("examples/swatches", "out", "--colours", "#c04e01", "#0000ff").splitlines()
     assert [line.split()[0] for line in printed] == ["#c04e01", "#0000ff"]
-    script("swatches", "out", "--twin", "out")
+    script("examples/swatches", "out", "--twin", "out")
     summary = json.loads((folder / "out/training_summary.json").read_text())
     rows = {row["names"]: row for row in summary["swatches"]["distances"]}
     assert set(rows) >= {"most likely (4 beams)", "sampled", "the names in the table"}
     assert (folder / "out/swatches.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     card = (folder / "out/README.md").read_text()
     assert "](swatches.png)" in card and "trained without the vector" in card and "mean distance" in card
-    assert "'#12' is no colour" in fails(capsys, script, "swatches", "out", "--colours", "#12")
+    assert "'#12' is no colour" in fails(capsys, script, "examples/swatches", "out", "--colours", "#12")
 
 
 def test_the_vectors_of_an_encoder_make_a_table(tmp_path, monkeypatch, capsys):

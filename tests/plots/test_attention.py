@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
@@ -18,8 +16,9 @@ from hfseq import (
     TransformerForSeq2SeqLM,
     data,
 )
-from hfseq.attention_maps import attention_maps, plot_attention, plot_side_by_side, readable_tokens
+from hfseq.attention_maps import attention_maps, readable_tokens
 from hfseq.contracts.cases import sharpen
+from hfseq.plots import plot_attention, plot_side_by_side
 
 SENTENCE = "Zwei Männer gehen."
 
@@ -178,7 +177,7 @@ def test_side_by_side_a_model_is_the_mean_of_its_heads(model, tokenizer, tmp_pat
         plot_side_by_side({}, path)
 
 
-def test_what_is_refused(model, tokenizer, tmp_path, monkeypatch):
+def test_what_is_refused(model, tokenizer):
     with pytest.raises(ValueError, match="Unknown kind of attention 'both': choose one of cross"):
         attention_maps(model, tokenizer, SENTENCE, "both")
     with pytest.raises(ValueError, match="the text is blank"):
@@ -186,7 +185,3 @@ def test_what_is_refused(model, tokenizer, tmp_path, monkeypatch):
     other = LSTMForCausalLM(LSTMConfig(vocab_size=8, embedding_size=4, hidden_size=4, num_hidden_layers=1))
     with pytest.raises(ValueError, match="LSTMForCausalLM is no encoder-decoder"):
         attention_maps(other, tokenizer, SENTENCE)
-    maps = attention_maps(model, tokenizer, SENTENCE, max_length=5)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'hfseq\[report\]'"):
-        plot_attention(maps, tmp_path / "maps.png")

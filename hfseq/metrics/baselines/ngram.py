@@ -10,8 +10,8 @@ neural model loses to it. The comparison is only worth something if nothing diff
 
 Counts, discounts and interpolation are a library's, MITLM or KenLM (`find_estimator`), both for *modified*
 interpolated Kneser-Ney (three discounts per order, in closed form; Chen and Goodman 1998). Both were checked against
-the textbook formula: probabilities agree to 1e-6 and sum to one after every history (tests/metrics/test_ngram.py).
-They write an ARPA file, which is read here: only the n-grams that the scored text needs are kept.
+the textbook formula: probabilities agree to 1e-6 and sum to one after every history (test_ngram.py). They write an ARPA
+file, which is read here: only the n-grams that the scored text needs are kept.
 
 Orders 3 to 6 together, one core: 21 s of CPU time and 0.4 GB on the King James Bible (0.95M tokens), 204 s and 1.3 GB
 on 7.3M tokens of film reviews. The model's tokenizer does not handicap the baseline: on the King James Bible order 6
@@ -38,10 +38,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
+from ..language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
 
 if TYPE_CHECKING:
-    from ..data.token_arrays import TokenArray
+    from ...data.token_arrays import TokenArray
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 INSTALL = (

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import data
+from hfseq import data
+
 from .measuring import Report, Settings, take_turns
 
 SMALLEST_BPE = 258

@@ -18,9 +18,9 @@ import transformers
 from torch import nn
 
 import hfseq
+from hfseq import data
+from hfseq.convert import export_model
 
-from .. import data
-from ..convert import export_model
 from .measuring import (
     IGNORE_INDEX,
     LOW,

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from hfseq.data import TokenArray
-from hfseq.metrics import BackoffModel, Estimator, best_kneser_ney, find_estimator, kneser_ney_bits, ngram
-from hfseq.metrics.ngram import BEGIN, END, UNKNOWN
+from hfseq.metrics import BackoffModel, Estimator, best_kneser_ney, find_estimator, kneser_ney_bits
+from hfseq.metrics.baselines import ngram
+from hfseq.metrics.baselines.ngram import BEGIN, END, UNKNOWN
 
 END_ID = 0
 

@@ -304,7 +304,7 @@ def versions() -> dict[str, str]:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    changed = "+" if git("status", "--porcelain", "--", "hfseq", "scripts/benchmark.py") else ""
+    changed = "+" if git("status", "--porcelain", "--", "hfseq", "scripts") else ""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import hfseq
+from hfseq import data
+from hfseq.models.layouts import decoding
 
-from .. import data
-from ..models.layouts import decoding
 from .measuring import IGNORE_INDEX, Report, difference, take_turns, trainer_of
 from .transformer import (
     Batch,
