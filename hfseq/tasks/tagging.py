@@ -1,11 +1,23 @@
-"""Tagged sentences: the CoNLL files they come in, and their words as the pieces of a tokenizer.
+"""A tag for each word: CoNLL files, words as the pieces of a tokenizer, and entities as the pipeline finds them.
+
+A file has `token TAB tag` lines and a blank line between sentences; `-DOCSTART-` lines only part documents.
 
 A tokenizer of bytes or pieces makes other pieces of "word" than of " word", and has seen nearly only the second kind.
 So a sentence is tokenised as running text, its words joined by spaces, exactly as in pretraining; the character
 offsets say which word a piece belongs to. (`is_split_into_words` would tokenise every word as if it began a text.)
-The label stands on the first piece of its word, as is usual for BERT, and the others are -100; or on all pieces, and
-the last one's prediction counts, for models that read one way and know a word only when they have read all of it. A
-word of which the tokenizer keeps nothing counts as tagged "O".
+
+The test of a tagger is what its user calls, `pipeline("token-classification", aggregation_strategy=...)`. A word's tag
+is read as the pipeline reads it: "first", from the first piece, which alone is taught it (as is usual for BERT); "all",
+from the mean of its pieces' probabilities (the strategy "average"), all of which are taught it, for models that read
+one way and know a word only when they have read all of it. Two things are arranged for its sake:
+
+- The tokenizer is saved so that a piece's offsets leave out the space before its word (`trim_offsets`), else every
+  span would begin with one.
+- A piece of white space alone (byte-level tokenizers have them before rare words, tokenizers of characters everywhere)
+  is a word of its own to the pipeline. It is taught the inside tag between two words of one entity and "O" elsewhere,
+  and where it is found otherwise, it ends an entity in `decode`, too.
+
+A word of which the tokenizer keeps nothing counts as tagged "O".
 """
 
 from __future__ import annotations
@@ -14,18 +26,26 @@ import bisect
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import lines_of
-from .hints import nearest_hint
+import numpy as np
+import torch
+from transformers import DataCollatorForTokenClassification
+
+from .. import metrics
+from ..data.files import lines_of
+from ..hints import nearest_hint
+from ..models.losses import IGNORE_INDEX
+from ..plots import plot_class_scores
+from .base import BaselineAnswers, Prediction, Row, Task, TaskOptions, label_fields
 
 logger = logging.getLogger(__name__)
 
-IGNORED = -100
 LABELLED_PIECES = ("first", "all")
+DOCUMENT_START = "-DOCSTART-"
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,126 @@ class TaggedSentence:
     """File and line of the first word."""
     line: int = 0
     """Number of that line."""
+
+
+@dataclass
+class TaggingOptions(TaskOptions):
+    """Fields of the task token-classification."""
+
+    labelled_pieces: str | None = None
+    """The pieces of a word that have its tag, first or all; by default first, for recurrent models that read one way
+    all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labelled_pieces not in (None, *LABELLED_PIECES):
+            raise ValueError(
+                f"labelled_pieces must be one of {', '.join(LABELLED_PIECES)}, not {self.labelled_pieces!r}."
+            )
+
+
+class TokenClassification(Task):
+    """A tag for each word; chosen by F1 of whole entities."""
+
+    name = "token-classification"
+    auto_class = "AutoModelForTokenClassification"
+    pipeline = "token-classification"
+    metric = "f1"
+    options_class = TaggingOptions
+    has_labels = True
+    per_column = True
+
+    pieces = "first"
+    """The labelled pieces of a word, once `prepare` has settled it."""
+
+    # ---- data
+
+    @classmethod
+    def read(cls, path: Path, options, labelled: bool) -> list[TaggedSentence]:
+        return read_conll(path, labelled)
+
+    @classmethod
+    def check(cls, data, options) -> None:
+        data.labels = check_tags(data, options.labels)
+
+    @classmethod
+    def identity(cls, example: TaggedSentence) -> str:
+        return " ".join(example.words)
+
+    @classmethod
+    def is_labelled(cls, examples) -> bool:
+        return examples[0].tags is not None
+
+    def record(self, example: TaggedSentence) -> dict[str, Any]:
+        return {"words": list(example.words), "tags": None if example.tags is None else list(example.tags)}
+
+    # ---- rows
+
+    def prepare(self, tokenizer, config) -> None:
+        super().prepare(tokenizer, config)
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"{type(tokenizer).__name__} is a slow tokenizer and gives no offsets; token classification needs a "
+                "fast one."
+            )
+        trim_offsets(tokenizer)
+        reads_one_way = not getattr(config, "bidirectional", True)
+        self.pieces = self.options.labelled_pieces or ("all" if reads_one_way else "first")
+
+    def config_fields(self) -> dict[str, Any]:
+        return label_fields(self.data.labels)
+
+    def encode(self, examples, tokenizer, max_length) -> tuple[list[Row], dict[str, int]]:
+        return encode_tagged(examples, tokenizer, self.data.labels, max_length, self.pieces)
+
+    def collator(self, tokenizer):
+        return DataCollatorForTokenClassification(tokenizer)
+
+    @classmethod
+    def count(cls, batch) -> int:
+        return int((batch["labels"] != IGNORE_INDEX).sum())
+
+    # ---- answers
+
+    def keep(self, output: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return output[0].float().softmax(-1)
+
+    def decode(self, rows, examples, output) -> list[Prediction]:
+        found = tags_of_rows(rows, output, examples, self.data.labels)
+        return [{"prediction": tags} for tags in found]
+
+    def score(self, examples, predictions) -> dict[str, float]:
+        scores = self._scores(examples, predictions)
+        return {name: value for name, value in scores.items() if name != "by_type"}
+
+    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+        return self._scores(examples, predictions)["by_type"]
+
+    def _scores(self, examples, predictions) -> dict[str, Any]:
+        return metrics.entity_scores([e.tags for e in examples], [p["prediction"] for p in predictions])
+
+    def picture(self, examples, predictions, path, title):
+        scores = self.classes(examples, predictions)
+        return plot_class_scores(scores, path, title) if scores else None
+
+    def usage(self) -> dict[str, str]:
+        return {"aggregation_strategy": "average" if self.pieces == "all" else "first"}
+
+    def baseline(self) -> BaselineAnswers:
+        from ..metrics.baselines.linear import fit_tags
+
+        train, validation = self.data.sides["train"], self.data.sides["validation"]
+        found = fit_tags(
+            [sentence.words for sentence in train],
+            [sentence.tags for sentence in train],
+            {side: [e.words for e in examples] for side, examples in self.data.sides.items() if side != "train"},
+            lambda tags: self.score(validation, [{"prediction": t} for t in tags])[self.metric],
+        )
+        answers = {side: [{"prediction": p} for p in values] for side, values in found.predictions.items()}
+        return BaselineAnswers(found.description, found.parameters, found.trials, answers, found.seconds)
+
+
+# ---- files
 
 
 def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSentence]:
@@ -69,9 +209,8 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
 
     for number, line in lines_of(path):
         place = f"{path}, line {number}"
-        line = line.rstrip("\r\n")
         # WNUT17 ends most sentences with a lone tab, and has a byte-order mark where files were joined.
-        if not line.strip("\ufeff \t"):
+        if not line.strip("\ufeff \t\r") or line.split()[0] == DOCUMENT_START:
             close()
             continue
         cells = line.split("\t")
@@ -107,19 +246,20 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
     return sentences
 
 
-def check_tags(
-    sides: Mapping[str, Sequence[TaggedSentence]], labels: Sequence[str] | None = None
-) -> list[str]:
+def check_tags(data, given: Sequence[str] | None = None) -> list[str]:
     """The list of tags, into which every tag of every side fits.
 
+    A type without an entity is an error on the training side and a warning (in `data.warnings`) on the others.
+
     Args:
-        labels: the tags in order; default "O", then B- and I- of each type of the training side in sorted order.
+        given: the tags in order; default "O", then B- and I- of each type of the training side in sorted order.
 
     Raises:
-        ValueError: a tag outside the list, an incomplete list, a type without an entity on one side.
+        ValueError: a tag outside the list, an incomplete list, a type without an entity to learn from.
     """
-    if labels:
-        known = list(labels)
+    sides = data.sides
+    if given:
+        known = list(given)
         if "O" not in known:
             raise ValueError(f"The tags {', '.join(known)} lack O, the tag of words outside entities.")
         for tag in known:
@@ -127,8 +267,6 @@ def check_tags(
                 raise ValueError(f"Tag {tag!r} of the given list is malformed: O, B-TYPE or I-TYPE.")
             if tag.startswith("I-") and f"B-{tag[2:]}" not in known:
                 raise ValueError(f"The given tags have {tag} but no B-{tag[2:]}: no entity could begin.")
-        if len(set(known)) != len(known):
-            raise ValueError(f"The tags {', '.join(known)} name one twice.")
     else:
         types = sorted({tag[2:] for s in sides["train"] for tag in s.tags or () if tag != "O"})
         if not types:
@@ -143,7 +281,7 @@ def check_tags(
             for number, tag in enumerate(sentence.tags or ()):
                 if tag not in known:
                     path = sentence.place.rsplit(", line ", 1)[0]
-                    source = "the given list" if labels else "the types of the training side"
+                    source = "the given list" if given else "the types of the training side"
                     raise ValueError(
                         f"{path}, line {sentence.line + number}: tag {tag!r} does not fit {source}: "
                         f"{', '.join(known)}.{nearest_hint(tag, known)}"
@@ -152,11 +290,16 @@ def check_tags(
         empty = [kind for kind in types if not found[kind]]
         if empty and sentences[0].tags is not None:
             path = sentences[0].place.rsplit(", line ", 1)[0]
-            raise ValueError(
-                f"{path}: type {', '.join(map(repr, empty))} has no entity on the {side} side, so nothing can be said "
-                "of it. Give examples, or drop it from the data and the labels."
-            )
+            what = f"{path}: type {', '.join(map(repr, empty))} has no entity on the {side} side"
+            if side == "train":
+                raise ValueError(
+                    f"{what}, so nothing can be learnt of it. Give examples, or drop it from the data and the labels."
+                )
+            data.warnings.append(f"{what}: the scores say nothing of it.")
     return known
+
+
+# ---- pieces
 
 
 @dataclass(frozen=True)
@@ -173,17 +316,32 @@ class WordPieces:
     """Special tokens that it puts after it."""
 
 
-def word_pieces(words: Sequence[str], tokenizer) -> WordPieces:
-    """Tokenises words as running text and finds the word of each piece.
+def trim_offsets(tokenizer) -> None:
+    """Makes a byte-level tokenizer's offsets leave out white space at either end of a piece, when saved as well.
 
-    Raises:
-        ValueError: a slow tokenizer.
+    What it encodes stays the same. Other tokenizers are left alone: theirs do so anyhow, or (unigram) cannot.
     """
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"{type(tokenizer).__name__} is a slow tokenizer and gives no offsets; token classification needs a fast "
-            "one."
-        )
+    from tokenizers import pre_tokenizers, processors
+
+    backend = tokenizer.backend_tokenizer
+    text = "a b"
+    offsets = backend.encode(text, add_special_tokens=False).offsets
+    if all(text[start:end] == text[start:end].strip() for start, end in offsets):
+        return
+    own = backend.pre_tokenizer
+    parts = list(own) if isinstance(own, pre_tokenizers.Sequence) else [own]
+    byte_level = next((part for part in parts if isinstance(part, pre_tokenizers.ByteLevel)), None)
+    if byte_level is None:
+        return
+    # The space that the pre-tokenizer puts before a text has no character in it, and takes none away.
+    trim = processors.ByteLevel(trim_offsets=True, add_prefix_space=byte_level.add_prefix_space, use_regex=False)
+    before = backend.post_processor
+    kept = [] if before is None or isinstance(before, processors.ByteLevel) else [before]
+    backend.post_processor = processors.Sequence([trim, *kept])
+
+
+def word_pieces(words: Sequence[str], tokenizer) -> WordPieces:
+    """Tokenises words as running text and finds the word of each piece."""
     encoded = tokenizer(
         " ".join(words), return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
     )
@@ -209,7 +367,7 @@ def encode_tagged(
     labels: Sequence[str],
     max_length: int | None = None,
     labelled_pieces: str = "first",
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+) -> tuple[list[Row], dict[str, int]]:
     """Rows for a token classifier.
 
     A sentence with more pieces than fit is cut between words into several rows; a word that alone is longer than a row
@@ -222,44 +380,44 @@ def encode_tagged(
         labelled_pieces: "first" or "all" of each word.
 
     Returns:
-        rows {input_ids, attention_mask, token_type_ids, labels, sentence, word_of}: `sentence` is the number of the
-        sentence, `word_of` [time] the word whose tag is read from a column, -1 elsewhere;
+        rows {input_ids, attention_mask, token_type_ids, labels, sentence, word_of, space_before}: `sentence` is the
+        number of the sentence, `word_of` [time] the word whose tag is read from a column, `space_before` [time] the
+        word before which a piece of white space alone stands, each -1 elsewhere;
         counts {sentences_cut, words_cut, words_without_pieces}.
 
     Raises:
-        ValueError: a slow tokenizer, rows without room, a sentence without any piece; names the line.
+        ValueError: rows without room, a sentence without any piece; names the line.
     """
-    if labelled_pieces not in LABELLED_PIECES:
-        raise ValueError(
-            f"labelled_pieces must be one of {', '.join(LABELLED_PIECES)}, not {labelled_pieces!r}."
-        )
     number_of = {tag: number for number, tag in enumerate(labels)}
     rows, counts = [], {"sentences_cut": 0, "words_cut": 0, "words_without_pieces": 0}
     for number, sentence in enumerate(sentences):
         pieces = word_pieces(sentence.words, tokenizer)
+        tags = sentence.tags or ("O",) * len(sentence.words)
         labelled: set[int] = set()
         spans, words_cut = _cut(pieces, max_length, sentence)
         for start, end in spans:
             ids = [*pieces.before, *pieces.ids[start:end], *pieces.after]
-            words = [-1] * len(pieces.before) + [-1 if w is None else w for w in pieces.words[start:end]]
-            words += [-1] * len(pieces.after)
-            columns = list(enumerate(words))
-            # The column that each word is read from: of several, the one that comes last here.
-            read = {word: column for column, word in (columns if labelled_pieces == "all" else columns[::-1])}
-            word_of = [word if read[word] == column else -1 for column, word in columns]
+            front, back = [-1] * len(pieces.before), [-1] * len(pieces.after)
+            words = [*front, *(-1 if w is None else w for w in pieces.words[start:end]), *back]
+            spaces = [*front, *_spaces(pieces.words, start, end), *back]
+            word_of = words
+            if labelled_pieces == "first":
+                word_of = [w if w not in words[:c] else -1 for c, w in enumerate(words)]
             labelled |= {word for word in words if word >= 0}
-            tags = sentence.tags or ("O",) * len(sentence.words)
+            targets = [IGNORE_INDEX if word < 0 else number_of[tags[word]] for word in word_of]
+            for column, word in enumerate(spaces):
+                if word >= 0:
+                    inside = tags[word].startswith("I-") and tags[word - 1][2:] == tags[word][2:]
+                    targets[column] = number_of[tags[word] if inside else "O"]
             rows.append(
                 {
                     "input_ids": ids,
                     "attention_mask": [1] * len(ids),
                     "token_type_ids": [0] * len(ids),
-                    "labels": [
-                        number_of[tags[word]] if word >= 0 else IGNORED
-                        for word in (words if labelled_pieces == "all" else word_of)
-                    ],
+                    "labels": targets,
                     "sentence": number,
                     "word_of": word_of,
+                    "space_before": spaces,
                 }
             )
         if not labelled:
@@ -270,6 +428,16 @@ def encode_tagged(
         counts["sentences_cut"] += len(spans) > 1
         counts["words_without_pieces"] += len(sentence.words) - len(labelled)
     return rows, counts
+
+
+def _spaces(words: list[int | None], start: int, end: int) -> list[int]:
+    """For pieces start to end: the word before which a piece of white space stands (not before a row's first), or -1."""
+    found, upcoming = [], -1
+    for column in reversed(range(start, end)):
+        word = words[column]
+        found.append(upcoming if word is None and upcoming > 0 else -1)
+        upcoming = upcoming if word is None else word
+    return found[::-1]
 
 
 def _cut(
@@ -301,26 +469,43 @@ def _cut(
 
 
 def tags_of_rows(
-    rows: Sequence[Mapping[str, Any]],
-    predicted: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    probabilities: Sequence[np.ndarray],
     sentences: Sequence[TaggedSentence],
     labels: Sequence[str],
 ) -> list[list[str]]:
-    """A tag for every word of every sentence from the predictions [row][time]."""
+    """A tag for every word of every sentence.
+
+    Args:
+        probabilities: of each row [its time, labels].
+    """
     tags = [["O"] * len(sentence.words) for sentence in sentences]
-    for row, numbers in zip(rows, predicted, strict=True):
+    for row, shares in zip(rows, probabilities, strict=True):
+        found = tags[row["sentence"]]
+        columns: dict[int, list[int]] = {}
         for column, word in enumerate(row["word_of"]):
             if word >= 0:
-                tags[row["sentence"]][word] = labels[int(numbers[column])]
+                columns.setdefault(word, []).append(column)
+        for word, own in columns.items():
+            found[word] = labels[int(shares[own].mean(0).argmax())]
+        for column, word in enumerate(row["space_before"]):
+            kind = found[word][2:]
+            if word > 0 and found[word].startswith("I-") and found[word - 1][2:] == kind:
+                if labels[int(shares[column].argmax())] != f"I-{kind}":
+                    # To the pipeline the space ended the entity. What comes after it is another.
+                    found[word] = f"B-{kind}"
     return tags
 
 
 __all__ = [
     "TaggedSentence",
+    "TaggingOptions",
+    "TokenClassification",
     "WordPieces",
     "check_tags",
     "encode_tagged",
     "read_conll",
     "tags_of_rows",
+    "trim_offsets",
     "word_pieces",
 ]
