@@ -31,7 +31,7 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
-    "corpora": ("Corpus", "load_corpus", "load_documents", "split_of"),
+    "corpora": ("Corpus", "load_corpus", "split_of"),
     "tokenizers": (
         "ALGORITHMS",
         "VOCABULARIES",
@@ -56,7 +56,8 @@ _MODULES = {
     ),
     "streams": ("StreamPlan", "check_ids"),
     "buckets": ("BucketPlan",),
-    "features": ("FeaturePlan", "FeatureTable", "load_colours", "load_features"),
+    "feature_tables": ("FeatureTable", "load_features"),
+    "features": ("FeaturePlan",),
     "vocabulary": ("MaskingVocabulary",),
     "masking": ("Masking",),
     "rows": ("Rows", "make_rows"),

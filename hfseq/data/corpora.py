@@ -1,4 +1,4 @@
-"""Raw text in, documents with a side (train, validation, test) out.
+r"""Raw text in, documents with a side (train, validation, test) out.
 
 A *document* is the unit that the split is made of and that an end-of-text token follows: a chapter, an article, a
 review, a row of a table. The side is a pure function of the document's words (a hash of the text up to white space,
@@ -9,9 +9,9 @@ have an exact twin, and neighbouring lines of one chapter give each other away.
 Where a document begins and ends:
 
 - `kjv`: a chapter, its verses joined by line breaks. `wiki`: title, line break, summary. `imdb`: a review.
-- `.jsonl`, `.csv`, `.parquet`, Hub data sets: the text column of a row.
+- `.jsonl`, `.csv`, `.tsv`, `.parquet`, Hub data sets: the text column of a row.
 - `.txt`: a block of lines between blank lines (`txt_document="paragraph"`, the default), each line ("line"), or the
-  whole file ("file", for folders with one text per file). Line ends are read as line breaks, whatever their style.
+  whole file ("file", for folders with one text per file). Lines end with `\n` or `\r\n`; both are read as `\n`.
 
 Empty documents and null values are skipped. The packaged corpora are read from the files of installed packages,
 which are neither imported nor executed.
@@ -28,19 +28,22 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from .files import TXT_DOCUMENTS, find_files, format_of, missing_column, read_file, text_of
+from ..hints import nearest_hint
+from .documents import TXT_DOCUMENTS, read_documents
+from .files import find_files, format_of, half_a_pair
 from .fingerprints import file_digest, fingerprint_of, hash_of
-from .hints import nearest_hint
-from .hub import open_hub_dataset
+from .hub_datasets import open_hub_dataset
 from .packages import PACKAGES, packaged_file
+from .tables import missing_column, text_of
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
-# Part of every fingerprint: raise it when a change here, in files.py or in packages.py makes other documents of the
-# same files.
+# Part of every fingerprint: raise it when a change here or in packages.py makes other documents of the same sources.
 READER_VERSION = 1
+# Likewise, of the fingerprints of files: for documents.py, tables.py and files.py.
+LINE_RULE = 2
 
 
 @dataclass(frozen=True)
@@ -210,10 +213,8 @@ class Corpus:
                 try:
                     raw = document.encode("utf-8")
                 except UnicodeEncodeError as error:
-                    raise ValueError(
-                        f"{source.name}: document {number} holds half a surrogate pair ({document[error.start]!r} at "
-                        f"character {error.start}), which is no text. Repair the file that wrote it."
-                    ) from error
+                    place = f"{source.name}, document {number}"
+                    raise ValueError(half_a_pair(place, document, error.start)) from error
                 if self._deduplicate:
                     key = hash_of(
                         raw if self._deduplicate == "exact" else " ".join(document.split()).encode("utf-8")
@@ -352,26 +353,6 @@ def _named_sources(
     return held_out + [(None, sides["train"]) for sides in found]
 
 
-def load_documents(
-    corpus: str | None = None,
-    *,
-    files: str | list[str] | None = None,
-    text_column: str = "text",
-    txt_document: str = "paragraph",
-    streaming: bool = False,
-) -> Iterable[str]:
-    """All documents of a corpus (of a Hub data set: its train side), not split; arguments as in `load_corpus`."""
-    if (corpus is None) == (files is None):
-        raise ValueError(f"Give either a corpus or files, not {'both' if corpus else 'neither'}.")
-    if files is not None:
-        source = file_source(files, text_column, txt_document)
-    elif corpus in PACKAGES:
-        source = packaged_source(corpus)
-    else:
-        source = hub_sources(corpus, text_column, streaming)["train"]
-    return Corpus([("train", source)], streaming=streaming).train
-
-
 def packaged_source(name: str) -> Source:
     """A demo corpus, read from the files of an installed package."""
     path = packaged_file(name, PACKAGES[name])
@@ -393,11 +374,13 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
 
     def read() -> Iterator[str]:
         for path in paths:
-            yield from read_file(path, text_column, txt_document)
+            yield from read_documents(path, text_column, txt_document)
 
     return Source(
         ", ".join(str(p) for p in patterns),
-        fingerprint_of([file_digest(paths), [format_of(p) for p in paths], text_column, txt_document]),
+        fingerprint_of(
+            [file_digest(paths), [format_of(p) for p in paths], text_column, txt_document, LINE_RULE]
+        ),
         read,
     )
 

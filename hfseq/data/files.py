@@ -1,188 +1,74 @@
-"""Files of text, read strictly: what is not UTF-8, not JSON, not there or not text is named with file, line and remedy.
+r"""Files of text: which ones a user means, their lines, and lines written to them.
 
-`find_files` says which files a path, folder or glob means; `read_file` reads a file's documents, by its ending;
-`lines_of` and `csv_rows` read lines and rows for whoever makes something else of them (pairs, tags, tables). Each file
-may end in .gz.
+**What a line is.** A line ends with `\n` or `\r\n`, and with nothing else: a lone carriage return, U+2028, NEL
+(U+0085), a vertical tab, a form feed are text. Python's `splitlines()` and its files opened as text have other rules each; with
+them the lines of two files that belong together shift against each other. So hfseq reads lines with `lines_of` and
+writes them with `write_lines` alone, and what the one writes the other reads.
+
+Bytes that are not UTF-8 are an error that names file, line and remedy. Each file may end in .gz.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import gzip
 import io
-import json
 import os
+import re
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from .hints import nearest_hint
+from ..hints import nearest_hint
+from ..paths import user_path
 
-TEXT_FORMATS = (".txt", ".jsonl", ".csv", ".parquet")
-TXT_DOCUMENTS = ("paragraph", "line", "file")
+TEXT_FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+LINE_BREAKS = ("refuse", "space")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What would end a line, or (a carriage return at its end) be taken for a part of its end.
+_BREAK = re.compile(r"\r?\n|\r\Z")
 
 
-def find_files(pattern: str | os.PathLike) -> list[Path]:
+def find_files(pattern: str | os.PathLike, formats: tuple[str, ...] = TEXT_FORMATS) -> list[Path]:
     """The files that a path, folder or glob means, sorted.
 
     Raises:
         FileNotFoundError: it matches nothing that hfseq reads.
-        ValueError: a file of another format.
+        ValueError: a file of another format; see also `user_path`.
     """
-    pattern = os.path.expanduser(os.fspath(pattern))
-    formats = ", ".join(TEXT_FORMATS)
-    path = Path(pattern)
+    path = user_path(pattern)
+    known = ", ".join(formats)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and format_of(p) in TEXT_FORMATS)
+        found = sorted(p for p in path.rglob("*") if p.is_file() and format_of(p) in formats)
         if not found:
-            raise FileNotFoundError(f"Folder {pattern} holds no {formats} file (nor one of these with .gz).")
+            raise FileNotFoundError(f"Folder {path} holds no {known} file (nor one of these with .gz).")
         return found
     if path.exists():
         found = [path]
     else:
-        found = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
-        if not found and glob.has_magic(pattern):
+        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+        if not found and glob.has_magic(str(path)):
             raise FileNotFoundError(
-                f"No file matches {pattern!r} (seen from {Path.cwd()}). '**/' reaches into folders below; quote the "
+                f"No file matches {str(path)!r} (seen from {Path.cwd()}). '**/' reaches into folders below; quote the "
                 "pattern in a shell."
             )
         if not found:
-            near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise FileNotFoundError(
-                f"No file or folder {pattern} (seen from {Path.cwd()}).{nearest_hint(path.name, near)}"
-            )
+            raise FileNotFoundError(missing_file(path, "file or folder"))
     for p in found:
-        if format_of(p) not in TEXT_FORMATS:
+        if format_of(p) not in formats:
             raise ValueError(
-                f"{p}: cannot read {format_of(p) or 'a file without an ending'}; known: {formats}, each also with .gz. "
+                f"{p}: cannot read {format_of(p) or 'a file without an ending'}; known: {known}, each also with .gz. "
                 "Rename it if it is one of these."
             )
     return found
 
 
-def read_file(path: Path, text_column: str = "text", txt_document: str = "paragraph") -> Iterator[str]:
-    """Documents of one file; the format follows from its ending.
-
-    Raises:
-        ValueError: bytes that are not UTF-8, broken JSON, a missing text column, a value that is no text; each says
-            where and what to do.
-    """
-    kind = format_of(path)
-    if kind == ".txt":
-        yield from _txt_documents(path, txt_document)
-    elif kind in (".jsonl", ".csv"):
-        for place, row in table_rows(path, text_column):
-            text = text_of(row[text_column], place, text_column)
-            if text:
-                yield text
-    else:
-        yield from _parquet_documents(path, text_column)
-
-
-def _txt_documents(path: Path, unit: str) -> Iterator[str]:
-    lines = (line.rstrip("\r\n") for _, line in lines_of(path))
-    if unit == "line":
-        yield from lines
-    elif unit == "file":
-        yield "\n".join(lines)
-    else:
-        block: list[str] = []
-        for line in lines:
-            if line.strip():
-                block.append(line)
-            elif block:
-                yield "\n".join(block)
-                block = []
-        if block:
-            yield "\n".join(block)
-
-
-def table_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, row) of a .jsonl or .csv file; `column`, if given, must be in it."""
-    return (csv_rows if format_of(path) == ".csv" else json_lines)(path, column)
-
-
-def json_lines(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of a .jsonl file; `column`, if given, must be in each."""
-    example = "" if column is None else f" such as {{{json.dumps(column)}: ...}}"
-    for number, line in lines_of(path):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{place}: not JSON ({error.msg} at character {error.pos}). A .jsonl file holds one JSON object per "
-                "line."
-            ) from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: a {type(row).__name__}, not a JSON object{example}.")
-        if column is not None and column not in row:
-            raise ValueError(missing_column(place, column, row))
-        yield place, row
-
-
-def csv_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """(place, row) of a table with a header; `column`, if given, must be in it."""
-    # The module's limit of 131,072 characters per field is shorter than many a document; it is global to the process.
-    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
-    reader = csv.DictReader((line for _, line in lines_of(path)), strict=True)
-    try:
-        if reader.fieldnames is None:
-            return
-        if column is not None and column not in reader.fieldnames:
-            raise ValueError(missing_column(f"{path}", column, reader.fieldnames))
-        for row in reader:
-            yield f"{path}, line {reader.line_num}", row
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}, after line {reader.line_num}: not CSV ({error}). Is a quotation mark missing? "
-            "Within quotes it is doubled."
-        ) from error
-
-
-def _parquet_documents(path: Path, column: str) -> Iterator[str]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Reading {path} needs pyarrow: pip install pyarrow (or datasets)"
-        ) from error
-    with _open(path) as file:
-        try:
-            table = pyarrow.parquet.ParquetFile(file)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{path} is not a readable parquet file: {error}") from error
-        if column not in table.schema_arrow.names:
-            raise ValueError(missing_column(str(path), column, table.schema_arrow.names))
-        row = 0
-        for batch in table.iter_batches(batch_size=1024, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                text = text_of(value, f"{path}, row {row}", column)
-                if text:
-                    yield text
-
-
-def text_of(value, place: str, column: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise ValueError(
-        f"{place}: column {column!r} holds {value!r:.60}, a {type(value).__name__}, not text. Name the text column "
-        "with text_column."
-    )
-
-
-def missing_column(place: str, column: str, columns: Iterable[str]) -> str:
-    columns = list(columns)
-    return (
-        f"{place}: no column {column!r}; there are {', '.join(map(repr, columns)) or 'none'}."
-        f"{nearest_hint(column, columns)} Name the text column with text_column."
-    )
+def missing_file(path: Path, kind: str = "file") -> str:
+    """What to say of a path where nothing is, with the nearest name beside it."""
+    near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"No {kind} {path} (seen from {Path.cwd()}).{nearest_hint(path.name, near)}"
 
 
 def format_of(path: Path) -> str:
@@ -193,38 +79,141 @@ def format_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def open_bytes(path: Path) -> io.BufferedIOBase:
+    """The file's content, unpacked."""
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line with its end), decoded strictly; a byte-order mark is dropped."""
-    offset = 0
-    with _open(path) as file:
+def lines_of(source: Path | BinaryIO, name: str | None = None) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line without its end), decoded strictly; a byte-order mark at the beginning is dropped.
+
+    Args:
+        source: a file, or bytes that are open for reading, such as `sys.stdin.buffer`.
+        name: what messages call it; by default the path, or "standard input".
+
+    Raises:
+        ValueError: bytes that are not UTF-8 or not text at all, a damaged .gz.
+    """
+    for number, line in raw_lines(source, name):
+        yield number, line[: -2 if line.endswith("\r\n") else -1] if line.endswith("\n") else line
+
+
+def raw_lines(source: Path | BinaryIO, name: str | None = None) -> Iterator[tuple[int, str]]:
+    """`lines_of`, each line with its end: for formats in which a line break may be text (a cell of a .csv)."""
+    if not isinstance(source, Path):
+        yield from _decoded(source, name or "standard input", is_packed=False)
+        return
+    name = name or str(source)
+    with open_bytes(source) as file:
         try:
-            for number, raw in enumerate(file, 1):
-                if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                    raw, offset = raw[3:], 3
-                try:
-                    line = raw.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise ValueError(_undecodable(path, raw, number, offset, error)) from error
-                offset += len(raw)
-                yield number, line
+            yield from _decoded(file, name, is_packed=source.suffix.lower() == ".gz")
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(
-                f"{path}: not a whole gzip file ({error}). Copy it again, or drop the .gz of a plain file."
+                f"{name}: not a whole gzip file ({error}). Copy it again, or drop the .gz of a plain file."
             ) from error
 
 
-def _undecodable(path: Path, raw: bytes, number: int, offset: int, error: UnicodeDecodeError) -> str:
-    if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+def _decoded(file: Iterable[bytes], name: str, is_packed: bool) -> Iterator[tuple[int, str]]:
+    offset = 0
+    for number, raw in enumerate(file, 1):
+        if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+            raw, offset = raw[3:], 3
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                _no_text(name, raw, number, offset + error.start, raw[error.start], is_packed)
+            ) from error
+        if "\0" in line:
+            raise ValueError(_no_text(name, raw, number, offset + raw.index(0), 0, is_packed))
+        offset += len(raw)
+        yield number, line
+
+
+def _no_text(name: str, raw: bytes, number: int, offset: int, byte: int, is_packed: bool) -> str:
+    encoding = "LATIN1"
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") and number == 1:
         guess, encoding = "It begins like UTF-16.", "UTF-16"
+    elif byte == 0:
+        guess, encoding = "It may be UTF-16 without a byte-order mark, or no text at all.", "UTF-16LE"
     else:
-        guess, encoding = "If it is Western European text, it may be Latin-1.", "LATIN1"
-    byte = raw[error.start]
-    unpacked = " (counted in the unpacked text)" if path.suffix.lower() == ".gz" else ""
+        guess = "If it is Western European text, it may be Latin-1."
+    unpacked = " (counted in the unpacked text)" if is_packed else ""
+    what = "is no character of a text" if byte == 0 else "is not UTF-8"
+    file = Path(name).name
     return (
-        f"{path}, line {number}: byte 0x{byte:02x} at offset {offset + error.start}{unpacked} is not UTF-8. {guess} "
-        f"Convert it: iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+        f"{name}, line {number}: byte 0x{byte:02x} at offset {offset}{unpacked} {what}. {guess} Convert it: iconv -f "
+        f"{encoding} -t UTF-8 {file} > utf8-{file}"
     )
+
+
+def one_line(text: str, breaks: str = "refuse", place: str = "") -> str:
+    """A text as one line of a file.
+
+    Args:
+        breaks: what becomes of line breaks within: "refuse" them, or put a "space" in their place.
+        place: for the message.
+
+    Raises:
+        ValueError: the text would be read back as several lines, or in another form.
+    """
+    if breaks not in LINE_BREAKS:
+        raise ValueError(f"breaks must be one of {', '.join(LINE_BREAKS)}, not {breaks!r}.")
+    if not _BREAK.search(text):
+        return text
+    if breaks == "refuse":
+        raise ValueError(
+            f"{place or 'A text'}: {text!r:.80} holds a line break, so that it would be read back as several lines. "
+            "Write such texts as .jsonl, or with a space in its place."
+        )
+    return _BREAK.sub(" ", text)
+
+
+def write_lines(path: Path, lines: Iterable[str], *, breaks: str = "refuse") -> int:
+    """Writes texts, one a line; the file appears under its name when all is written. How many is returned.
+
+    Args:
+        path: .gz is packed.
+        breaks: see `one_line`.
+
+    Raises:
+        ValueError: a text with a line break, or with half a surrogate pair.
+    """
+    path = Path(path)
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    number = 0
+    try:
+        is_packed = path.suffix.lower() == ".gz"
+        with os.fdopen(handle, "wb") as file, gzip.open(file, "wb") if is_packed else file as packed:
+            for number, line in enumerate(lines, 1):
+                place = f"{path}, line {number}"
+                packed.write(encoded(one_line(line, breaks, place), place) + b"\n")
+        os.chmod(part, 0o666 & ~current_umask())
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+    return number
+
+
+def encoded(text: str, place: str) -> bytes:
+    """UTF-8 of a text; ValueError, naming the place, where it holds half a surrogate pair."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(half_a_pair(place, text, error.start)) from error
+
+
+def half_a_pair(place: str, text: str, start: int) -> str:
+    """What to say of half a surrogate pair at that character."""
+    return (
+        f"{place}: half a surrogate pair ({text[start]!r} at character {start}), which is no text. Repair the program "
+        "that wrote it: it cut a text within a character."
+    )
+
+
+def current_umask() -> int:
+    """The permissions that new files lack; private temporary files are given the others when they are done."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,14 +1,16 @@
-"""Corpora that lie in packages of the package index: their data files are read, nothing of them is imported or run."""
+"""Where named corpora lie: in packages of the package index, whose data files are read (nothing of them is imported or
+run), and in the folder of benchmarks, $HFSEQ_DATA."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import csv_rows, lines_of
+from ..paths import user_path
+from .tables import read_json, read_table
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,7 @@ class Package:
 
 def _read_kjv(path: Path) -> Iterator[str]:
     chapter, verses = None, []
-    for _, line in lines_of(path):
-        verse = json.loads(line)
+    for _, verse in read_table(path, ["book", "chapter", "text"]):
         key = (verse["book"], verse["chapter"])
         if key != chapter and verses:
             yield "\n".join(verses)
@@ -41,12 +42,12 @@ def _read_kjv(path: Path) -> Iterator[str]:
 
 def read_wiki(path: Path) -> Iterator[str]:
     """Title and summary of each article."""
-    for article in json.loads(path.read_text(encoding="utf-8")).values():
+    for article in read_json(path).values():
         yield f"{article['title']}\n{article['extract']}"
 
 
 def _read_imdb(path: Path) -> Iterator[str]:
-    for _, row in csv_rows(path):
+    for _, row in read_table(path, ["text", "source"]):
         if row["source"] == "imdb":  # the file also holds 8,530 single sentences from Rotten Tomatoes
             yield row["text"].replace("<br />", "\n")
 
@@ -74,3 +75,19 @@ def packaged_file(name: str, package: Package) -> Path:
             f"Corpus {name!r}: the installed package has no {package.file} (looked at {path}): {remedy}"
         )
     return path
+
+
+def benchmark_folder(name: str) -> Path:
+    """The folder of a benchmark under $HFSEQ_DATA.
+
+    Raises:
+        FileNotFoundError: the variable is not set or the folder is not there.
+    """
+    root = os.environ.get("HFSEQ_DATA")
+    if not root or not (user_path(root) / name).is_dir():
+        where = f"HFSEQ_DATA = {root} has no folder {name}" if root else "HFSEQ_DATA is not set"
+        raise FileNotFoundError(
+            f"Data set {name!r}: {where}. Set HFSEQ_DATA to the folder that holds {name}/, or give train_file, "
+            "validation_file and test_file."
+        )
+    return user_path(root) / name

@@ -31,18 +31,20 @@ from typing import Any
 
 import numpy as np
 
+from ..hints import nearest_hint
+from ..paths import user_path
 from .corpora import SPLITS, split_of
-from .files import format_of, lines_of
+from .files import encoded, format_of, lines_of, missing_file
 from .fingerprints import file_digest, fingerprint_of, hash_of
-from .hints import nearest_hint
-from .hub import open_hub_dataset
-from .tasks import benchmark_folder, csv_table, json_table
+from .hub_datasets import open_hub_dataset
+from .packages import benchmark_folder
+from .tables import missing_column, read_table, text_of
 
 logger = logging.getLogger(__name__)
 
 PAIR_FORMATS = (".tsv", ".csv", ".jsonl")
 MULTI30K = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
-MULTI30K_TERMS = "Multi30k (Elliott et al. 2016, 2017), for research: its texts describe images of Flickr30k."
+NAME_COLUMNS = "Name them with source_column and target_column, or with source_language and target_language."
 # Part of every fingerprint: raise it when a change here makes other pairs of the same files.
 READER_VERSION = 1
 
@@ -197,7 +199,7 @@ class PairCorpus:
                     first_skipped = first_skipped or place
                     skipped[given_side or "train"] += 1
                     continue
-                raw = _encoded(source, place) + b"\0" + _encoded(target, place)
+                raw = encoded(source, place) + b"\0" + encoded(target, place)
                 if self._deduplicate:
                     spaced = raw if self._deduplicate == "exact" else _words(source) + b"\0" + _words(target)
                     key = hash_of(spaced)
@@ -339,22 +341,16 @@ class PairColumns:
         if not self.named and isinstance(row.get("translation"), dict):
             both = row["translation"]
         texts = []
-        for name, role in zip(self.names, ("source", "target"), strict=True):
+        for name in self.names:
             if name not in both:
-                inside = " in translation" if both is not row else ""
-                raise ValueError(
-                    f"{place}: no column {name!r}{inside}; there are {', '.join(map(repr, both)) or 'none'}."
-                    f"{nearest_hint(name, map(str, both))} Name it with {role}_column, or the language with "
-                    f"{role}_language."
-                )
-            value = both[name]
-            if value is not None and not isinstance(value, str):
-                raise ValueError(
-                    f"{place}: column {name!r} holds {value!r:.60}, a {type(value).__name__}, not text. Name the "
-                    f"column of the {role} texts with {role}_column."
-                )
-            texts.append(value)
+                place = f"{place}, in translation" if both is not row else place
+                raise ValueError(missing_column(place, name, both, NAME_COLUMNS))
+            texts.append(text_of(both[name], place, name, NAME_COLUMNS))
         return texts[0], texts[1]
+
+    def required(self, path: Path) -> tuple[str, ...]:
+        """The columns that a file must have: a .jsonl may have `translation` instead."""
+        return self.names if self.named or format_of(path) != ".jsonl" else ()
 
 
 def load_pairs(
@@ -412,7 +408,7 @@ def load_pairs(
         sides = _multi30k_sources(columns)
         taken = {side for side, _ in given}
         given += [(side, sides[side]) for side in ("test", "validation", "train") if side not in taken]
-        terms = MULTI30K_TERMS
+        terms = "Multi30k (Elliott et al. 2016, 2017), for research: its texts describe images of Flickr30k."
     else:
         sides, taken = _hub_sources(corpus, columns, streaming), {side for side, _ in given}
         given += [(s, sides[s]) for s in ("test", "validation") if s in sides and s not in taken]
@@ -448,14 +444,13 @@ def pair_files(files: str | os.PathLike | list, columns: PairColumns | None = No
         ValueError: files that are neither tables nor two parallel texts.
     """
     columns = PairColumns() if columns is None else columns
-    paths = [Path(f).expanduser() for f in ([files] if isinstance(files, (str, os.PathLike)) else files)]
+    paths = [user_path(f) for f in ([files] if isinstance(files, (str, os.PathLike)) else files)]
     if not paths:
         raise ValueError("An empty list of files: give a table of pairs, or two parallel text files.")
     for path in paths:
         if not path.is_file():
-            near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            hint = " It is a folder: name its files." if path.is_dir() else nearest_hint(path.name, near)
-            raise FileNotFoundError(f"No file {path} (seen from {Path.cwd()}).{hint}")
+            hint = " It is a folder: name its files." if path.is_dir() else ""
+            raise FileNotFoundError(f"{missing_file(path)}{hint}")
     tables = [format_of(path) in PAIR_FORMATS for path in paths]
     name = ", ".join(map(str, paths))
     if all(tables):
@@ -487,12 +482,12 @@ def _parallel_pairs(source: Path, target: Path) -> Iterator[tuple[str, str, str]
     for left, right in zip_longest(lines_of(source), lines_of(target)):
         if left is None or right is None:
             raise ValueError(_unequal(source, target))
-        yield f"{source}, line {left[0]}", left[1].rstrip("\r\n"), right[1].rstrip("\r\n")
+        yield f"{source}, line {left[0]}", left[1], right[1]
 
 
 def _unequal(source: Path, target: Path) -> str:
     """What to say of parallel files with unequally many lines."""
-    left, right = ([line.rstrip("\r\n") for _, line in lines_of(path)] for path in (source, target))
+    left, right = ([line for _, line in lines_of(path)] for path in (source, target))
     message = (
         f"{source} has {len(left)} lines, {target} has {len(right)}: line i of the one must be the translation of line "
         "i of the other."
@@ -542,39 +537,18 @@ def first_suspicious_line(left: list[str], right: list[str]) -> tuple[int | None
 
 
 def _table_pairs(path: Path, columns: PairColumns) -> Iterator[tuple[str, str | None, str | None]]:
-    kind = format_of(path)
-    if kind == ".tsv":
-        yield from _tsv_pairs(path, columns)
-        return
-    for place, row in csv_table(path) if kind == ".csv" else json_table(path, kind):
+    heading = None
+    if format_of(path) == ".tsv" and not columns.named:
+        _, first = next(lines_of(path), (1, ""))
+        if sorted(cell.strip() for cell in first.split("\t")) != sorted(columns.names):
+            heading = columns.names
+            if first.count("\t") > 1:
+                raise ValueError(
+                    f"{path}, line 1: {first.count(chr(9)) + 1} cells, but a pair has two, SOURCE TAB TARGET. With "
+                    "more columns give a heading, and source_column and target_column."
+                )
+    for place, row in read_table(path, columns.required(path), heading=heading, remedy=NAME_COLUMNS):
         yield place, *columns.of(row, place)
-
-
-def _tsv_pairs(path: Path, columns: PairColumns) -> Iterator[tuple[str, str | None, str | None]]:
-    heading: list[str] | None = None
-    for number, line in lines_of(path):
-        cells = line.rstrip("\r\n").split("\t")
-        place = f"{path}, line {number}"
-        if number == 1:
-            names = [cell.strip() for cell in cells]
-            if columns.named or sorted(names) == sorted(columns.names):
-                heading = names
-                columns.of(
-                    dict.fromkeys(heading, ""), place
-                )  # a file of nothing but a wrong heading is an error too
-                continue
-        if cells == [""]:
-            continue
-        if len(cells) != len(heading or columns.names):
-            wanted = f"the heading has {len(heading)}" if heading else "a pair has two, SOURCE TAB TARGET"
-            more = (
-                "" if heading else " With more columns give a heading, and source_column and target_column."
-            )
-            raise ValueError(f"{place}: {len(cells)} cells, but {wanted}. Tabs within a text must go.{more}")
-        if heading is None:
-            yield place, cells[0], cells[1]
-        else:
-            yield place, *columns.of(dict(zip(heading, cells, strict=True)), place)
 
 
 # ---- named corpora
@@ -628,16 +602,6 @@ def _two_texts(pair: Any, number: int) -> tuple[str, str]:
     if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
         raise ValueError(f"Pair {number} is {pair!r:.80}, not (source text, target text).")
     return pair[0], pair[1]
-
-
-def _encoded(text: str, place: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place}: half a surrogate pair ({text[error.start]!r} at character {error.start}), which is no text. "
-            "Repair the file that wrote it."
-        ) from error
 
 
 def _words(text: str) -> bytes:

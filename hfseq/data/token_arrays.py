@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from ..paths import user_path
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -75,7 +77,12 @@ class TokenArray:
 
 def default_cache_dir() -> Path:
     """$HFSEQ_CACHE, else ~/.cache/hfseq."""
-    return Path(os.environ.get("HFSEQ_CACHE") or Path.home() / ".cache" / "hfseq")
+    return user_path(os.environ.get("HFSEQ_CACHE") or "~/.cache/hfseq")
+
+
+def cache_folder(cache_dir: str | os.PathLike | None) -> Path:
+    """Where to keep things: `cache_dir`, or without one `default_cache_dir()`."""
+    return default_cache_dir() if cache_dir is None else user_path(cache_dir)
 
 
 def load_token_array(path: str | os.PathLike) -> TokenArray:
@@ -86,7 +93,7 @@ def load_token_array(path: str | os.PathLike) -> TokenArray:
         ValueError: written by another version of the format, or its files do not have the sizes they were written
             with.
     """
-    path = Path(path)
+    path = user_path(path)
     if not (path / "meta.json").is_file():
         raise FileNotFoundError(f"No token array at {path}. build_token_arrays makes one.")
     meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
@@ -119,7 +126,7 @@ def load_token_array(path: str | os.PathLike) -> TokenArray:
 
 def load_token_arrays(directory: str | os.PathLike) -> dict[str, TokenArray]:
     """All sides under `<cache>/<fingerprint>`."""
-    directory = Path(directory)
+    directory = user_path(directory)
     sides = [side for side in ("train", "validation", "test") if (directory / side).is_dir()]
     if not sides:
         raise FileNotFoundError(f"No token arrays in {directory}. build_token_arrays makes them.")
@@ -147,7 +154,7 @@ def build_token_arrays(
     from filelock import FileLock
 
     fingerprint = _fingerprint(corpus, tokenizer)
-    cache = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    cache = cache_folder(cache_dir)
     target = cache / fingerprint
     if not target.is_dir():
         check_writable(cache)

@@ -38,6 +38,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hints import nearest_hint
+from ..paths import user_path
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -88,8 +91,6 @@ def train_tokenizer(
     Raises:
         ValueError: unknown algorithm, a vocabulary too small for it, options that exclude each other, no text.
     """
-    import difflib
-
     from tokenizers import (
         AddedToken,
         Regex,
@@ -104,9 +105,8 @@ def train_tokenizer(
     from transformers import PreTrainedTokenizerFast
 
     if algorithm not in ALGORITHMS:
-        near = difflib.get_close_matches(str(algorithm), ALGORITHMS, n=1, cutoff=0.4)
         raise ValueError(
-            f"Unknown tokenizer algorithm {algorithm!r}.{f' Did you mean {near[0]!r}?' if near else ''} Known: "
+            f"Unknown tokenizer algorithm {algorithm!r}.{nearest_hint(algorithm, ALGORITHMS)} Known: "
             f"{', '.join(ALGORITHMS)}."
         )
     if masked and translation:
@@ -333,9 +333,9 @@ def cached_tokenizer(
     from transformers import AutoTokenizer
 
     from .fingerprints import fingerprint_of
-    from .token_arrays import check_writable, default_cache_dir
+    from .token_arrays import cache_folder, check_writable
 
-    cache = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    cache = cache_folder(cache_dir)
     options: dict[str, Any] = {
         "masked": masked,
         "translation": translation,
@@ -391,11 +391,9 @@ def cached_pair_tokenizers(
     Raises:
         ValueError: unknown vocabulary, or what `train_tokenizer` raises.
     """
-    from .hints import nearest_hint
-
     if vocabulary not in VOCABULARIES:
         raise ValueError(
-            f"Unknown vocabulary {vocabulary!r}.{nearest_hint(str(vocabulary), VOCABULARIES)} Choose joint (one "
+            f"Unknown vocabulary {vocabulary!r}.{nearest_hint(vocabulary, VOCABULARIES)} Choose joint (one "
             "tokenizer for both languages) or separate (one each)."
         )
     halves = [corpus.both] if vocabulary == "joint" else [corpus.sources, corpus.targets]
@@ -421,7 +419,8 @@ def save_pair_tokenizers(
     where it is another, in `directory/target_tokenizer`."""
     import shutil
 
-    folder = Path(directory) / TARGET_FOLDER
+    directory = user_path(directory)
+    folder = directory / TARGET_FOLDER
     source.save_pretrained(directory)
     if target is not source:
         target.save_pretrained(folder)
@@ -441,5 +440,6 @@ def load_pair_tokenizers(
     """
     from transformers import AutoTokenizer
 
-    source, folder = AutoTokenizer.from_pretrained(directory, **options), Path(directory) / TARGET_FOLDER
+    name = str(user_path(directory))
+    source, folder = AutoTokenizer.from_pretrained(name, **options), Path(name) / TARGET_FOLDER
     return source, AutoTokenizer.from_pretrained(folder, **options) if folder.is_dir() else source

@@ -23,6 +23,8 @@ from .base import Prediction, Row, Task, TaskOptions
 
 TARGETS = ("start_positions", "end_positions")
 
+from .tables import read_json
+
 
 @dataclass(frozen=True)
 class Question:

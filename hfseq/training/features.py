@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..data.features import finite_number, rgb_of
+from ..data.colours import rgb_of
+from ..data.tables import finite_number
 from ..metrics.language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
 
 

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 import hfseq  # noqa: F401  (registers the model classes)
 from hfseq import data
 from hfseq.cards import write_model_card
-from hfseq.data.features import RGB, lab_of, rgb_of
+from hfseq.data.colours import RGB, lab_of, rgb_of
 from hfseq.plots import Swatch, plot_swatches, require_matplotlib
 from hfseq.training import write_json
 from hfseq.training.features import describe_vectors

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hfseq.data import Corpus, load_corpus, load_documents, split_of
+from hfseq.data import Corpus, load_corpus, split_of
 from hfseq.data.packages import PACKAGES
 
 DOCUMENTS = [f"Document number {i} tells of {i * i}." for i in range(400)]
@@ -28,6 +28,11 @@ def write_jsonl(path: Path, texts: list, column: str = "text") -> Path:
         "".join(json.dumps({"id": i, column: t}) + "\n" for i, t in enumerate(texts)), encoding="utf-8"
     )
     return path
+
+
+def documents_of(corpus: str | None = None, files: str | list[str] | None = None, **options):
+    """All documents, not split."""
+    return load_corpus(corpus, train_file=files, validation_share=0.0, test_share=0.0, **options).train
 
 
 # ---- the split
@@ -137,7 +142,7 @@ def test_empty_corpora_and_sides():
 def test_what_is_no_text():
     with pytest.raises(ValueError, match="Document 1 is 5, a int, not text"):
         Corpus.from_documents(["a", 5])
-    with pytest.raises(ValueError, match="document 2 holds half a surrogate pair"):
+    with pytest.raises(ValueError, match="document 2: half a surrogate pair"):
         _ = Corpus.from_documents(["a", "b\ud800"]).train
 
 
@@ -147,11 +152,11 @@ def test_what_is_no_text():
 def test_txt_documents_are_paragraphs_lines_or_files(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffOne\r\ntwo \r\n\r\n \r\nthrée\n\n\nfour".encode())
-    assert list(load_documents(files=str(path))) == ["One\ntwo ", "thrée", "four"]
-    assert list(load_documents(files=str(path), txt_document="line")) == ["One", "two ", "thrée", "four"]
-    assert list(load_documents(files=str(path), txt_document="file")) == ["One\ntwo \n\n \nthrée\n\n\nfour"]
+    assert list(documents_of(files=str(path))) == ["One\ntwo ", "thrée", "four"]
+    assert list(documents_of(files=str(path), txt_document="line")) == ["One", "two ", "thrée", "four"]
+    assert list(documents_of(files=str(path), txt_document="file")) == ["One\ntwo \n\n \nthrée\n\n\nfour"]
     with pytest.raises(ValueError, match="txt_document must be one of.*not 'lines'. Did you mean 'line'"):
-        load_documents(files=str(path), txt_document="lines")
+        documents_of(files=str(path), txt_document="lines")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -173,10 +178,10 @@ def test_every_format_gives_the_same_documents(tmp_path, packed, streaming):
                 file.write(path.read_bytes())
             path.unlink()
             path = Path(f"{path}.gz")
-        found = load_documents(files=str(path), text_column="body", streaming=streaming)
+        found = documents_of(files=str(path), text_column="body", streaming=streaming)
         assert list(found) == documents, path
         assert list(found) == documents  # again and again
-    whole = list(load_documents(files=str(tmp_path), text_column="body"))
+    whole = list(documents_of(files=str(tmp_path), text_column="body"))
     assert whole == documents * 3
 
 
@@ -184,11 +189,11 @@ def test_folders_globs_and_lists_are_sorted_and_read_once(tmp_path):
     for name in ("b/deep/2.txt", "a/1.txt", "c.txt", "c.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    assert list(load_documents(files=str(tmp_path))) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
-    assert list(load_documents(files=f"{tmp_path}/*.txt")) == ["c.txt"]
-    assert list(load_documents(files=f"{tmp_path}/**/*.txt")) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
+    assert list(documents_of(files=str(tmp_path))) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
+    assert list(documents_of(files=f"{tmp_path}/*.txt")) == ["c.txt"]
+    assert list(documents_of(files=f"{tmp_path}/**/*.txt")) == ["a/1.txt", "b/deep/2.txt", "c.txt"]
     both = [f"{tmp_path}/c.txt", str(tmp_path)]
-    assert list(load_documents(files=both)) == ["c.txt", "a/1.txt", "b/deep/2.txt"]
+    assert list(documents_of(files=both)) == ["c.txt", "a/1.txt", "b/deep/2.txt"]
 
 
 def test_local_fingerprint_follows_the_bytes_not_the_name(tmp_path):
@@ -239,7 +244,7 @@ def test_missing_column_names_those_there_are(tmp_path):
         _ = load_corpus(train_file=str(path)).train
     (tmp_path / "a.csv").write_text("nr,Text\n1,b\n")
     with pytest.raises(
-        ValueError, match=r"a.csv: no column 'text'; there are 'nr', 'Text'. Did you mean 'Text'"
+        ValueError, match=r"a.csv, line 1: no column 'text'; there are 'nr', 'Text'. Did you mean 'Text'"
     ):
         _ = load_corpus(train_file=str(tmp_path / "a.csv")).train
     pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
@@ -282,23 +287,23 @@ def test_utf16_is_recognised(tmp_path):
 def test_broken_files(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": \n')
     with pytest.raises(ValueError, match=r"a.jsonl, line 2: not JSON"):
-        list(load_documents(files=str(tmp_path / "a.jsonl")))
+        list(documents_of(files=str(tmp_path / "a.jsonl")))
     (tmp_path / "b.jsonl").write_text('["a"]\n')
     with pytest.raises(ValueError, match=r"b.jsonl, line 1: a list, not a JSON object"):
-        list(load_documents(files=str(tmp_path / "b.jsonl")))
+        list(documents_of(files=str(tmp_path / "b.jsonl")))
     (tmp_path / "c.csv").write_text('text\n"never closed\nmore\n')
     with pytest.raises(ValueError, match=r"c.csv, after line 1: not CSV.*quotation mark"):
-        list(load_documents(files=str(tmp_path / "c.csv")))
+        list(documents_of(files=str(tmp_path / "c.csv")))
     (tmp_path / "d.txt.gz").write_text("plain")
     with pytest.raises(ValueError, match="not a whole gzip file"):
-        list(load_documents(files=str(tmp_path / "d.txt.gz")))
+        list(documents_of(files=str(tmp_path / "d.txt.gz")))
     (tmp_path / "e.txt.gz").write_bytes(gzip.compress(b"much text " * 1000)[:-20])
     with pytest.raises(ValueError, match="not a whole gzip file"):
-        list(load_documents(files=str(tmp_path / "e.txt.gz")))
+        list(documents_of(files=str(tmp_path / "e.txt.gz")))
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     (tmp_path / "f.parquet").write_text("plain")
     with pytest.raises(ValueError, match="not a readable parquet file"):
-        list(load_documents(files=str(tmp_path / "f.parquet")))
+        list(documents_of(files=str(tmp_path / "f.parquet")))
 
 
 def test_paths_that_match_nothing(tmp_path):
@@ -309,7 +314,7 @@ def test_paths_that_match_nothing(tmp_path):
         load_corpus(train_file=str(tmp_path / "novl.txt"))
     with pytest.raises(FileNotFoundError, match=r"No file matches '.*\*.jsonl'"):
         load_corpus(train_file=str(tmp_path / "*.jsonl"))
-    with pytest.raises(FileNotFoundError, match=r"holds no .txt, .jsonl, .csv, .parquet file"):
+    with pytest.raises(FileNotFoundError, match=r"holds no .txt, .jsonl, .csv, .tsv, .parquet file"):
         load_corpus(train_file=str(tmp_path / "empty"))
     with pytest.raises(ValueError, match=r"notes.md: cannot read .md; known: .txt"):
         load_corpus(train_file=str(tmp_path / "notes.md"))
@@ -322,7 +327,7 @@ def test_paths_that_match_nothing(tmp_path):
 
 @needs("kjv")
 def test_kjv_has_every_chapter():
-    documents = list(load_documents("kjv"))
+    documents = list(documents_of("kjv"))
     assert len(documents) == 1189
     assert sum(d.count("\n") + 1 for d in documents) == 31_103
     assert documents[0].startswith(
@@ -334,7 +339,7 @@ def test_kjv_has_every_chapter():
 
 @needs("wiki")
 def test_wiki_has_titles_and_summaries():
-    documents = list(load_documents("wiki"))
+    documents = list(documents_of("wiki"))
     assert len(documents) == 10_033
     assert documents[0].startswith(
         "20th-century classical music\n20th-century classical music is Western art music"
@@ -422,7 +427,7 @@ def test_hub_sides_are_used_and_what_is_lacking_is_split_off(hub, streaming):
     expected = [d for d in DOCUMENTS if split_of(d, validation=0.05, test=0.0) == "validation"]
     assert list(corpus.validation) == expected
     assert len(list(corpus.train)) == 400 - len(expected)
-    assert list(load_documents("org/name", streaming=streaming)) == DOCUMENTS
+    assert list(documents_of("org/name", streaming=streaming)) == DOCUMENTS
 
 
 def test_hub_fingerprint_is_id_configuration_and_revision(hub):

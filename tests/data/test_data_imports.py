@@ -61,7 +61,7 @@ def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     lines = run.stdout.splitlines()
     stages = ["buckets", "collators", "hashing", "masked_plan", "masking", "rows", "sentences", "streams"]
     stages += ["token_arrays", "vocabulary"]
-    assert lines[0] == str(sorted(["hfseq.data", *[f"hfseq.data.{s}" for s in stages]]))
+    assert lines[0] == str(sorted(["hfseq.data", *[f"hfseq.data.{s}" for s in stages], "hfseq.paths"]))
     assert lines[1] == "text number 0"
     assert lines[2:] == ["True False"] * len(kjv)
 

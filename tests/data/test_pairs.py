@@ -169,7 +169,7 @@ def test_hub_data_sets(monkeypatch, tmp_path):
     builder.hash = "3c4d"
     assert load_pairs("some/thing:de-en", test_share=0.0).fingerprint != corpus.fingerprint
     with pytest.raises(
-        ValueError, match=r"\(train\), row 1: no column 'fr' in translation; there are 'en', 'de'"
+        ValueError, match=r"\(train\), row 1, in translation: no column 'fr'; there are 'en', 'de'"
     ):
         _ = load_pairs("some/thing", target_language="fr", validation_file=write_one(tmp_path)).texts
     sides.pop("train")
@@ -230,14 +230,14 @@ def test_parallel_files_out_of_step_name_both_counts_and_the_place(tmp_path, mis
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("p.tsv", "a\tb\nc\n", {}, r"p.tsv, line 2: 1 cells, but a pair has two, SOURCE TAB TARGET"),
+        ("p.tsv", "a\tb\nc\n", {}, r"p.tsv, line 2: 1 cells, but a row has 2 \(en, de\)"),
         ("p.tsv", "a\tb\n", {"source_column": "scr", "target_column": "b"},
          r"line 1: no column 'scr'; there are 'a', 'b'"),
         ("p.tsv", "src\ttgt\na\n", {"source_column": "src", "target_column": "tgt"},
          r"line 2: 1 cells, but the heading has 2"),
-        ("p.csv", "en,ger\na,b\n", {}, r"p.csv, line 2: no column 'de'; there are 'en', 'ger'. .*target_column"),
+        ("p.csv", "en,ger\na,b\n", {}, r"p.csv, line 1: no column 'de'; there are 'en', 'ger'. .*target_column"),
         ("p.csv", "en,deu\na,b\n", {}, r"no column 'de'; there are 'en', 'deu'. Did you mean 'deu'"),
-        ("p.csv", "en,de\na,b,c\n", {}, r"line 2: more cells than the heading has columns"),
+        ("p.csv", "en,de\na,b,c\n", {}, r"line 2: 3 cells, but the heading has 2"),
         ("p.jsonl", '{"en": "a", "de": "b"}\n{"en"\n', {}, r"p.jsonl, line 2: not JSON"),
         ("p.jsonl", "[1]\n", {}, r"line 1: a list, not a JSON object"),
         ("p.jsonl", '{"en": "a", "de": 3}\n', {}, r"line 1: column 'de' holds 3, a int, not text"),

@@ -79,9 +79,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("name", "content", "task", "message"),
         [
-            ("a.tsv", "sentence\tlabel\na\t1\n", CLASSIFY, r"a\.tsv, line 2: no column 'text'.*text_column"),
+            ("a.tsv", "sentence\tlabel\na\t1\n", CLASSIFY, r"a\.tsv, line 1: no column 'text'.*text_column"),
             ("a.tsv", "text\tlabel\na\t1\tb\n", CLASSIFY, r"line 2: 3 cells, but the heading has 2"),
-            ("a.csv", "text,label\na, b,1\n", CLASSIFY, r"a\.csv, line 2: more cells"),
+            ("a.csv", "text,label\na, b,1\n", CLASSIFY, r"a\.csv, line 2: 3 cells"),
             ("a.tsv", "text\tlabel\na\t1\n \t1\n", CLASSIFY, r"line 3: column 'text' is empty"),
             ("a.tsv", "text\tlabel\na\t\n", CLASSIFY, r"line 2: no label"),
             ("a.tsv", "", CLASSIFY, r"a\.tsv: no examples\. The file is empty"),

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..hints import nearest_hint
 from .fingerprints import fingerprint_of
-from .hints import nearest_hint
 
 
 @dataclass(frozen=True)
