@@ -59,7 +59,7 @@ from .models.modeling_recurrent_seq2seq import (
 from .models.modeling_transformer import TransformerForSeq2SeqLM, TransformerModel
 from .registration import when_imported
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY_MODULES = (
     "cards",

@@ -1,4 +1,4 @@
-"""Sharing a checkpoint: export with code, the upload. (The card is written by `cards.py`.)
+"""Sharing a checkpoint: export with code, the upload. (The card is written by `hfseq.cards`.)
 
 `export` writes a directory that loads with `trust_remote_code=True` where hfseq is not installed: weights, tokenizer,
 the files of `hfseq/models/` that the model needs, and in `config.json` an `auto_map` that names *every* head of the
@@ -19,24 +19,28 @@ from pathlib import Path
 
 import huggingface_hub
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
 
 import hfseq
+from hfseq.loading import load_config, load_model
 
 
-def load_checkpoint(directory: str | PathLike[str]) -> PreTrainedModel:
+def load_checkpoint(directory: str | PathLike[str], *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model of a checkpoint directory (or Hub id), with the head it was saved with.
 
+    Args:
+        trust_remote_code: whether code that the checkpoint brings may run; it is never asked.
+
     Raises:
-        ValueError: the checkpoint is of no class of hfseq's.
+        ValueError: the checkpoint is of no class of hfseq's, or its weights are not whole (`hfseq.loading`).
     """
-    config = AutoConfig.from_pretrained(directory)
+    config = load_config(directory, trust_remote_code=trust_remote_code)
     name = (config.architectures or ["no class"])[0]
     model_class = getattr(hfseq, name) if name in hfseq.__all__ else None
     if model_class is None:
         raise ValueError(f"{directory} holds {name} ({config.model_type}), which is none of hfseq's models.")
-    return model_class.from_pretrained(directory)
+    return load_model(model_class, directory, trust_remote_code=trust_remote_code)
 
 
 # ----------------------------------------------------------------------------------------------- export with code

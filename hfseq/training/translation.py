@@ -73,6 +73,8 @@ def translate(
                 f"(max_position_embeddings): split it into sentences, or leave it out. It begins: {sources[i][:60]!r}"
             )
     beams = generate_options.get("num_beams") or model.generation_config.num_beams or 1
+    if "stop_strings" in generate_options:
+        generate_options["tokenizer"] = target_tokenizer  # generate() looks for them in its own output
     was_training = model.training
     model.eval()
     try:

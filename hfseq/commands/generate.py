@@ -1,0 +1,342 @@
+"""Continue a text with a language model, or translate it with an encoder-decoder.
+
+    hfseq generate outputs/lstm-kjv --prompt "In the beginning"
+    hfseq generate outputs/lstm-kjv --num_beams 4 --do_sample false < prompts.txt
+    hfseq generate outputs/transformer-multi30k-en-de --input test.en --output test.de --num_beams 5
+    hfseq generate outputs/transformer-multi30k-en-de --prompt "Two men walk." --plot_attention maps.png
+    hfseq generate outputs/pervasive-multi30k-en-de --prompt "Two men walk." --plot_attention maps.png \\
+        --beside outputs/transformer-multi30k-en-de
+    hfseq generate outputs/lstm-colours --features "0.75 0.31 0.00"
+
+One line in, one line out (or --num_return_sequences of them), in order. A blank line is translated to an empty one;
+a language model begins a text of its own there. A model that begins with a vector takes one vector for each line, or
+one for all; --features alone begins a text from each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
+
+from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, user_path
+from hfseq.commands.outputs import check_output_file
+from hfseq.data import load_pair_tokenizers
+from hfseq.data.files import lines_of
+from hfseq.loading import check_tokenizer, load_config, load_model
+from hfseq.training.features import parse_vector
+
+# Of a language model, where neither the command line nor one of its other options says it; a translation is what the
+# model's own generation_config says.
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9}
+MAX_NEW_TOKENS = 60
+# Options of generate() that count something: a wrong number ends deep inside it, without its name.
+COUNTS = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "no_repeat_ngram_size")
+LEAST = {"no_repeat_ngram_size": 0}
+# Texts, which YAML would read as numbers, lists or nothing ("---", "7", a line break).
+TEXTS = ("stop_strings",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=model_id, help="a checkpoint directory or a Hub id")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--prompt", help="the text; without it, --input and --features, lines are read from standard input"
+    )
+    source.add_argument("--input", type=user_path, help="a file, one text per line, also .gz")
+    parser.add_argument(
+        "--features",
+        metavar="VECTOR_OR_FILE",
+        help="for a model with feature_size: the numbers that the text begins with, or a file of them, a vector a line",
+    )
+    parser.add_argument("--output", type=user_path, help="write to this file in place of standard output")
+    parser.add_argument("--batch_size", type=int, default=32, help="texts decoded together")
+    parser.add_argument(
+        "--batch_tokens",
+        type=int,
+        default=4096,
+        help="for translation: source tokens times beams decoded together",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", type=device, default="cpu")
+    parser.add_argument(
+        "--plot_attention", "--plot-attention", type=user_path, metavar="FILE.png",
+        help="for translation: draw the attention of every layer and head for one sentence",
+    )  # fmt: skip
+    parser.add_argument(
+        "--beside", type=model_id, nargs="+", default=[], metavar="MODEL",
+        help="with --plot_attention: one panel for each of these models too, for the same translation",
+    )  # fmt: skip
+    parser.add_argument(
+        "--plotted", default="cross", choices=("cross", "encoder", "decoder"), help="which attention that is"
+    )
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = CommandParser(
+        "generate",
+        __doc__,
+        epilog="Any argument of generate() may follow: --num_beams 4 --do_sample false --length_penalty 1.2",
+    )
+    add_arguments(parser)
+    arguments, rest = parser.parse_known_args(argv)
+    with mistakes_told(parser):
+        options = generate_options(rest)
+        check_arguments(arguments)
+        lines = read_lines(arguments)
+        if not any(lines) and arguments.features is None:
+            raise ValueError(
+                "nothing to continue or translate: give --prompt TEXT, --input FILE, or lines on standard input"
+            )
+        config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
+        check_fit(arguments, config, lines)
+        set_seed(arguments.seed)
+        generate = translations if config.is_encoder_decoder else continuations
+        write_lines(arguments.output, generate(arguments, lines, options))
+
+
+def generate_options(words: list[str]) -> dict[str, Any]:
+    """{name: value} from `--name value` or `--name=value`, the values in YAML."""
+    options, words = {}, list(words)
+    while words:
+        name, has_value, text = words.pop(0).partition("=")
+        if not name.startswith("--") or not (has_value or words):
+            raise ValueError(
+                f"expected --option value pairs for generate(), found: {name} {' '.join(words)}".rstrip()
+            )
+        text = text if has_value else words.pop(0)
+        name = name[2:].replace("-", "_")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            if name not in TEXTS:
+                raise ValueError(f"--{name} {text!r} is no value in YAML: {error}") from error
+            value = None
+        if name in TEXTS and not isinstance(value, list):
+            value = text
+        if name in COUNTS:
+            least = LEAST.get(name, 1)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"--{name} must be a whole number of at least {least}, not {text!r}")
+        options[name] = [str(part) for part in value] if name in TEXTS and isinstance(value, list) else value
+    return options
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """What is wrong whatever the model is."""
+    for name in ("batch_size", "batch_tokens"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    if not 0 <= arguments.seed < 2**32:
+        raise ValueError(f"--seed must be between 0 and {2**32 - 1}, not {arguments.seed}")
+    if arguments.beside and not arguments.plot_attention:
+        raise ValueError("--beside draws other models' attention too: it needs --plot_attention FILE.png")
+    if arguments.beside and arguments.plotted != "cross":
+        raise ValueError("--beside compares where models look in the source: leave --plotted out")
+    check_output_file(arguments.output, "--output")
+    check_output_file(arguments.plot_attention, "--plot_attention")
+
+
+def check_fit(arguments: argparse.Namespace, config, lines: list[str]) -> None:
+    """What is wrong with this model."""
+    if arguments.plot_attention and not config.is_encoder_decoder:
+        raise ValueError(f"--plot_attention is for encoder-decoders, but this is {config.model_type}")
+    if arguments.plot_attention and sum(map(bool, lines)) > 1:
+        raise ValueError("--plot_attention draws one sentence: give it by --prompt")
+    size = getattr(config, "feature_size", 0)
+    if arguments.features is not None and not size:
+        raise ValueError(
+            f"--features is for models with a feature_size, but this {config.model_type} has none"
+        )
+    if arguments.features is None and size:
+        raise ValueError(f"this model begins every text with a vector of {size} numbers: give --features")
+
+
+def continuation_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the defaults of this command, which give way to all that says something of the same."""
+    if options.get("do_sample", True):
+        options = {**SAMPLING, **options}
+    if "max_length" in options:
+        # where the checkpoint's own generation_config says how many new ones, that would count
+        options = {"max_new_tokens": None, **options}
+    elif "max_new_tokens" not in options:
+        longest = max(MAX_NEW_TOKENS, options.get("min_new_tokens") or 0, options.get("min_length") or 0)
+        options = {**options, "max_new_tokens": longest}
+    return options
+
+
+def continuations(
+    arguments: argparse.Namespace, prompts: list[str], options: dict[str, Any]
+) -> Iterator[str]:
+    """Each prompt and what a language model makes of it."""
+    options = continuation_options(options)
+    tokenizer = AutoTokenizer.from_pretrained(
+        arguments.model, padding_side="left", trust_remote_code=arguments.trust_remote_code
+    )
+    model = load(AutoModelForCausalLM, arguments)
+    check_tokenizer(tokenizer, model.config)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # GPT-2's has none; what stands there is masked
+    if "stop_strings" in options:
+        options["tokenizer"] = tokenizer
+    vectors = (
+        None if arguments.features is None else read_vectors(arguments.features, model.config.feature_size)
+    )
+    if vectors and len(prompts) == 1:
+        prompts = prompts * len(vectors)
+    elif vectors and len(vectors) == 1:
+        vectors = vectors * len(prompts)
+    if vectors and len(vectors) != len(prompts):
+        raise ValueError(
+            f"{len(vectors)} vectors in --features, but {len(prompts)} lines of text: give as many, or one."
+        )
+    texts: dict[int, list[str]] = {}
+    for batch in by_length(prompts, arguments.batch_size):
+        # An empty line starts a text: the end-of-document token stands before every document.
+        batch_prompts = [prompts[i] or tokenizer.eos_token or tokenizer.bos_token for i in batch]
+        inputs = tokenizer(batch_prompts, return_tensors="pt", padding=True).to(arguments.device)
+        if vectors:
+            features = torch.tensor([vectors[i] for i in batch], dtype=model.dtype, device=arguments.device)
+            inputs["features"] = features
+        ids = model.generate(**inputs, **options).unflatten(0, (len(batch), -1))  # [batch, returns, longest]
+        for i, of_prompt in zip(batch, ids, strict=True):
+            texts[i] = tokenizer.batch_decode(of_prompt, skip_special_tokens=True)
+    for i in range(len(prompts)):
+        yield from texts[i]
+
+
+def translations(arguments: argparse.Namespace, lines: list[str], options: dict[str, Any]) -> Iterator[str]:
+    """Each line in the other language; with --plot_attention also a picture."""
+    from hfseq.attention_maps import attention_maps, plot_attention
+    from hfseq.pipelines import TranslationPipeline
+    from hfseq.training import translate
+
+    tokenizer, target_tokenizer = load_tokenizers(arguments.model, arguments)
+    model = load(AutoModelForSeq2SeqLM, arguments)
+    check_tokenizer(tokenizer, model.config)
+    tokenizers = {"tokenizer": tokenizer, "target_tokenizer": target_tokenizer}
+    texts: dict[int, list[str]] = {}
+    if options.get("num_return_sequences", 1) == 1:
+        shown = {"batch_tokens": arguments.batch_tokens, "progress": len(lines) > 1 and sys.stderr.isatty()}
+        for i, text in enumerate(translate(model, sources=lines, **tokenizers, **shown, **options)):
+            texts[i] = [text]
+    else:
+        several = TranslationPipeline(model, device=torch.device(arguments.device), **tokenizers)
+        stopping = {"tokenizer": target_tokenizer} if "stop_strings" in options else {}
+        for batch in by_length(lines, arguments.batch_size):
+            translated = several([lines[i] for i in batch], batch_size=len(batch), **stopping, **options)
+            for i, of_line in zip(batch, translated, strict=True):
+                texts[i] = [translation["translation_text"] for translation in of_line]
+    if arguments.plot_attention:
+        options = {k: v for k, v in options.items() if k not in ("num_return_sequences", "stop_strings")}
+        number = next(i for i, line in enumerate(lines) if line)
+        if arguments.beside:
+            picture = draw_side_by_side(arguments, lines[number], texts[number][0])
+        else:
+            maps = attention_maps(
+                model, source=lines[number], kind=arguments.plotted, **tokenizers, **options
+            )
+            picture = plot_attention(maps, arguments.plot_attention)
+        print(f"attention drawn to {picture}", file=sys.stderr)
+    for i in range(len(lines)):
+        yield from (" ".join(text.split("\n")) for text in texts[i])
+
+
+def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -> Path:
+    """Where each model looks in the source for one translation, that of the first."""
+    from hfseq.attention_maps import attention_maps, plot_side_by_side
+
+    panels = {}
+    for name in [arguments.model, *arguments.beside]:
+        tokenizer, target_tokenizer = load_tokenizers(name, arguments)
+        model = load(AutoModelForSeq2SeqLM, arguments, name)
+        panels[Path(name).name] = attention_maps(
+            model, tokenizer, source, target=target, target_tokenizer=target_tokenizer
+        )
+    return plot_side_by_side(panels, arguments.plot_attention)
+
+
+def load(auto_class, arguments: argparse.Namespace, name: str | None = None):
+    """The model, on the device, in evaluation mode."""
+    model = load_model(auto_class, name or arguments.model, trust_remote_code=arguments.trust_remote_code)
+    return model.to(arguments.device).eval()
+
+
+def load_tokenizers(name: str, arguments: argparse.Namespace):
+    """Of sources and of targets."""
+    return load_pair_tokenizers(name, trust_remote_code=arguments.trust_remote_code)
+
+
+def by_length(texts: list[str], size: int) -> Iterator[list[int]]:
+    """Numbers of the texts, those of similar length together, with a progress bar."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    yield from tqdm(batches, disable=len(batches) == 1 or not sys.stderr.isatty())
+
+
+def read_lines(arguments: argparse.Namespace) -> list[str]:
+    """The texts, without line ends; what is only white space is empty."""
+    if arguments.prompt is not None:
+        if not is_unicode(arguments.prompt):
+            raise ValueError(
+                "--prompt holds bytes that are not UTF-8: type it in a UTF-8 terminal, or use --input FILE"
+            )
+        lines = [arguments.prompt]
+    elif arguments.input is not None:
+        lines = [line for _, line in lines_of(arguments.input)]
+    elif arguments.features is not None:
+        lines = [""]
+    else:
+        lines = list(standard_input_lines())
+    return [line.rstrip("\r\n") if line.strip() else "" for line in lines]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a word of the command line was UTF-8: Python keeps other bytes as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def standard_input_lines() -> Iterator[str]:
+    """Decoded strictly, as files are; a byte-order mark is dropped."""
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"standard input, line {number}: byte 0x{raw[error.start]:02x} is not UTF-8. If it is Western European "
+                "text, convert it before: iconv -f LATIN1 -t UTF-8 FILE | hfseq generate ..."
+            ) from error
+
+
+def read_vectors(given: str, size: int) -> list[list[float]]:
+    """One vector from its numbers, or those of a file, one a line; each refused by its line if it has not `size`
+    finite numbers."""
+    if not (file := user_path(given)).is_file():
+        return [parse_vector(given, size)]
+    vectors = []
+    for number, line in lines_of(file):
+        try:
+            vectors.append(parse_vector(line, size))
+        except ValueError as error:
+            raise ValueError(f"{given}, line {number}: {error}") from error
+    return vectors
+
+
+def write_lines(path: Path | None, lines: Iterator[str]) -> None:
+    """To a file, which appears when all is done, or to standard output."""
+    if path is None:
+        for line in lines:
+            print(line)
+        return
+    text = "".join(f"{line}\n" for line in lines)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,104 @@
+"""Upload a trained checkpoint to the Hub, with its code, tokenizer and card.
+
+    hfseq push outputs/lstm-kjv you/lstm-kjv
+    hfseq push outputs/lstm-kjv --directory exported    # only write what would be uploaded
+
+What is uploaded loads with `trust_remote_code=True` where hfseq is not installed. Log in once with `hf auth login`, or
+set HF_TOKEN; nothing is asked. The card's Python block names the repository, and no path of this machine is published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from hfseq.commands.console import CommandParser, mistakes_told, user_path
+from hfseq.commands.outputs import check_output_directory
+from hfseq.data import load_pair_tokenizers, save_pair_tokenizers
+from hfseq.hub import export, load_checkpoint, push
+
+# What a run writes beside the weights and that belongs to the published model. Training checkpoints do not.
+TEXTS = ("README.md", "training_summary.json", "finetune_summary.json", "recipe.yaml")
+PICTURES = ("*.png",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=user_path, help="the checkpoint directory that a command wrote")
+    parser.add_argument("repo_id", nargs="?", help="where to: name or organisation/name; made if missing")
+    parser.add_argument(
+        "--directory", type=user_path, help="write the export here; without REPO_ID nothing is uploaded"
+    )
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run code that the checkpoint brings; never asked"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = CommandParser("push", __doc__)
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    with mistakes_told(parser), tempfile.TemporaryDirectory() as temporary:
+        check_arguments(arguments)
+        directory = arguments.directory or Path(temporary)
+        prepare(arguments, directory)
+        if not (directory / "README.md").is_file():
+            print(
+                f"{arguments.model} has no README.md: the Hub page will be empty. hfseq pretrain writes one."
+            )
+        if arguments.repo_id:
+            print(f"uploaded: {push(directory, arguments.repo_id, private=arguments.private)}")
+        else:
+            print(f"exported to {directory}; nothing uploaded")
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    if not (arguments.repo_id or arguments.directory):
+        raise ValueError("name a repository to upload to, or --directory to only write the export")
+    if not (arguments.model / "config.json").is_file():
+        raise ValueError(f"no config.json in {arguments.model}: give the directory of a trained model")
+    if arguments.directory:
+        if arguments.directory.resolve() == arguments.model.resolve():
+            raise ValueError("--directory must be another directory than the model's")
+        check_output_directory(arguments.directory, "--directory")
+
+
+def prepare(arguments: argparse.Namespace, directory: Path) -> None:
+    """Exports the checkpoint with its tokenizers and code, and copies its card and figures."""
+    source = arguments.model
+    model = load_checkpoint(source, trust_remote_code=arguments.trust_remote_code)
+    tokenizers = load_pair_tokenizers(source, trust_remote_code=arguments.trust_remote_code)
+    export(model, directory, tokenizers[0])
+    save_pair_tokenizers(directory, *tokenizers)
+    for name in TEXTS:
+        if (source / name).is_file():
+            text = (source / name).read_text(encoding="utf-8")
+            if name == "README.md" and arguments.repo_id:
+                text = name_repository(text, arguments.repo_id)
+            (directory / name).write_text(without_local_paths(text), encoding="utf-8")
+    for pattern in PICTURES:
+        for file in source.glob(pattern):
+            shutil.copy2(file, directory / file.name)
+
+
+def name_repository(card: str, repo_id: str) -> str:
+    """The card with `path = "..."` of its Python block naming the repository that it is shown in."""
+    line = f"path = {json.dumps(repo_id)}"
+    return re.sub(r'^path = "(?:[^"\\]|\\.)*".*$', lambda _: line, card, flags=re.MULTILINE)
+
+
+def without_local_paths(text: str) -> str:
+    """The text with the last part of each absolute path in place of the whole.
+
+    Commands and recipes name what a run read and wrote; where that lay on the machine, and the name of its user, is
+    nobody's business and no use to anyone.
+    """
+    return re.sub(LOCAL_FOLDER, "", text)
+
+
+# Up to the last part of an absolute path. What follows a letter, a dot or a colon belongs to a URL or a relative path.
+LOCAL_FOLDER = r"""(?:file://|(?<![\w.:/~-])~?)/(?:[\w.@+~-]+/)+(?=[^\s'"`])|(?<![\w.:/-])~/(?=[^\s'"`])"""
