@@ -71,6 +71,7 @@ _LAZY_MODULES = (
     "pipelines",
     "plots",
     "recipe",
+    "tasks",
     "training",
 )
 

@@ -23,8 +23,6 @@ from .base import Prediction, Row, Task, TaskOptions
 
 TARGETS = ("start_positions", "end_positions")
 
-from .tables import read_json
-
 
 @dataclass(frozen=True)
 class Question:
@@ -303,4 +301,11 @@ def answers_of_windows(
     return ["" if allow_none and none[number] > score else text for number, (text, score) in enumerate(best)]
 
 
-__all__ = ["AnsweringOptions", "Question", "QuestionAnswering", "answers_of_windows", "encode_questions", "read_squad"]
+__all__ = [
+    "AnsweringOptions",
+    "Question",
+    "QuestionAnswering",
+    "answers_of_windows",
+    "encode_questions",
+    "read_squad",
+]

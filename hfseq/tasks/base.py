@@ -1,9 +1,9 @@
 """What a task is: from labelled examples to rows, from a model's output to predictions, scores and a picture.
 
-A `Task` owns all of it: its reader and checks, its metric (the one score that chooses learning rates, seeds, checkpoints
-and when to stop), its head, the pipeline that a card tells its user to call, its baseline. Everything else of fine-tuning
-(`hfseq finetune`) is the same for all tasks and asks only what stands here. A new task is one file with a subclass, and
-one line in `hfseq.tasks.TASKS`.
+A `Task` owns all of it: its reader and checks, its metric (the one score that chooses learning rates, seeds and
+checkpoints, and says when to stop), its head, the pipeline that a card tells its user to call, its baseline. Everything
+else of fine-tuning (`hfseq finetune`) is the same for all tasks and asks only what stands here. A new task is one file
+with a subclass, and one line in `hfseq.tasks.TASKS`.
 
 Rows are not padded. Where padding goes is decided per model (`hfseq.tasks.padding`), and a task never counts columns of
 a batch: what `decode` gets are a row's own columns.
@@ -144,12 +144,15 @@ class Task:
     def prepare(self, tokenizer, config) -> None:
         """Settles what depends on both, and changes the tokenizer as it is to be saved."""
         tokenizer.split_special_tokens = not self.options.special_tokens_in_text
+        tokenizer.init_kwargs["split_special_tokens"] = tokenizer.split_special_tokens  # what is saved
 
     def config_fields(self) -> dict[str, Any]:
         """What the model's config has to know of the labels."""
         return {}
 
-    def encode(self, examples: Sequence, tokenizer, max_length: int | None) -> tuple[list[Row], dict[str, int]]:
+    def encode(
+        self, examples: Sequence, tokenizer, max_length: int | None
+    ) -> tuple[list[Row], dict[str, int]]:
         """(rows, what had to be cut).
 
         Raises:
@@ -184,7 +187,9 @@ class Task:
         """The scores of each class; empty where there are none."""
         return {}
 
-    def picture(self, examples: Sequence, predictions: list[Prediction], path: Path, title: str) -> Path | None:
+    def picture(
+        self, examples: Sequence, predictions: list[Prediction], path: Path, title: str
+    ) -> Path | None:
         """Draws what went wrong; None where there is nothing to draw."""
         return None
 

@@ -1,6 +1,6 @@
 """Which of several texts goes with a question.
 
-Files are .jsonl or .json of {"question", "choices", "label"}, where the label is the number of the right choice, from 0.
+Files are .jsonl or .json of {"question", "choices", "label"}; the label is the number of the right choice, from 0.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class MultipleChoice(Task):
                     raise ValueError(
                         f"{place}: label {label!r:.60} is not the number of a choice, 0 to {len(choices) - 1}."
                     )
-            examples.append(ChoiceExample(full_text(row["question"], place, "question"), choices, label, place))
+            examples.append(
+                ChoiceExample(full_text(row["question"], place, "question"), choices, label, place)
+            )
         return examples
 
     @classmethod

@@ -135,9 +135,7 @@ class MultiLabel(TextTask):
 
 def _columns_of_zero_and_one(rows: list[tuple[str, dict]], options: MultiLabelOptions) -> list[str]:
     first = [column for column in rows[0][1] if column not in options.text_columns]
-    return [
-        column for column in first if all(_yes_or_no(row.get(column)) is not None for _, row in rows)
-    ]
+    return [column for column in first if all(_yes_or_no(row.get(column)) is not None for _, row in rows)]
 
 
 def _yes_or_no(value: Any) -> bool | None:

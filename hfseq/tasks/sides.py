@@ -78,9 +78,7 @@ def load_data(task: type[Task], section: LabelledData, options: TaskOptions) -> 
 
 def _from_files(task: type[Task], section: LabelledData, options: TaskOptions) -> TaskData:
     files = {
-        side: user_path(path)
-        for side in SIDES
-        if (path := getattr(section, f"{side}_file")) is not None
+        side: user_path(path) for side in SIDES if (path := getattr(section, f"{side}_file")) is not None
     }
     sides = {side: read_file(task, path, options, labelled=side != "test") for side, path in files.items()}
     split = "sides as given"

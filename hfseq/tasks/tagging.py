@@ -116,6 +116,9 @@ class TokenClassification(Task):
 
     def prepare(self, tokenizer, config) -> None:
         super().prepare(tokenizer, config)
+        metrics.entity_scores(
+            [["O"]], [["O"]]
+        )  # raises where its library is missing: now, not after an epoch
         if not tokenizer.is_fast:
             raise ValueError(
                 f"{type(tokenizer).__name__} is a slow tokenizer and gives no offsets; token classification needs a "
@@ -171,7 +174,11 @@ class TokenClassification(Task):
         found = fit_tags(
             [sentence.words for sentence in train],
             [sentence.tags for sentence in train],
-            {side: [e.words for e in examples] for side, examples in self.data.sides.items() if side != "train"},
+            {
+                side: [e.words for e in examples]
+                for side, examples in self.data.sides.items()
+                if side != "train"
+            },
             lambda tags: self.score(validation, [{"prediction": t} for t in tags])[self.metric],
         )
         answers = {side: [{"prediction": p} for p in values] for side, values in found.predictions.items()}
@@ -334,7 +341,9 @@ def trim_offsets(tokenizer) -> None:
     if byte_level is None:
         return
     # The space that the pre-tokenizer puts before a text has no character in it, and takes none away.
-    trim = processors.ByteLevel(trim_offsets=True, add_prefix_space=byte_level.add_prefix_space, use_regex=False)
+    trim = processors.ByteLevel(
+        trim_offsets=True, add_prefix_space=byte_level.add_prefix_space, use_regex=False
+    )
     before = backend.post_processor
     kept = [] if before is None or isinstance(before, processors.ByteLevel) else [before]
     backend.post_processor = processors.Sequence([trim, *kept])
@@ -431,7 +440,7 @@ def encode_tagged(
 
 
 def _spaces(words: list[int | None], start: int, end: int) -> list[int]:
-    """For pieces start to end: the word before which a piece of white space stands (not before a row's first), or -1."""
+    """For pieces start to end the word before which a piece of white space stands, but not the first word; or -1."""
     found, upcoming = [], -1
     for column in reversed(range(start, end)):
         word = words[column]
@@ -489,11 +498,10 @@ def tags_of_rows(
         for word, own in columns.items():
             found[word] = labels[int(shares[own].mean(0).argmax())]
         for column, word in enumerate(row["space_before"]):
-            kind = found[word][2:]
-            if word > 0 and found[word].startswith("I-") and found[word - 1][2:] == kind:
-                if labels[int(shares[column].argmax())] != f"I-{kind}":
-                    # To the pipeline the space ended the entity. What comes after it is another.
-                    found[word] = f"B-{kind}"
+            continues = word > 0 and found[word].startswith("I-") and found[word - 1][2:] == found[word][2:]
+            if continues and labels[int(shares[column].argmax())] != found[word]:
+                # To the pipeline the space ended the entity. What comes after it is another.
+                found[word] = f"B-{found[word][2:]}"
     return tags
 
 

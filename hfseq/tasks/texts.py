@@ -148,9 +148,7 @@ class TextTask(Task):
         return BaselineAnswers(found.description, found.parameters, found.trials, answers, found.seconds)
 
 
-def text_example(
-    row: dict[str, Any], label: Label | None, place: str, options: TextOptions
-) -> TextExample:
+def text_example(row: dict[str, Any], label: Label | None, place: str, options: TextOptions) -> TextExample:
     """The example in a table's row, whose texts must not be empty."""
     texts = [full_text(row.get(column), place, column) for column in options.text_columns]
     return TextExample(texts[0], label, place, texts[1] if len(texts) > 1 else None)
@@ -216,4 +214,12 @@ def sort_labels(names: Iterable[str]) -> list[str]:
     return sorted(names, key=(lambda name: (int(name), name)) if numeric else None)
 
 
-__all__ = ["TextExample", "TextOptions", "TextTask", "check_classes", "full_text", "sort_labels", "text_example"]
+__all__ = [
+    "TextExample",
+    "TextOptions",
+    "TextTask",
+    "check_classes",
+    "full_text",
+    "sort_labels",
+    "text_example",
+]

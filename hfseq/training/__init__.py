@@ -26,7 +26,7 @@ from .translation import (
     seq2seq_loss,
     translate,
 )
-from .unfreezing import GradualUnfreezing, layer_groups, layerwise_optimizer
+from .unfreezing import GradualUnfreezing, layer_groups, layerwise_optimizer, slanted_triangular
 from .weight_averaging import average_weights, initialize_from, last_checkpoints, load_weights
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "score_masked_language_model",
     "score_translation",
     "seq2seq_loss",
+    "slanted_triangular",
     "translate",
     "write_json",
 ]
