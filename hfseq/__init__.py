@@ -27,6 +27,7 @@ _LAZY_MODULES = (
     "metrics",
     "pipelines",
     "recipe",
+    "tasks",
     "training",
 )
 

@@ -172,14 +172,29 @@ def load_sections(
         FileNotFoundError: no such recipe.
     """
     path = find_recipe(name)
-    raw, words = read_sections(path), list(command_line)
+    return check_sections(read_sections(path), command_line, sections_of, path.stem, str(path))
+
+
+def check_sections(
+    raw: RawSections,
+    command_line: Iterable[str],
+    sections_of: Callable[[RawSections, str], dict[str, Section]],
+    name: str,
+    path: str,
+) -> Recipe:
+    """Like `load_sections`, of sections that are read already (or of none, where all is on the command line).
+
+    Args:
+        path: what messages call the recipe.
+    """
+    words = list(command_line)
     options = read_options(words)
     for option, value in options:
         # Choices (objective.type, model.model_type) decide which fields there are, so they are applied first.
         section, _, key = option.rpartition(".")
         if section in raw or key == "model_type":
             raw.setdefault(section or "model", {})[key] = value
-    sections = sections_of(raw, str(path))
+    sections = sections_of(raw, path)
     for section in raw:
         if section not in sections:
             raise ValueError(f"{path}: unknown section {section!r}.{nearest_hint(section, sections)}")
@@ -201,7 +216,7 @@ def load_sections(
         others[section] = {
             k: v if k in allowed.texts else read_number(v) for k, v in values.items() if k not in own
         }
-    return Recipe(path.stem, built, others, str(path), words)
+    return Recipe(name, built, others, path, words)
 
 
 def read_options(command_line: Iterable[str]) -> list[tuple[str, Any]]:
@@ -316,6 +331,7 @@ __all__ = [
     "Recipe",
     "Section",
     "build",
+    "check_sections",
     "find_recipe",
     "kinds_of",
     "load_sections",

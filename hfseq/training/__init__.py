@@ -20,7 +20,6 @@ from .evaluation import (
 from .label_weights import weigh_losses_by_labels
 from .optimizers import optimizer_factory, parameter_groups
 from .report import describe_machine, write_json
-from .task_card import write_task_card
 from .translating import (
     Seq2SeqScore,
     TranslationEvaluation,
@@ -28,7 +27,7 @@ from .translating import (
     score_translation,
     translate,
 )
-from .unfreezing import GradualUnfreezing, layer_groups, layerwise_optimizer
+from .unfreezing import GradualUnfreezing, layer_groups, layerwise_optimizer, slanted_triangular
 from .weight_averaging import average_weights, initialize_from, last_checkpoints, load_weights
 
 __all__ = [
@@ -60,8 +59,8 @@ __all__ = [
     "score_masked_language_model",
     "score_translation",
     "score_rows",
+    "slanted_triangular",
     "translate",
     "weigh_losses_by_labels",
     "write_json",
-    "write_task_card",
 ]

@@ -1,11 +1,13 @@
-"""Fine-tuning by layers: lower learning rates for lower layers, and layers that join one after another.
+"""ULMFiT: lower learning rates for lower layers, layers that join one after another, slanted triangular rates.
 
-Both are from ULMFiT (Howard and Ruder 2018), there for an LSTM language model: its lower layers hold what is general
-and should move less, and a new head's first gradients are noise that they should not see. The paper divides the rate
-by 2.6 from layer to layer and thaws one layer per epoch; its slanted triangular schedule is Trainer's "linear" one
-with warm-up. They work for every model whose layers are numbered, as hfseq's and transformers' are: a *group* is the
-head, then each layer from the last to the first, then what comes before it (the embeddings). The layers of a fused
-`nn.LSTM` count one by one.
+All three are from Howard and Ruder (2018), there for an LSTM language model: its lower layers hold what is general and
+should move less, and a new head's first gradients are noise that they should not see. The paper divides the rate by 2.6
+from layer to layer and thaws one layer per epoch. This works for every model whose layers are numbered, as hfseq's and
+transformers' are: a *group* is the head, then each layer from the last to the first, then what comes before it (the
+embeddings). The layers of a fused `nn.LSTM` count one by one.
+
+The slanted triangular schedule rises steeply and falls slowly, from the 32nd part of the rate back to it. Trainer's
+"linear" one with warm-up has that shape too, but begins and ends at zero.
 
 Which groups train is a function of the epoch alone, so a resumed run goes on as it would have. Frozen groups cost
 neither backward pass nor optimiser state.
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 
 NUMBERED = re.compile(r"^(.*?\.)?\d+\.")  # up to the first number: "model.layers.3."
@@ -87,6 +90,35 @@ def layerwise_optimizer(trainer: Trainer, decay: float) -> torch.optim.Optimizer
     return kind(groups, **options)
 
 
+def slanted_triangular(
+    optimizer: torch.optim.Optimizer, updates: int, *, cut_fraction: float = 0.1, ratio: float = 32.0
+) -> LambdaLR:
+    """The paper's schedule: update t of T has the rate times (1 + p (ratio - 1)) / ratio, where p is t / cut up to
+    cut = floor(T cut_fraction), and then 1 - (t - cut) / (cut (1 / cut_fraction - 1)).
+
+    Args:
+        updates: T, of the whole run.
+        cut_fraction: the share of updates in which the rate rises.
+        ratio: how many times smaller than the highest the lowest rate is.
+
+    Raises:
+        ValueError: cut_fraction is not between 0 and 1, or ratio is below 1.
+    """
+    if not 0 < cut_fraction < 1:
+        raise ValueError(f"cut_fraction must be above 0 and below 1, not {cut_fraction}.")
+    if not 1 <= ratio < math.inf:
+        raise ValueError(f"ratio must be a number of at least 1, not {ratio}.")
+    cut = math.floor(updates * cut_fraction)
+    # Of so few updates that none rises, the first has the highest rate.
+    falling = (cut or updates * cut_fraction) * (1 / cut_fraction - 1)
+
+    def factor(update: int) -> float:
+        p = update / cut if update < cut else max(0.0, 1 - (update - cut) / falling)
+        return (1 + p * (ratio - 1)) / ratio
+
+    return LambdaLR(optimizer, factor)
+
+
 class GradualUnfreezing(TrainerCallback):
     """Trains the head alone first, then one more group every `epochs` epochs, until all train.
 
@@ -135,4 +167,4 @@ class GradualUnfreezing(TrainerCallback):
                 parameter.requires_grad_(depth < count)
 
 
-__all__ = ["GradualUnfreezing", "layer_groups", "layerwise_optimizer"]
+__all__ = ["GradualUnfreezing", "layer_groups", "layerwise_optimizer", "slanted_triangular"]

@@ -3,25 +3,22 @@
 Texts: TF-IDF of words and pairs of words (Wang and Manning 2012 show how strong that is); several labels by one
 classifier each, numbers by ridge regression. Tags: one classifier of words by a window of two words to either side,
 with suffixes, prefixes and word shape (in the manner of Ratinov and Roth 2009), each word decided by itself. The
-strength of regularisation is chosen on the validation side by the same metric that chooses a model's learning rate.
+strength of regularisation is chosen on the validation side by the score that the caller gives: that of its task.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...data.tagging import TaggedSentence
-from ...data.tasks import TaskData, TextExample
-from ..classification import accuracy, f1, pearson
-from ..entities import entity_scores
-
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Inverse strengths of regularisation (scikit-learn's C) to choose from."""
+
+Texts = Sequence[tuple[str, ...]]
+"""Each a text, or a pair of texts."""
 
 
 @dataclass
@@ -34,47 +31,41 @@ class LinearBaseline:
     trials: list[dict[str, float]]
     """{C, validation} of all that was tried."""
     predictions: dict[str, list[Any]]
-    """Of the validation and test examples: class, list of classes, number, or list of tags."""
+    """Of the held-out sides: class, list of classes, number, or list of tags."""
     seconds: float
 
 
-def bag_of_words(data: TaskData, strengths: Sequence[float] = STRENGTHS) -> LinearBaseline:
-    """Fits the baseline of a task.
+def fit_texts(
+    train: Texts,
+    targets: Sequence[Any],
+    held_out: Mapping[str, Texts],
+    labels: Sequence[str],
+    problem: str,
+    score: Callable[[list[Any]], float],
+    strengths: Sequence[float] = STRENGTHS,
+) -> LinearBaseline:
+    """Fits the baseline of texts.
 
     Args:
+        targets: of the training texts: a class, several (a list), or a number.
+        held_out: {side: texts}, "validation" among them.
+        labels: the classes in order.
+        problem: as in a config of transformers: single_label_classification, multi_label_classification, regression.
+        score: of predictions for the validation side; higher is better.
         strengths: inverse strengths of regularisation to choose from.
 
     Raises:
-        ValueError: a task without such a baseline; ModuleNotFoundError: scikit-learn is not installed.
+        ModuleNotFoundError: scikit-learn is not installed.
     """
-    try:
-        import sklearn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The baseline needs scikit-learn: pip install 'hfseq[metrics]' (or scikit-learn)"
-        ) from error
-    if not strengths:
-        raise ValueError("No strengths of regularisation to choose from: give one at least, such as 1.0.")
-    start = time.perf_counter()
-    if data.task == "token-classification":
-        found = _tagger(data, strengths)
-    elif data.task in ("sequence-classification", "multi-label", "regression"):
-        found = _texts(data, strengths)
-    else:
-        raise ValueError(f"There is no bag-of-words baseline for {data.task}.")
-    found.seconds = round(time.perf_counter() - start, 1)
-    return found
-
-
-def _texts(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
+    _require_sklearn()
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.multiclass import OneVsRestClassifier
 
-    train = data.sides["train"]
+    start = time.perf_counter()
     # What white space separates, and single signs: "n't", "!" and "a" say something, too.
-    options: dict[str, Any] = {
+    options = {
         "ngram_range": (1, 2),
         "token_pattern": r"\w+(?:'\w+)*|[^\w\s]",
         "sublinear_tf": True,
@@ -82,110 +73,119 @@ def _texts(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
     }
     if len(train) < 1000:
         options["min_df"] = 1
-    parts = [lambda example: example.text]
-    if train[0].text_pair is not None:
-        parts.append(lambda example: example.text_pair)
-    vectorizers = [TfidfVectorizer(**options).fit(map(part, train)) for part in parts]
+    parts = range(len(train[0]))
+    vectorizers = [TfidfVectorizer(**options).fit([texts[part] for texts in train]) for part in parts]
 
-    def features(examples: Sequence[TextExample]) -> Any:
-        columns = [v.transform(map(part, examples)) for v, part in zip(vectorizers, parts, strict=True)]
+    def features(examples: Texts):
+        columns = [v.transform([texts[part] for texts in examples]) for part, v in enumerate(vectorizers)]
         return sparse.hstack(columns).tocsr()
 
-    def target(examples: Sequence[Any]) -> list[Any]:
-        if data.task == "multi-label":
-            return [[int(name in example.label) for name in data.labels] for example in examples]
-        return [example.label for example in examples]
+    several = problem == "multi_label_classification"
 
-    def model(strength: float) -> Any:
-        if data.task == "regression":
+    def model(strength: float):
+        if problem == "regression":
             return Ridge(alpha=1 / strength)
         # One-against-rest, by the solver that is quick on sparse rows.
         one = LogisticRegression(C=strength, solver="liblinear", random_state=0)
-        several = data.task == "multi-label" or len(data.labels) > 2
-        return OneVsRestClassifier(one) if several else one
+        return OneVsRestClassifier(one) if several or len(labels) > 2 else one
 
-    def score(true: Any, claimed: Any) -> float:
-        if data.task == "regression":
-            return pearson(true, claimed)
-        return f1(true, claimed, "micro") if data.task == "multi-label" else accuracy(true, claimed)
+    def answers(fitted, side: str) -> list[Any]:
+        values = fitted.predict(inputs[side])
+        if several:
+            return [[n for n, yes in zip(labels, row, strict=True) if yes] for row in values]
+        return [float(value) if problem == "regression" else str(value) for value in values]
 
-    inputs = {side: features(examples) for side, examples in data.sides.items()}
-    wanted, truth = target(train), target(data.sides["validation"])
-    best: tuple[float, Any] = (-math.inf, None)
-    trials = []
-    for strength in strengths:
-        fitted = model(strength).fit(inputs["train"], wanted)
-        value = score(truth, fitted.predict(inputs["validation"]))
-        trials.append({"C": strength, "validation": value})
-        if value > best[0]:
-            best = (value, fitted)
-    claimed = {side: best[1].predict(x) for side, x in inputs.items() if side != "train"}
-    predictions: dict[str, list[Any]]
-    if data.task == "multi-label":
-        predictions = {
-            side: [[n for n, yes in zip(data.labels, row, strict=True) if yes] for row in rows]
-            for side, rows in claimed.items()
-        }
-    else:
-        kind = float if data.task == "regression" else str
-        predictions = {side: [kind(value) for value in values] for side, values in claimed.items()}
-    outputs = 1 if data.task == "regression" or len(data.labels) == 2 else len(data.labels)
-    name = "ridge regression" if data.task == "regression" else "logistic regression"
+    inputs = {"train": features(train), **{side: features(texts) for side, texts in held_out.items()}}
+    wanted = [[int(name in target) for name in labels] for target in targets] if several else list(targets)
+    best, trials = _choose(strengths, lambda c: model(c).fit(inputs["train"], wanted), answers, score)
+    outputs = 1 if problem == "regression" or len(labels) == 2 else len(labels)
+    name = "ridge regression" if problem == "regression" else "logistic regression"
     return LinearBaseline(
         f"TF-IDF of words and word pairs, {name}",
         outputs * (inputs["train"].shape[1] + 1),
         trials,
-        predictions,
-        0.0,
+        {side: answers(best, side) for side in held_out},
+        round(time.perf_counter() - start, 1),
     )
 
 
-def _tagger(data: TaskData, strengths: Sequence[float]) -> LinearBaseline:
+def fit_tags(
+    train: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[str]],
+    held_out: Mapping[str, Sequence[Sequence[str]]],
+    score: Callable[[list[list[str]]], float],
+    strengths: Sequence[float] = STRENGTHS,
+) -> LinearBaseline:
+    """Fits the baseline of tagged sentences.
+
+    Args:
+        train: sentences of words; tags: theirs.
+        held_out: {side: sentences}, "validation" among them.
+        score, strengths: as in `fit_texts`.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn is not installed.
+    """
+    _require_sklearn()
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 
+    start = time.perf_counter()
     vectorizer = DictVectorizer()
-    train = data.sides["train"]
     inputs = {"train": _narrow(vectorizer.fit_transform(_windows(train)))}
-    wanted = [tag for sentence in train for tag in sentence.tags]
-    for side, sentences in data.sides.items():
-        if side != "train":
-            inputs[side] = _narrow(vectorizer.transform(_windows(sentences)))
+    for side, sentences in held_out.items():
+        inputs[side] = _narrow(vectorizer.transform(_windows(sentences)))
+    wanted = [tag for sentence in tags for tag in sentence]
 
-    def tags_of(fitted: Any, side: str) -> list[list[str]]:
-        flat = iter(fitted.predict(inputs[side]))
-        return [[str(next(flat)) for _ in sentence.words] for sentence in data.sides[side]]
-
-    truth = [sentence.tags for sentence in data.sides["validation"]]
-    best: tuple[float, Any] = (-math.inf, None)
-    trials = []
-    for strength in strengths:
+    def fit(strength: float):
         one = LogisticRegression(C=strength, solver="liblinear", random_state=0)
-        fitted = OneVsRestClassifier(one).fit(inputs["train"], wanted)
-        value = entity_scores(truth, tags_of(fitted, "validation"))["f1"]
-        trials.append({"C": strength, "validation": value})
-        if value > best[0]:
-            best = (value, fitted)
+        return OneVsRestClassifier(one).fit(inputs["train"], wanted)
+
+    def answers(fitted, side: str) -> list[list[str]]:
+        flat = iter(fitted.predict(inputs[side]))
+        return [[str(next(flat)) for _ in words] for words in held_out[side]]
+
+    best, trials = _choose(strengths, fit, answers, score)
     return LinearBaseline(
         "words in a window of five with affixes and shapes, logistic regression",
         len(set(wanted)) * (len(vectorizer.feature_names_) + 1),
         trials,
-        {side: tags_of(best[1], side) for side in inputs if side != "train"},
-        0.0,
+        {side: answers(best, side) for side in held_out},
+        round(time.perf_counter() - start, 1),
     )
 
 
-def _narrow(matrix: Any) -> Any:
+def _require_sklearn() -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The baseline needs scikit-learn: pip install 'hfseq[metrics]' (or scikit-learn)"
+        ) from error
+
+
+def _choose(strengths, fit, answers, score) -> tuple[Any, list[dict[str, float]]]:
+    """The model that is best on validation, and {C, validation} of all."""
+    best, trials = None, []
+    for strength in strengths:
+        fitted = fit(strength)
+        value = score(answers(fitted, "validation"))
+        trials.append({"C": strength, "validation": value})
+        if best is None or value > best[0]:
+            best = (value, fitted)
+    return best[1], trials
+
+
+def _narrow(matrix):
     """With 32-bit indices, which are all that liblinear takes (DictVectorizer makes 64-bit ones)."""
     matrix.indices, matrix.indptr = matrix.indices.astype("int32"), matrix.indptr.astype("int32")
     return matrix
 
 
-def _windows(sentences: Sequence[TaggedSentence]) -> Iterator[dict[str, float]]:
+def _windows(sentences: Sequence[Sequence[str]]) -> Iterator[dict[str, float]]:
     """The features of each word of all sentences."""
-    for sentence in sentences:
-        words = sentence.words
+    for words in sentences:
         lower, shapes = [word.lower() for word in words], [word_shape(word) for word in words]
         for here in range(len(words)):
             features = {"bias": 1.0}
@@ -207,4 +207,4 @@ def word_shape(word: str) -> str:
     return re.sub(r"(.)\1+", r"\1", re.sub(r"\d", "0", shape))
 
 
-__all__ = ["STRENGTHS", "LinearBaseline", "bag_of_words", "word_shape"]
+__all__ = ["STRENGTHS", "LinearBaseline", "fit_tags", "fit_texts", "word_shape"]

@@ -1,57 +1,73 @@
-"""The linear baselines learn what a bag of words can."""
+"""The linear baselines learn what a bag of words can, and their strength is chosen by the score that they are given."""
 
 from __future__ import annotations
 
 import pytest
 
-from hfseq.data.tagging import TaggedSentence
-from hfseq.data.tasks import TaskData, TextExample
-from hfseq.metrics import bag_of_words
+from hfseq.metrics import fit_tags, fit_texts
 
 pytest.importorskip("sklearn")
 WORDS = ["good", "fine", "bad", "poor"]
-
-
-def data(task: str, label, labels=()) -> TaskData:
-    examples = [TextExample(f"a {WORDS[n % 4]} film {n}", label(n % 4), f"line {n}") for n in range(60)]
-    sides = {"train": examples, "validation": examples[:20], "test": examples[20:30]}
-    return TaskData("films", task, sides, list(labels))
+TEXTS = [(f"a {WORDS[n % 4]} film {n}",) for n in range(60)]
+HELD_OUT = {"validation": TEXTS[:20], "test": TEXTS[20:30]}
+SEVERAL = [*WORDS, "yes"]
 
 
 @pytest.mark.parametrize(
-    "task",
+    ("problem", "label", "labels"),
     [
-        data("sequence-classification", lambda n: "yes" if n < 2 else "no", ["no", "yes"]),
-        data("sequence-classification", lambda n: WORDS[n], WORDS),
-        data("multi-label", lambda n: (WORDS[n], "yes") if n < 2 else (WORDS[n],), [*WORDS, "yes"]),
+        ("single_label_classification", lambda n: "yes" if n < 2 else "no", ["no", "yes"]),
+        ("single_label_classification", lambda n: WORDS[n], WORDS),
+        ("multi_label_classification", lambda n: [WORDS[n], "yes"] if n < 2 else [WORDS[n]], SEVERAL),
     ],
     ids=["two", "four", "several"],
 )
-def test_texts(task):
-    found = bag_of_words(task, [1.0, 10.0])
-    expected = [list(e.label) if isinstance(e.label, tuple) else e.label for e in task.sides["test"]]
-    assert [sorted(p) for p in found.predictions["test"]] == [sorted(e) for e in expected]
+def test_texts(problem, label, labels):
+    targets = [label(n % 4) for n in range(60)]
+
+    def score(predictions):
+        return sum(sorted(p) == sorted(t) for p, t in zip(predictions, targets, strict=False)) / len(
+            predictions
+        )
+
+    found = fit_texts(TEXTS, targets, HELD_OUT, labels, problem, score, [1.0, 10.0])
+    assert [sorted(p) for p in found.predictions["test"]] == [sorted(t) for t in targets[20:30]]
     assert [trial["C"] for trial in found.trials] == [1.0, 10.0] and found.trials[1]["validation"] == 1
 
 
-def test_numbers():
-    found = bag_of_words(data("regression", float), [10.0])
-    assert found.predictions["test"] == pytest.approx([e % 4 for e in range(20, 30)], abs=0.5)
+def test_numbers_and_pairs():
+    pairs = [(text, text.upper()) for (text,) in TEXTS]
+    targets = [float(n % 4) for n in range(60)]
+    found = fit_texts(
+        pairs,
+        targets,
+        {"validation": pairs[:20], "test": pairs[20:30]},
+        [],
+        "regression",
+        lambda p: 0.0,
+        [10.0],
+    )
+    assert found.predictions["test"] == pytest.approx(targets[20:30], abs=0.5)
+
+
+def test_the_score_chooses():
+    targets = [float(n % 4) for n in range(60)]
+    tried = []
+
+    def worse_and_worse(predictions):
+        tried.append(predictions)
+        return -len(tried)
+
+    found = fit_texts(TEXTS, targets, HELD_OUT, [], "regression", worse_and_worse, [1e-3, 10.0])
+    assert found.predictions["validation"] == tried[0] != tried[1]
 
 
 def test_tags():
-    pytest.importorskip("seqeval")
-    sentences = [
-        TaggedSentence(("he", "saw", name, "in", "town"), ("O", "O", "B-p", "O", "O"), "", 0)
-        for name in ("Ann", "Bob", "Carl", "Dora", "Eve")
-    ]
-    sides = {"train": sentences[:3], "validation": sentences[3:4], "test": sentences[4:]}
-    found = bag_of_words(TaskData("names", "token-classification", sides, ["O", "B-p", "I-p"]), [10.0])
+    names = ("Ann", "Bob", "Carl", "Dora", "Eve")
+    sentences = [("he", "saw", name, "in", "town") for name in names]
+    tags = [("O", "O", "B-p", "O", "O")] * 5
+    held_out = {"validation": sentences[3:4], "test": sentences[4:]}
+    found = fit_tags(sentences[:3], tags[:3], held_out, lambda found: 1.0, [10.0])
     assert found.predictions["test"] == [
         ["O", "O", "B-p", "O", "O"]
     ]  # by its shape and place: the name is new
-
-
-def test_refused():
-    with pytest.raises(ValueError, match="no bag-of-words baseline for multiple-choice"):
-        bag_of_words(TaskData("x", "multiple-choice", {"train": [0]}))

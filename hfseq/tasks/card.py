@@ -7,22 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Pipelines that transformers has for a task; the others are used through their Auto class.
-PIPELINES = {
-    "sequence-classification": "text-classification",
-    "multi-label": "text-classification",
-    "regression": "text-classification",
-    "token-classification": "token-classification",
-}
+from ..cards.markdown import table
 
 
 def write_task_card(directory: str | os.PathLike, facts: Mapping[str, Any]) -> Path:
     """Writes `directory/README.md`.
 
     Args:
-        facts: what scripts/finetune.py writes to `finetune_summary.json`: name, command, task, data, examples, split,
-            terms, metric, scores {side: {metric: {mean, std, runs}}}, model, model_class, initialization, runs;
-            optional: parameters, learning_rate_trials, classes, picture, machine.
+        facts: what `hfseq finetune` writes to `finetune_summary.json`: name, command, task, data, examples, split,
+            terms, metric, scores {side: {metric: {mean, std, runs}}}, model, model_class, initialization, runs,
+            pipeline, pipeline_arguments, auto_class;
+            optional: parameters, learning_rate_trials, classes, picture, machine, drawn, warnings.
 
     Returns:
         The path of the card.
@@ -35,23 +30,25 @@ def write_task_card(directory: str | os.PathLike, facts: Mapping[str, Any]) -> P
     parts = [
         f"# {facts['name']}",
         f"`{facts['model_class']}`{parameters}, {facts['initialization']}, trained for {facts['task']} on "
-        f"{facts['data']} with hfseq. Starting point: `{facts['model']}`.",
+        f"{facts['data']} with hfseq. Starting point: `{facts['model']}`"
+        + (f"; drawn anew: {facts['drawn']}." if facts.get("drawn") else "."),
         "## Results",
         f"On {sides} examples ({facts['split']}){spread}:",
-        _table(
+        table(
             [
                 {"side": side, **{metric: _spread(value, runs) for metric, value in scores.items()}}
                 for side, scores in facts["scores"].items()
             ]
         ),
     ]
+    parts += [f"Note: {warning}" for warning in facts.get("warnings", [])]
     if facts.get("kept_seed") is not None and runs > 1:
         parts.append(f"The weights here are those of seed {facts['kept_seed']}, the best on validation.")
     if facts.get("learning_rate_trials"):
         metric = facts["metric"]
         parts += [
             "Learning rates tried, chosen on validation:",
-            _table(
+            table(
                 [
                     {
                         "learning rate": f"{trial['learning_rate']:g}",
@@ -66,21 +63,21 @@ def write_task_card(directory: str | os.PathLike, facts: Mapping[str, Any]) -> P
             ),
         ]
     if facts.get("regularization_trials"):
-        parts += ["Tried, chosen on validation:", _table(facts["regularization_trials"])]
+        parts += ["Tried, chosen on validation:", table(facts["regularization_trials"])]
     if facts.get("classes"):
         parts += [
             f"By class, {facts['predictions_of']} side, the weights here:",
-            _table([{"class": name, **scores} for name, scores in facts["classes"].items()]),
+            table([{"class": name, **scores} for name, scores in facts["classes"].items()]),
         ]
     if facts.get("picture"):
         parts.append(f"![{facts['predictions_of']} side]({facts['picture']})")
     if (directory / "config.json").is_file():
-        parts += ["## Use", _usage(directory, facts["task"], facts.get("labelled_pieces"))]
+        parts += ["## Use", _usage(directory, facts)]
     machine = {key: value for key, value in (facts.get("machine") or {}).items() if value is not None}
     parts += [
         "## How it was made",
         f"```bash\n{facts['command']}\n```",
-        _table([{"what": key, "value": value} for key, value in machine.items()]),
+        table([{"what": key, "value": value} for key, value in machine.items()]),
     ]
     if facts.get("terms"):
         parts += ["## Data", facts["terms"]]
@@ -91,46 +88,31 @@ def write_task_card(directory: str | os.PathLike, facts: Mapping[str, Any]) -> P
     return path
 
 
-def _usage(directory: Path, task: str, labelled_pieces: str | None) -> str:
-    if task in PIPELINES:
-        extra = ""
-        if task == "token-classification":
-            # Where all pieces of a word were taught its tag, the first knows least of it.
-            extra = f', aggregation_strategy="{"average" if labelled_pieces == "all" else "first"}"'
+def _usage(directory: Path, facts: Mapping[str, Any]) -> str:
+    """Python lines: the pipeline, with the arguments that the task wants, or where there is none the Auto class."""
+    if facts["pipeline"]:
+        extra = "".join(f', {name}="{value}"' for name, value in facts["pipeline_arguments"].items())
         lines = [
             "from transformers import pipeline",
             "import hfseq",
             "",
-            f'model = pipeline("{PIPELINES[task]}", "{directory.name}"{extra})',
+            f'model = pipeline("{facts["pipeline"]}", "{directory.name}"{extra})',
             'print(model("some text"))',
         ]
     else:
-        auto = {"question-answering": "AutoModelForQuestionAnswering"}.get(task, "AutoModelForMultipleChoice")
+        auto_class = facts["auto_class"]
         lines = [
-            f"from transformers import AutoTokenizer, {auto}",
+            f"from transformers import AutoTokenizer, {auto_class}",
             "import hfseq",
             "",
             f'tokenizer = AutoTokenizer.from_pretrained("{directory.name}")',
-            f'model = {auto}.from_pretrained("{directory.name}")',
+            f'model = {auto_class}.from_pretrained("{directory.name}")',
         ]
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
 def _spread(value: Mapping[str, Any], runs: int) -> str:
     return f"{value['mean']:.4f} ± {value['std']:.4f}" if runs > 1 else f"{value['mean']:.4f}"
-
-
-def _table(rows: list[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "-" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 __all__ = ["write_task_card"]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hfseq.data import train_tokenizer
-from hfseq.data.tagging import (
+from hfseq.tasks import TaskData
+from hfseq.tasks.tagging import (
     TaggedSentence,
+    TaggingOptions,
+    TokenClassification,
     check_tags,
     encode_tagged,
     read_conll,
     tags_of_rows,
+    trim_offsets,
     word_pieces,
 )
 
@@ -32,12 +39,17 @@ def tokenizer(request):
 
 
 @pytest.fixture
-def conll(tmp_path):
-    def write(text: str):
-        (tmp_path / "a.conll").write_text(text, encoding="utf-8")
-        return tmp_path / "a.conll"
+def conll(write):
+    return lambda text: write("a.conll", text)
 
-    return write
+
+def data(**sides) -> TaskData:
+    return TaskData("tags", "token-classification", sides)
+
+
+def certain(numbers) -> np.ndarray:
+    """Probabilities [time, labels] that leave no doubt; -100 is anything."""
+    return np.eye(len(LABELS))[np.maximum(numbers, 0)]
 
 
 class TestFiles:
@@ -46,6 +58,10 @@ class TestFiles:
         assert [s.words for s in found] == [("a", "b"), ("c",), ("d",), ("e",)]
         assert [s.line for s in found] == [1, 5, 7, 9]
         assert found[-1].tags == ("I-x",)
+
+    def test_lines_that_part_documents_are_no_sentence(self, conll):
+        found = read_conll(conll("-DOCSTART-\tO\n\na\tO\n-DOCSTART- -X- O O\nb\tB-x\n"))
+        assert [s.words for s in found] == [("a",), ("b",)] and [s.line for s in found] == [3, 5]
 
     def test_tokens_without_tags(self, conll):
         (sentence,) = read_conll(conll("a\nb\n"), labelled=False)
@@ -75,16 +91,16 @@ class TestFiles:
 
 class TestTags:
     def test_list(self):
-        assert check_tags({"train": SENTENCES}) == ["O", "B-l", "I-l"]
+        assert check_tags(data(train=SENTENCES)) == ["O", "B-l", "I-l"]
 
     def test_a_tag_that_does_not_fit(self):
         other = [TaggedSentence(("a", "b"), ("B-l", "B-loc"), "g, line 5", 5)]
         with pytest.raises(
             ValueError, match=r"g, line 6: tag 'B-loc' does not fit the types of the training side"
         ):
-            check_tags({"train": SENTENCES, "test": other})
+            check_tags(data(train=SENTENCES, test=other))
         with pytest.raises(ValueError, match=r"f, line 4: tag 'I-l' does not fit the given list: O, B-l"):
-            check_tags({"train": SENTENCES}, ["O", "B-l"])
+            check_tags(data(train=SENTENCES), ["O", "B-l"])
 
     @pytest.mark.parametrize(
         ("labels", "message"),
@@ -92,17 +108,24 @@ class TestTags:
             (["B-l", "I-l"], "lack O"),
             (["O", "I-l"], "I-l but no B-l"),
             (["O", "l"], "'l' of the given list is malformed"),
-            (["O", "B-l", "I-l", "B-l"], "twice"),
             (["O", "B-l", "I-l", "B-p"], r"f: type 'p' has no entity on the train side"),
         ],
     )
     def test_lists_that_are_none(self, labels, message):
         with pytest.raises(ValueError, match=message):
-            check_tags({"train": SENTENCES}, labels)
+            check_tags(data(train=SENTENCES), labels)
+
+    def test_a_type_that_is_missing_elsewhere_is_a_warning(self):
+        other = [TaggedSentence(("a",), ("O",), "g, line 5", 5)]
+        sides = data(train=SENTENCES, validation=other)
+        assert check_tags(sides) == LABELS
+        assert sides.warnings == [
+            "g: type 'l' has no entity on the validation side: the scores say nothing of it."
+        ]
 
     def test_no_entity(self):
         with pytest.raises(ValueError, match=r"f, line 1: no entity on the whole training side"):
-            check_tags({"train": [TaggedSentence(("a",), ("O",), "f, line 1", 1)]})
+            check_tags(data(train=[TaggedSentence(("a",), ("O",), "f, line 1", 1)]))
 
 
 class TestPieces:
@@ -125,26 +148,52 @@ class TestPieces:
         rows, counts = encode_tagged(SENTENCES, tokenizer, LABELS)
         assert counts == {"sentences_cut": 0, "words_cut": 0, "words_without_pieces": 0}
         for row, sentence in zip(rows, SENTENCES, strict=True):
-            assert [label for label in row["labels"] if label != -100] == [
-                LABELS.index(t) for t in sentence.tags
-            ]
             pieces = word_pieces(sentence.words, tokenizer)
             firsts = [len(pieces.before) + pieces.words.index(n) for n in range(len(sentence.words))]
-            assert [column for column, label in enumerate(row["labels"]) if label != -100] == firsts
+            assert [row["labels"][column] for column in firsts] == [LABELS.index(t) for t in sentence.tags]
+            assert [column for column, word in enumerate(row["word_of"]) if word >= 0] == firsts
+            spaces = [column for column, word in enumerate(row["space_before"]) if word >= 0]
+            others = set(range(len(row["labels"]))) - {*firsts, *spaces}
+            assert {row["labels"][column] for column in others} <= {-100}
 
-    def test_labels_stand_on_all_pieces_if_asked_and_the_last_is_read(self, tokenizer):
+    def test_white_space_between_two_words_of_an_entity_is_inside_it(self):
+        tokenizer = train_tokenizer(TEXT, "character", 330)
+        (row, _), _ = encode_tagged(SENTENCES, tokenizer, LABELS)
+        # seen in New York 's streets: the spaces before words 1 to 5, of which one is within New York
+        spaces = [(w, row["labels"][column]) for column, w in enumerate(row["space_before"]) if w >= 0]
+        assert spaces == [(1, 0), (2, 0), (3, LABELS.index("I-l")), (4, 0), (5, 0)]
+        assert tags_of_rows([row], [certain(row["labels"])], SENTENCES[:1], LABELS) == [
+            ["O", "O", "B-l", "I-l", "O", "O"]
+        ]
+        # To the pipeline another tag there ends the entity, so it does in what is scored.
+        outside = [
+            0 if w == 3 else label for w, label in zip(row["space_before"], row["labels"], strict=True)
+        ]
+        assert tags_of_rows([row], [certain(outside)], SENTENCES[:1], LABELS) == [
+            ["O", "O", "B-l", "B-l", "O", "O"]
+        ]
+
+    def test_labels_stand_on_all_pieces_if_asked_and_all_are_read(self, tokenizer):
         rows, _ = encode_tagged(SENTENCES, tokenizer, LABELS, labelled_pieces="all")
         for row, sentence in zip(rows, SENTENCES, strict=True):
             pieces = word_pieces(sentence.words, tokenizer)
-            tags = [-100 if word is None else LABELS.index(sentence.tags[word]) for word in pieces.words]
-            outside = [-100] * len(pieces.before), [-100] * len(pieces.after)
-            assert row["labels"] == [*outside[0], *tags, *outside[1]]
-            backwards = pieces.words[::-1]
-            lasts = [len(pieces.ids) - 1 - backwards.index(n) for n in range(len(sentence.words))]
-            read = [column for column, word in enumerate(row["word_of"]) if word >= 0]
-            assert read == [len(pieces.before) + last for last in lasts]
+            words = [*[-1] * len(pieces.before), *(-1 if w is None else w for w in pieces.words)]
+            words += [-1] * len(pieces.after)
+            assert row["word_of"] == words
+            for label, word, space in zip(row["labels"], words, row["space_before"], strict=True):
+                assert (
+                    label == LABELS.index(sentence.tags[word]) if word >= 0 else space >= 0 or label == -100
+                )
         with pytest.raises(ValueError, match="one of first, all, not 'last'"):
-            encode_tagged(SENTENCES, tokenizer, LABELS, labelled_pieces="last")
+            TaggingOptions(labelled_pieces="last")
+
+    def test_a_word_has_the_tag_of_its_pieces_mean(self):
+        row = {"sentence": 0, "word_of": [0, 0, 1], "space_before": [-1, -1, -1]}
+        shares = np.array([[0.9, 0.1, 0.0], [0.0, 0.7, 0.3], [0.0, 0.4, 0.6]])
+        sentence = TaggedSentence(("ab", "c"), None, "f, line 1", 1)
+        assert tags_of_rows([row], [shares], [sentence], LABELS) == [["O", "I-l"]]
+        shares[1] = [0.0, 1.0, 0.0]
+        assert tags_of_rows([row], [shares], [sentence], LABELS) == [["B-l", "I-l"]]
 
     @pytest.mark.parametrize("labelled", ["first", "all"])
     @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 100])
@@ -155,10 +204,10 @@ class TestPieces:
         )
         assert all(len(row["input_ids"]) <= length for row in rows)
         # Every word is labelled once, and the true labels come back as the true tags.
-        assert tags_of_rows(rows, [row["labels"] for row in rows], SENTENCES, LABELS) == [
+        assert tags_of_rows(rows, [certain(row["labels"]) for row in rows], SENTENCES, LABELS) == [
             list(s.tags) for s in SENTENCES
         ]
-        words = sorted((row["sentence"], word) for row in rows for word in row["word_of"] if word >= 0)
+        words = sorted({(row["sentence"], word) for row in rows for word in row["word_of"] if word >= 0})
         assert words == [(s, w) for s in range(2) for w in range(len(SENTENCES[s].words))]
         if not counts["words_cut"]:
             whole, _ = encode_tagged(SENTENCES, tokenizer, LABELS)
@@ -171,16 +220,46 @@ class TestPieces:
 
     def test_words_without_pieces_are_outside(self):
         class Deaf:
-            is_fast = True
-
             def __call__(self, text, **options):
                 return {"input_ids": [7], "special_tokens_mask": [0], "offset_mapping": [(0, 1)]}
 
         sentence = TaggedSentence(("a", "\u200b"), ("O", "B-l"), "f, line 1", 1)
         rows, counts = encode_tagged([sentence], Deaf(), LABELS)
         assert counts["words_without_pieces"] == 1
-        assert tags_of_rows(rows, [[1]], [sentence], LABELS) == [["B-l", "O"]]
+        assert tags_of_rows(rows, [certain([1])], [sentence], LABELS) == [["B-l", "O"]]
 
     def test_refused(self, tokenizer):
         with pytest.raises(ValueError, match=r"f, line 1: rows of \d leave no room"):
             encode_tagged(SENTENCES, tokenizer, LABELS, max_length=tokenizer.num_special_tokens_to_add())
+
+
+class TestOffsets:
+    def test_leave_out_the_space_and_stay_so_when_saved(self, tokenizer, tmp_path):
+        text = "seen in New York 's anti-realists  , \n end"
+        ids = tokenizer(text)["input_ids"]
+        trim_offsets(tokenizer)
+        tokenizer.save_pretrained(tmp_path)
+        for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+            encoded = each(text, return_offsets_mapping=True)
+            assert encoded["input_ids"] == ids
+            if "unigram" in str(type(each.backend_tokenizer.model)).lower():
+                continue  # its mark of a space is no byte
+            pieces = [text[start:end] for start, end in encoded["offset_mapping"]]
+            assert all(piece == piece.strip() or not piece.strip() for piece in pieces), pieces
+
+    def test_of_a_tokenizer_that_begins_with_a_space_of_its_own(self):
+        backend = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "\u0120": 2, "\u0120a": 3, "\u0120b": 4},
+                                       merges=[("\u0120", "a"), ("\u0120", "b")]))  # fmt: skip
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+        trim_offsets(tokenizer)
+        assert tokenizer("a b", return_offsets_mapping=True)["offset_mapping"] == [(0, 1), (2, 3)]
+
+
+def test_a_slow_tokenizer_is_refused():
+    class Slow:
+        is_fast, init_kwargs = False, {}
+
+    task = TokenClassification(data(train=SENTENCES))
+    with pytest.raises(ValueError, match="Slow is a slow tokenizer"):
+        task.prepare(Slow(), None)

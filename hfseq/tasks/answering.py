@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from transformers import DataCollatorWithPadding
 
-from .tables import read_json
+from .. import metrics
+from ..data.tables import read_json
+from .base import Prediction, Row, Task, TaskOptions
+
+TARGETS = ("start_positions", "end_positions")
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,95 @@ class Question:
     id: str
     question: str
     context: str
-    answers: tuple[tuple[str, int], ...]
-    """(text, first character) of each accepted answer; empty where the text has none."""
+    answers: tuple[tuple[str, int], ...] | None
+    """(text, first character) of each accepted answer; empty where the text has none; None where nobody knows."""
     place: str
     """File and id."""
+
+
+@dataclass
+class AnsweringOptions(TaskOptions):
+    """Fields of the task question-answering."""
+
+    doc_stride: int = 128
+    """Tokens that neighbouring windows of a long context share."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.doc_stride < 0:
+            raise ValueError(f"doc_stride must be at least 0, not {self.doc_stride}.")
+
+
+@dataclass
+class AnsweringCollator:
+    """Pads rows; where that is on the left, the answers' columns move along."""
+
+    tokenizer: Any
+
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        batch = DataCollatorWithPadding(self.tokenizer)(rows)
+        if self.tokenizer.padding_side == "left":
+            time = batch["input_ids"].shape[1]
+            padded = torch.tensor([time - len(row["input_ids"]) for row in rows])
+            for name in TARGETS:
+                batch[name] = batch[name] + padded
+        return batch
+
+
+class QuestionAnswering(Task):
+    """Where in a text the answer stands; chosen by SQuAD's F1."""
+
+    name = "question-answering"
+    auto_class = "AutoModelForQuestionAnswering"
+    metric = "f1"
+    options_class = AnsweringOptions
+    per_column = True
+
+    def __init__(self, data, options=None):
+        super().__init__(data, options)
+        # SQuAD 2.0 is where the training side has questions without an answer.
+        self.allow_none = any(not question.answers for question in data.sides["train"])
+
+    @classmethod
+    def read(cls, path: Path, options, labelled: bool) -> list[Question]:
+        return read_squad(path, labelled)
+
+    @classmethod
+    def identity(cls, example: Question) -> str:
+        return example.context
+
+    @classmethod
+    def is_labelled(cls, examples) -> bool:
+        return any(question.answers is not None for question in examples)
+
+    def record(self, example: Question) -> dict[str, Any]:
+        answers = None if example.answers is None else [text for text, _ in example.answers]
+        return {"id": example.id, "question": example.question, "answers": answers}
+
+    def prepare(self, tokenizer, config) -> None:
+        super().prepare(tokenizer, config)
+        if not tokenizer.is_fast or tokenizer.num_special_tokens_to_add(pair=True) == 0:
+            raise ValueError(
+                f"{type(tokenizer).__name__} is slow or adds no special tokens; question answering needs a fast "
+                "tokenizer with BERT's [CLS] question [SEP] text [SEP]."
+            )
+
+    def encode(self, examples, tokenizer, max_length) -> tuple[list[Row], dict[str, int]]:
+        return encode_questions(examples, tokenizer, max_length, self.options.doc_stride)
+
+    def collator(self, tokenizer):
+        return AnsweringCollator(tokenizer)
+
+    def keep(self, output: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return torch.stack(output[:2], dim=-1)  # [rows, time, 2], begin and end
+
+    def decode(self, rows, examples, output) -> list[Prediction]:
+        answers = answers_of_windows(rows, output, examples, allow_none=self.allow_none)
+        return [{"prediction": answer} for answer in answers]
+
+    def score(self, examples, predictions) -> dict[str, float]:
+        references = [[text for text, _ in question.answers or ()] for question in examples]
+        return metrics.answer_scores(references, [p["prediction"] for p in predictions])
 
 
 def read_squad(path: str | os.PathLike, labelled: bool = True) -> list[Question]:
@@ -64,6 +155,8 @@ def _question(entry: Any, context: str, place: str, labelled: bool) -> Question:
         raise ValueError(f"{place}: the question is empty.")
     if not context.strip():
         raise ValueError(f"{place}: its context is empty.")
+    if not labelled and entry.get("answers") is None and not entry.get("is_impossible", False):
+        return Question(identity, text, context, None, place)
     answers = []
     for answer in entry.get("answers") or []:
         words, start = _get(answer, "text", str, place), _get(answer, "answer_start", int, place)
@@ -106,13 +199,8 @@ def encode_questions(
         counts {windows, questions_in_several_windows, answers_in_no_window}.
 
     Raises:
-        ValueError: a slow tokenizer or one without special tokens; a question that fills a window.
+        ValueError: a question that fills a window.
     """
-    if not tokenizer.is_fast or tokenizer.num_special_tokens_to_add(pair=True) == 0:
-        raise ValueError(
-            f"{type(tokenizer).__name__} is slow or adds no special tokens; question answering needs a fast tokenizer "
-            "with BERT's [CLS] question [SEP] text [SEP]."
-        )
     rows: list[dict[str, Any]] = []
     counts = {"windows": 0, "questions_in_several_windows": 0, "answers_in_no_window": 0}
     specials = tokenizer.num_special_tokens_to_add(pair=True)
@@ -177,8 +265,7 @@ def _answer_columns(question: Question, offsets: list[tuple[int, int] | None]) -
 
 def answers_of_windows(
     rows: Sequence[dict[str, Any]],
-    start_logits: np.ndarray,
-    end_logits: np.ndarray,
+    logits: Sequence[np.ndarray],
     questions: Sequence[Question],
     *,
     allow_none: bool,
@@ -188,15 +275,16 @@ def answers_of_windows(
     """The answer to each question; "" is "the text has none".
 
     Args:
-        start_logits, end_logits: [rows, time], time at least that of the longest row.
+        logits: of each row [its time, 2], for begin and end.
         allow_none: whether no answer may win (SQuAD 2.0): if column 0 beats the best span.
         max_answer_pieces: longer spans are not considered.
         candidates: as many begins and ends of a window are combined.
     """
     best = [("", -np.inf)] * len(questions)
     none = [np.inf] * len(questions)
-    for row, starts, ends in zip(rows, start_logits, end_logits, strict=True):
+    for row, own in zip(rows, logits, strict=True):
         number, offsets = row["question"], row["offsets"]
+        starts, ends = own[:, 0], own[:, 1]
         # Of all windows the one that is least sure that there is nothing (as in Devlin et al.'s code for SQuAD 2.0).
         none[number] = min(none[number], float(starts[0] + ends[0]))
         columns = np.array(
@@ -213,4 +301,11 @@ def answers_of_windows(
     return ["" if allow_none and none[number] > score else text for number, (text, score) in enumerate(best)]
 
 
-__all__ = ["Question", "answers_of_windows", "encode_questions", "read_squad"]
+__all__ = [
+    "AnsweringOptions",
+    "Question",
+    "QuestionAnswering",
+    "answers_of_windows",
+    "encode_questions",
+    "read_squad",
+]

@@ -1,0 +1,49 @@
+"""A number for a text or a pair of texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import metrics
+from ..data.tables import finite_number
+from ..plots import plot_regression
+from .texts import TextTask
+
+
+class Regression(TextTask):
+    """How much; chosen by Pearson's correlation."""
+
+    name = "regression"
+    metric = "pearson"
+    problem_type = "regression"
+
+    @classmethod
+    def label_of(cls, value: Any, place: str, options) -> float:
+        return finite_number(value, f"{place}, label")
+
+    def config_fields(self) -> dict[str, Any]:
+        return {"problem_type": self.problem_type, "num_labels": 1}
+
+    def target(self, label) -> float:
+        return float(label or 0.0)
+
+    def answer(self, logits: np.ndarray) -> dict[str, Any]:
+        return {"prediction": float(logits[0])}
+
+    def score(self, examples, predictions) -> dict[str, float]:
+        true, claimed = [e.label for e in examples], [p["prediction"] for p in predictions]
+        errors = np.array(true) - np.array(claimed)
+        return {
+            "pearson": metrics.pearson(true, claimed),
+            "spearman": metrics.spearman(true, claimed),
+            "mean_squared_error": float(np.mean(errors**2)),
+        }
+
+    def picture(self, examples, predictions, path, title):
+        true = [self.target(example.label) for example in examples]
+        return plot_regression(true, [p["prediction"] for p in predictions], path, title)
+
+
+__all__ = ["Regression"]
