@@ -22,7 +22,7 @@ from transformers import (
 
 from hfseq import TransformerConfig, TransformerForSeq2SeqLM
 from hfseq.data import WholeBatchCollator
-from hfseq.training import TranslationEvaluation, score_translation, seq2seq_loss, translate
+from hfseq.training import TranslationEvaluation, score_rows, score_translation, translate
 
 WORDS = list("abcdefghijklmnopqrst")
 SENTENCES = [" ".join(WORDS[i : i + 3 + i % 5]) for i in range(14)]
@@ -263,7 +263,7 @@ class TestScore:
     def test_the_loss_counts_every_target_once(self, tokenizer):
         model, plan = tiny_model(label_smoothing=0.1), Copies(tokenizer, 3)
         model.train()
-        nll, tokens = seq2seq_loss(model, plan)
+        nll, tokens = score_rows(model, plan)
         assert model.training
         model.eval()
         expected = count = 0
@@ -280,7 +280,7 @@ class TestScore:
         model = tiny_model()
         torch.nn.init.constant_(model.lm_head.weight, torch.nan)
         with pytest.raises(FloatingPointError, match="loss on the .* targets is nan"):
-            seq2seq_loss(model, Copies(tokenizer, 1))
+            score_rows(model, Copies(tokenizer, 1))
 
     def test_everything_in_one(self, tokenizer):
         pytest.importorskip("sacrebleu")
@@ -295,6 +295,6 @@ class TestScore:
 
 def test_nothing_that_only_scores_is_imported_for_training():
     code = "import sys\nfor name in ('datasets', 'evaluate', 'pyarrow', 'sacrebleu', 'sacremoses'):\n"
-    code += "    sys.modules[name] = None\nimport hfseq.training.runs\nfrom hfseq.data import PairPlan\n"
+    code += "    sys.modules[name] = None\nimport hfseq.objectives\nfrom hfseq.data import PairPlan\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
