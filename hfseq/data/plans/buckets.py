@@ -72,7 +72,7 @@ class BucketPlan(BatchPlan[Phase]):
         if self.longest_row > tokens_per_update:
             raise ValueError(
                 f"The longest text has {self.longest_row} tokens, more than an update of tokens_per_update "
-                f"{tokens_per_update} has room for. Raise it, or remove or cut long texts."
+                f"{tokens_per_update} has room for: raise tokens_per_update, or remove the text."
             )
         cut = ByLength(
             self._lengths,
