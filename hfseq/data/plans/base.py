@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -87,9 +87,7 @@ class BatchPlan(Dataset, Generic[PhaseKind]):
             updates, epochs = updates + phase.cut.n_updates, epochs + phase.cut.epochs
         self._phases, self.n_updates = list(phases), updates
 
-    def _batch(
-        self, phase: PhaseKind, update: int, epochs: np.ndarray, rows: np.ndarray
-    ) -> dict[str, torch.Tensor | int]:
+    def _batch(self, phase: PhaseKind, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         """What a model takes of some rows.
 
         Args:
@@ -104,7 +102,7 @@ class BatchPlan(Dataset, Generic[PhaseKind]):
     def __len__(self) -> int:
         return self.n_updates * self.micro_batches
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"Index {index} is outside this plan of {len(self)} micro-batches.")
         update, part = divmod(index, self.micro_batches)

@@ -7,6 +7,8 @@ the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -70,7 +72,7 @@ class BucketPlan(BatchPlan[Phase]):
         if self.longest_row > tokens_per_update:
             raise ValueError(
                 f"The longest text has {self.longest_row} tokens, more than an update of tokens_per_update "
-                f"{tokens_per_update} has room for. Raise it, or remove or cut long texts."
+                f"{tokens_per_update} has room for: raise tokens_per_update, or remove the text."
             )
         cut = ByLength(
             self._lengths,
@@ -83,9 +85,7 @@ class BucketPlan(BatchPlan[Phase]):
         self.updates_per_epoch = cut.updates_per_epoch
         self._run([Phase(cut, self._lengths)])
 
-    def _batch(
-        self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray
-    ) -> dict[str, torch.Tensor | int]:
+    def _batch(self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         """A micro-batch: input_ids, attention_mask, labels, shift_labels (the same as labels), int64 [rows, longest
         row], padded on the right; labels are the next tokens, -100 on padding."""
         lengths = self._lengths[rows]

@@ -22,6 +22,7 @@ label. What fills up is the array's end token, so that no padding id is needed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,8 @@ class RowPlan(BatchPlan[Phase]):
             raise ValueError(f"Unknown packing {packing!r} of rows: choose {' or '.join(PACKINGS)}.")
         per_update = rows_per_update(tokens_per_update, row_length, micro_batches)
         self.array, self.packing, self.tokens_per_update = array, packing, tokens_per_update
-        self.longest_row, self.n_targets = row_length, len(array) - 1
+        self.row_length, self.n_targets = row_length, len(array) - 1
+        self.longest_row = row_length
         if self.n_targets < 1:
             raise ValueError(f"{array.path} has {len(array)} tokens: nothing to predict. Give text.")
         self._texts = _blocks(array, row_length) if packing == "blocks" else _documents(array, row_length)
@@ -96,6 +98,7 @@ class RowPlan(BatchPlan[Phase]):
         self.rows_per_epoch = len(starts) - 1
         filled = np.add.reduceat(self._texts.lengths, starts[:-1])
         self.fullness = float(filled.sum() / (self.rows_per_epoch * row_length))
+        cut: ShuffledRows | RowsInOrder
         if shuffled:
             cut = ShuffledRows(self.rows_per_epoch, per_update, epochs=epochs, seed=(seed, row_length))
         else:
@@ -130,9 +133,7 @@ class RowPlan(BatchPlan[Phase]):
             shuffled=False,
         )
 
-    def _batch(
-        self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray
-    ) -> dict[str, torch.Tensor | int]:
+    def _batch(self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         """A micro-batch.
 
         Returns:
@@ -141,7 +142,7 @@ class RowPlan(BatchPlan[Phase]):
             text of its own), cu_seq_lens_q, cu_seq_lens_k int32 [n + 1] (where texts begin in the flattened rows, the
             total repeated at the end), max_length_q, max_length_k.
         """
-        texts, T = self._texts, self.longest_row
+        texts, T = self._texts, self.row_length
         row, text = texts_of(texts.row_starts, rows)
         lengths = texts.lengths[text]
         places = places_of(row, lengths, T)
@@ -149,7 +150,7 @@ class RowPlan(BatchPlan[Phase]):
         copy_texts(ids, places, self.array.tokens, texts.begins[text], lengths)
         labels = np.full(len(rows) * T, IGNORE_INDEX, np.int64)
         copy_texts(labels, places + 1, ids, places + 1, lengths - 1)
-        batch: dict[str, torch.Tensor | int] = {
+        batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(ids.reshape(-1, T)),
             "labels": torch.from_numpy(labels.reshape(-1, T)),
         }

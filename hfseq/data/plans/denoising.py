@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -400,7 +400,5 @@ class DenoisingPlan(PairPlan):
             shuffled=False,
         )
 
-    def _batch(
-        self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray
-    ) -> dict[str, torch.Tensor | int]:
+    def _batch(self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         return self.pairs.batch(rows, epochs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -81,9 +83,7 @@ class FeaturePlan(BucketPlan):
             shuffled=False,
         )
 
-    def _batch(
-        self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray
-    ) -> dict[str, torch.Tensor | int]:
+    def _batch(self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         """`BucketPlan`'s batch and, if there are any, features float32 [rows, width]."""
         batch = super()._batch(phase, update, epochs, rows)
         if self.features is not None:

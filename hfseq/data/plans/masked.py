@@ -14,6 +14,7 @@ the other over the same tokens: nothing is tokenised again. Each takes its share
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,6 +107,7 @@ class MaskedPlan(BatchPlan[_Phase]):
             source = _source(array, vocabulary, length, packing, long_documents)
             filled = _filled(source)
             n_rows, per_update = len(filled), tokens_per_update // length
+            cut: ShuffledRows | RowsInOrder
             if shuffled:
                 rows = None
                 if number < len(curriculum) - 1:  # whole updates: the next rows in line fill up the last one
@@ -160,9 +162,7 @@ class MaskedPlan(BatchPlan[_Phase]):
             shuffled=False,
         )
 
-    def _batch(
-        self, phase: _Phase, update: int, epochs: np.ndarray, rows: np.ndarray
-    ) -> dict[str, torch.Tensor | int]:
+    def _batch(self, phase: _Phase, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         """A micro-batch.
 
         Returns:
@@ -176,7 +176,7 @@ class MaskedPlan(BatchPlan[_Phase]):
               text follows, or the two changed places; -100 in rows that fill up).
         """
         keys = row_keys(self.seed, phase.row_length, epochs, rows)
-        more: dict[str, torch.Tensor | int] = {}
+        more: dict[str, Any] = {}
         if isinstance(phase.source, Pairs):
             ids, more = self._pair_rows(phase, rows, keys)
         else:

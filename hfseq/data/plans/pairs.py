@@ -11,13 +11,14 @@ is filled up with rows of padding. All shapes are those of the first batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import torch
 
 from ..pair_arrays import PairArray
 from .base import BatchPlan, Phase, check_whole, rows_per_update
 from .cuts import ByLength, ShuffledRows
-from .pair_rows import pack_pairs
+from .pair_rows import PairRows, pack_pairs
 
 PACKINGS = ("batches", "packed")
 
@@ -66,7 +67,8 @@ class PairPlan(BatchPlan[Phase]):
     ):
         super().__init__(epochs, micro_batches, seed)
         self.pairs, self.tokens_per_update, self.cells_per_update = pairs, tokens_per_update, cells_per_update
-        self.packing, self._rows, self._segments = packing, None, 0
+        self.packing, self._segments = packing, 0
+        self._rows: PairRows | None = None
         if packing not in PACKINGS:
             raise ValueError(f"Unknown packing {packing!r} of pairs: choose {' or '.join(PACKINGS)}.")
         if packing == "packed":
@@ -142,9 +144,7 @@ class PairPlan(BatchPlan[Phase]):
         self.longest_row, self.fullness = row_length, rows.fullness
         return Phase(cut, np.add.reduceat(self.pairs.target_lengths[rows.order], rows.row_starts[:-1]))
 
-    def _batch(
-        self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray
-    ) -> dict[str, torch.Tensor | int]:
+    def _batch(self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         """A micro-batch of pairs (of packed rows, if packed).
 
         Returns:

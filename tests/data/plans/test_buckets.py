@@ -100,7 +100,8 @@ def test_collator_unwraps(array):
 
 def test_wrong_sizes(array):
     with pytest.raises(
-        ValueError, match="longest text has 20 tokens, more than an update of tokens_per_update 10 .*Raise it"
+        ValueError,
+        match="longest text has 20 tokens, more than an update of tokens_per_update 10 .*raise tokens_per_update",
     ):
         BucketPlan(array, tokens_per_update=10, max_length=20)
     for name in ("max_length", "micro_batches", "tokens_per_update"):
