@@ -1,6 +1,6 @@
 # make quickstart   pretrain an LSTM language model on the King James Bible and print what it writes
 # make test         the test suite (make contracts: the full matrix of contracts)
-# make lint         ruff: formatting and rules
+# make lint         ruff: formatting and rules; mypy: types
 # make bench        the speed lines, BENCH=lstm by default
 #
 # Everything runs in .venv, made on the first call and installed again only when pyproject.toml or constraints.txt
@@ -16,7 +16,7 @@ PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.demo
-	$(PY) scripts/pretrain.py scripts/recipes/lstm-kjv.yaml
+	$(PY) -m hfseq pretrain lstm-kjv
 
 # One process per core; what a worker has not begun when another is idle, that one takes.
 test: $(VENV)/.dev
@@ -28,12 +28,13 @@ contracts: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(PY) -m mypy
 
 bench: $(VENV)/.dev
 	$(PY) scripts/benchmark.py $(BENCH)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

@@ -1,18 +1,18 @@
 """`hfseq COMMAND ...`; also `python -m hfseq COMMAND ...` and `torchrun -m hfseq pretrain ...`.
 
 A command is a module of `hfseq/commands/`, imported when it is called: its docstring's first line is its help here,
-read from the file, so that `hfseq --help` imports nothing heavy.
+read from the file.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import sys
 from pathlib import Path
 
 from hfseq.commands.console import print_what_the_terminal_can
+from hfseq.hints import nearest_hint
 
 COMMANDS = {
     "recipes": "hfseq.commands.recipes",
@@ -46,9 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     elif name in COMMANDS:
         importlib.import_module(COMMANDS[name]).main(rest)
     else:
-        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-        hint = f"Did you mean hfseq {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
-        print(f"hfseq: no command {name!r}. {hint}", file=sys.stderr)
+        hint = nearest_hint(name, COMMANDS) or f" There are {', '.join(COMMANDS)}."
+        print(f"hfseq: no command {name!r}.{hint}", file=sys.stderr)
         sys.exit(2)
 
 

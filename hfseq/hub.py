@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import sys
 import tempfile
 from os import PathLike
@@ -147,6 +148,8 @@ def push(
 ) -> str:
     """Uploads an exported directory to the Hub and returns the address of the commit.
 
+    The Python block of the directory's README.md is made to name the repository, which the card's writer did not know.
+
     Args:
         directory: what `export` wrote, with what else belongs to it (README.md, training_summary.json, images).
         repo_id: "name" or "organisation/name"; made if missing.
@@ -165,6 +168,9 @@ def push(
         )
     api = huggingface_hub.HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    card = Path(directory) / "README.md"
+    if card.is_file():
+        card.write_text(name_repository(card.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=str(directory),
@@ -172,6 +178,12 @@ def push(
         ignore_patterns=["checkpoint-*/**", ".*", ".*/**"],
     )
     return commit.commit_url
+
+
+def name_repository(card: str, repo_id: str) -> str:
+    """The card with `path = "..."` of its Python block naming the repository that it is shown in."""
+    line = f"path = {json.dumps(repo_id)}"
+    return re.sub(r'^path = "(?:[^"\\]|\\.)*".*$', lambda _: line, card, flags=re.MULTILINE)
 
 
 __all__ = ["check_export", "export", "load_checkpoint", "push"]

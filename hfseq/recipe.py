@@ -236,7 +236,7 @@ def read_options(command_line: Iterable[str]) -> list[tuple[str, Any]]:
 
 
 def _read_value(text: str) -> Any:
-    """The YAML value, where a word of a command line means one: "And he said: go" is no mapping, "#c04e01" no comment."""
+    """The YAML value, where a word of a command line means one: "He said: go" is no mapping, "#c04e01" no comment."""
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError):
@@ -269,7 +269,7 @@ def build(section: type, values: Mapping[str, Any], where: str) -> Any:
     for f in dataclasses.fields(section):
         if f.name in values:
             value = values[f.name]
-            kinds = _kinds(hints[f.name])
+            kinds = kinds_of(hints[f.name])
             if str not in kinds and kinds & {int, float}:
                 value = read_number(value)
             if int in kinds and float not in kinds and isinstance(value, float) and value.is_integer():
@@ -286,10 +286,10 @@ def build(section: type, values: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _kinds(hint: Any) -> set[type]:
+def kinds_of(hint: Any) -> set[type]:
     """The plain types that a field may have: `str | list[str] | None` -> {str, list, NoneType}."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return set().union(*(_kinds(part) for part in typing.get_args(hint)))
+        return set().union(*(kinds_of(part) for part in typing.get_args(hint)))
     return {typing.get_origin(hint) or hint}
 
 
@@ -308,7 +308,9 @@ def _place(option: str, sections: Mapping[str, Section]) -> tuple[str, str]:
                 raise ValueError(f"--{option}: {_no_field(name, option, allowed)}")
         known = {f"{name}.{key}" for name, allowed in sections.items() for key in allowed.names}
         bare = set().union(*(allowed.names for allowed in sections.values()))
-        raise ValueError(f"Unknown option --{option}.{nearest_hint(option, bare) or nearest_hint(option, known)}")
+        raise ValueError(
+            f"Unknown option --{option}.{nearest_hint(option, bare) or nearest_hint(option, known)}"
+        )
     if len(places) > 1:
         both = " or ".join(f"--{place}.{option}" for place in places)
         raise ValueError(f"--{option} is a field of several sections; write {both}.")
@@ -331,6 +333,7 @@ __all__ = [
     "build",
     "check_sections",
     "find_recipe",
+    "kinds_of",
     "load_sections",
     "packaged_recipes",
     "read_number",

@@ -44,3 +44,40 @@ def shared_data() -> Path:
 def repository() -> Path:
     """The root of the checkout: where scripts/ and README.md are."""
     return REPOSITORY
+
+
+class FakeHub:
+    """Stands in for HfApi; remembers what would have been sent."""
+
+    def __init__(self):
+        self.calls, self.files, self.texts = [], [], {}
+
+    def __call__(self, token=None):
+        self.token = token
+        return self
+
+    def create_repo(self, repo_id, **kwargs):
+        self.calls.append(("create_repo", repo_id, kwargs))
+        return type("Url", (), {"repo_id": repo_id if "/" in repo_id else f"me/{repo_id}"})
+
+    def upload_folder(self, repo_id, folder_path, commit_message, ignore_patterns):
+        self.calls.append(("upload_folder", repo_id, {"ignore_patterns": ignore_patterns}))
+        names = [
+            str(file.relative_to(folder_path)) for file in Path(folder_path).rglob("*") if file.is_file()
+        ]
+        import huggingface_hub
+
+        self.files = sorted(huggingface_hub.utils.filter_repo_objects(names, ignore_patterns=ignore_patterns))
+        texts = [name for name in self.files if name.endswith((".md", ".json", ".yaml"))]
+        self.texts = {name: (Path(folder_path) / name).read_text() for name in texts}
+        return type("Commit", (), {"commit_url": f"https://huggingface.co/{repo_id}/commit/0"})
+
+
+@pytest.fixture
+def fake_hub(monkeypatch) -> FakeHub:
+    import huggingface_hub
+
+    fake = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", fake)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_test")
+    return fake

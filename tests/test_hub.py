@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +25,7 @@ from transformers import (
 
 import hfseq
 from hfseq import cards, hub
+from hfseq.objectives.causal import Causal
 
 WORDS = [
     "<pad>",
@@ -320,37 +319,6 @@ def test_load_checkpoint_refuses_strangers(tmp_path):
 # --------------------------------------------------------------------------------------------------------------- push
 
 
-class FakeHub:
-    """Stands in for HfApi; remembers what would have been sent."""
-
-    def __init__(self):
-        self.calls, self.files = [], []
-
-    def __call__(self, token=None):
-        self.token = token
-        return self
-
-    def create_repo(self, repo_id, **kwargs):
-        self.calls.append(("create_repo", repo_id, kwargs))
-        return type("Url", (), {"repo_id": repo_id if "/" in repo_id else f"me/{repo_id}"})
-
-    def upload_folder(self, repo_id, folder_path, commit_message, ignore_patterns):
-        self.calls.append(("upload_folder", repo_id, {"ignore_patterns": ignore_patterns}))
-        names = [
-            str(file.relative_to(folder_path)) for file in Path(folder_path).rglob("*") if file.is_file()
-        ]
-        self.files = sorted(huggingface_hub.utils.filter_repo_objects(names, ignore_patterns=ignore_patterns))
-        return type("Commit", (), {"commit_url": f"https://huggingface.co/{repo_id}/commit/0"})
-
-
-@pytest.fixture
-def fake_hub(monkeypatch) -> FakeHub:
-    fake = FakeHub()
-    monkeypatch.setattr(huggingface_hub, "HfApi", fake)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_test")
-    return fake
-
-
 def test_push_creates_the_repository_and_uploads_the_export(tmp_path, fake_hub):
     hub.export(make_model(), tmp_path, make_tokenizer())
     (tmp_path / "checkpoint-10").mkdir()
@@ -387,83 +355,11 @@ def test_push_needs_a_token_and_a_whole_export(tmp_path, fake_hub, monkeypatch):
     assert fake_hub.calls == []
 
 
-@pytest.fixture
-def push_script(repository):
-    spec = importlib.util.spec_from_file_location("push_to_hub_script", repository / "scripts/push_to_hub.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def trained(tmp_path) -> Path:
-    """What a training script leaves: an ordinary checkpoint with its tokenizer, summary, card and training state."""
-    directory = tmp_path / "trained"
-    make_model().save_pretrained(directory)
-    make_tokenizer().save_pretrained(directory)
-    (directory / "training_summary.json").write_text("{}")
-    (directory / "README.md").write_text("# card")
-    (directory / "checkpoint-1").mkdir()
-    (directory / "checkpoint-1/optimizer.pt").write_bytes(b"")
-    return directory
-
-
-def test_push_script_exports_and_uploads(trained, fake_hub, push_script, capsys):
-    push_script.main([str(trained), "me/tiny"])
-    assert "https://huggingface.co/me/tiny/commit/0" in capsys.readouterr().out
-    expected = {
-        "README.md",
-        "training_summary.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "modeling_recurrent.py",
-    }
-    assert expected <= set(fake_hub.files) and "optimizer.pt" not in " ".join(fake_hub.files)
-    assert not code_files(trained)  # the checkpoint itself stays as it was
-
-
-def test_push_script_only_writes_the_directory(trained, tmp_path, fake_hub, push_script, capsys):
-    push_script.main([str(trained), "--directory", str(tmp_path / "out")])
-    assert "nothing uploaded" in capsys.readouterr().out and fake_hub.calls == []
-    hub.check_export(tmp_path / "out")
-    assert (tmp_path / "out/README.md").read_text() == "# card"
-
-
-def test_push_script_takes_an_export_too_and_asks_nothing(tmp_path, fake_hub, push_script, monkeypatch):
-    asked = []
-    monkeypatch.setattr("builtins.input", asked.append)
-    hub.export(make_model(), tmp_path / "export", make_tokenizer())
-    push_script.main([str(tmp_path / "export"), "--directory", str(tmp_path / "again")])
-    hub.check_export(tmp_path / "again")
-    assert (tmp_path / "again/tokenizer.json").is_file() and asked == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["{trained}"], "name a repository to upload to, or --directory"),
-        (["{trained}/nowhere", "x"], "no config.json in"),
-        (["{trained}", "--directory", "{trained}"], "must be another directory"),
-    ],
-)
-def test_push_script_refuses(trained, push_script, capsys, arguments, message):
-    with pytest.raises(SystemExit):
-        push_script.main([argument.format(trained=trained) for argument in arguments])
-    assert message in capsys.readouterr().err
-
-
-def test_push_script_asks_for_nothing_without_a_token(trained, repository, monkeypatch):
-    def refuse(*prompt):
-        raise AssertionError(f"asked: {prompt}")
-
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    monkeypatch.setattr("builtins.input", refuse)
-    monkeypatch.setattr(sys, "argv", ["push_to_hub.py", str(trained), "me/tiny"])
-    with pytest.raises(SystemExit, match=r"^push_to_hub\.py: No Hub token: run `hf auth login`"):
-        runpy.run_path(str(repository / "scripts/push_to_hub.py"), run_name="__main__")
-
-
 # -------------------------------------------------------------------------------------------------------- model cards
+
+
+def write_card(directory, facts):
+    return cards.write_model_card(directory, facts, Causal.card)
 
 
 def make_facts(*, corpus: str | None = "kjv", **changes) -> dict:
@@ -508,7 +404,7 @@ def front_matter(card: Path) -> dict:
 
 def test_card_says_what_was_measured_and_how(tmp_path):
     (tmp_path / "loss_curve.png").write_bytes(b"png")
-    card = cards.write_model_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
+    card = write_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
     assert card == tmp_path / "README.md" and [f.name for f in tmp_path.glob("*.part")] == []
     text = card.read_text()
     for line in (
@@ -535,7 +431,7 @@ def test_card_says_what_was_measured_and_how(tmp_path):
 
 
 def test_front_matter_is_what_the_hub_indexes(tmp_path):
-    data = front_matter(cards.write_model_card(tmp_path, make_facts()))
+    data = front_matter(write_card(tmp_path, make_facts()))
     assert (
         data["license"] == "apache-2.0"
         and data["language"] == "en"
@@ -573,7 +469,7 @@ def test_front_matter_is_what_the_hub_indexes(tmp_path):
     ],
 )
 def test_card_carries_the_licence_of_the_data(tmp_path, facts, licence, sentence):
-    card = cards.write_model_card(tmp_path, make_facts(**facts))
+    card = write_card(tmp_path, make_facts(**facts))
     data = front_matter(card)
     assert data.get("license") == licence and sentence in card.read_text()
     assert data.get("datasets") == (["org/books"] if "org/books" in facts.values() else None)
@@ -582,21 +478,19 @@ def test_card_carries_the_licence_of_the_data(tmp_path, facts, licence, sentence
 
 def test_card_refuses_missing_facts_and_numbers_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="the facts lack command, scores"):
-        cards.write_model_card(
-            tmp_path, {k: v for k, v in make_facts().items() if k not in ("command", "scores")}
-        )
+        write_card(tmp_path, {k: v for k, v in make_facts().items() if k not in ("command", "scores")})
     with pytest.raises(ValueError, match=r"scores\.test\.bits_per_byte = nan"):
         scores = make_facts()["scores"]["test"] | {"bits_per_byte": float("nan")}
-        cards.write_model_card(tmp_path, make_facts(scores={"test": scores}))
+        write_card(tmp_path, make_facts(scores={"test": scores}))
     with pytest.raises(ValueError, match=r"shows loss_curve\.png, which is not there"):
-        cards.write_model_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
+        write_card(tmp_path, make_facts(loss_curve="loss_curve.png"))
     assert not (tmp_path / "README.md").exists()
 
 
 def test_the_code_on_the_card_runs_without_hfseq(tmp_path):
     directory = tmp_path / "tiny"
     hub.export(make_model(), directory, make_tokenizer())
-    card = cards.write_model_card(directory, make_facts(prompt="in the beginning"))
+    card = write_card(directory, make_facts(prompt="in the beginning"))
     code = card.read_text().split("```python\n")[1].split("```")[0]
     blocker = CLEAN_PROCESS.split("import torch\n")[0]
     done = run_clean(blocker + code, cwd=tmp_path)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
+import setuptools
 import yaml
 
 import hfseq
@@ -48,10 +55,51 @@ def test_pins_are_within_the_ranges(project, pins):
     assert set(pins) <= names, "a pin of something that no extra installs"
 
 
-def test_the_types_and_the_licence_are_shipped(repository, project):
-    assert (repository / "hfseq/py.typed").is_file()
-    assert project["tool"]["setuptools"]["package-data"]["hfseq"] == ["py.typed"]
-    assert "Apache License" in (repository / "LICENSE").read_text()[:200]
+@pytest.fixture(scope="module")
+def wheel(repository, tmp_path_factory) -> Path:
+    """Built from a copy of the checkout, as `pip wheel` builds it."""
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip(f"setuptools {setuptools.__version__} is installed; the project asks for 77 (extra dev)")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    shutil.copytree(
+        repository,
+        source,
+        ignore=lambda _, names: [n for n in names if n[0] == "." or n.endswith(".egg-info")],
+    )
+    build = "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(folder)], cwd=source, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_what_runs_and_nothing_else(wheel, repository):
+    files = set(zipfile.ZipFile(wheel).namelist())
+    package = repository / "hfseq"
+    expected = [*package.rglob("*.py"), *package.glob("recipes/*"), package / "py.typed"]
+    missing = {path.relative_to(repository).as_posix() for path in expected} - files
+    assert not missing
+    for name in ("commands/pretrain.py", "recipes/lstm-kjv.yaml", "recipes/claims.json", "metrics/f1/f1.py"):
+        assert f"hfseq/{name}" in files
+    assert {name.split("/")[0] for name in files} == {"hfseq", f"hfseq-{hfseq.__version__}.dist-info"}
+    assert not [name for name in files if "benchmark" in name or "test" in name]
+    licence = zipfile.ZipFile(wheel).read(f"hfseq-{hfseq.__version__}.dist-info/licenses/LICENSE")
+    assert b"Apache License" in licence[:200]
+    entry_points = zipfile.ZipFile(wheel).read(f"hfseq-{hfseq.__version__}.dist-info/entry_points.txt")
+    assert b"hfseq = hfseq.__main__:main" in entry_points
+
+
+def test_the_wheel_runs_where_there_is_no_checkout(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    (tmp_path / "work").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    words = [sys.executable, "-c", "import hfseq.__main__ as m; print(m.__file__); m.main(['recipes'])"]
+    done = subprocess.run(words, cwd=tmp_path / "work", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "site")) and "bits per byte" in done.stdout
 
 
 def test_tests_are_no_package(repository):

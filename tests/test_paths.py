@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hfseq.data import load_corpus, load_features, load_pairs, token_arrays
+from hfseq.data import cache, load_corpus, load_features, load_pairs
 from hfseq.hints import nearest_hint
 from hfseq.paths import user_path
 
@@ -72,10 +72,10 @@ def test_every_path_of_the_data_is_one(monkeypatch, tmp_path):
     assert load_pairs(train_file="$TEXTS/p.tsv", **shares).texts["train"] == (["a"], ["b"])
     assert load_features(train_file="~/texts/f.csv", feature_columns="x", **shares).texts["train"] == ["a"]
     monkeypatch.setenv("HFSEQ_CACHE", "~/kept")
-    assert token_arrays.default_cache_dir() == tmp_path / "kept"
+    assert cache.default_cache_dir() == tmp_path / "kept"
     monkeypatch.setenv("HFSEQ_CACHE", "$TEXTS/kept")
-    assert token_arrays.cache_folder(None) == tmp_path / "texts" / "kept"
-    assert token_arrays.cache_folder("~/other") == tmp_path / "other"
+    assert cache.cache_folder(None) == tmp_path / "texts" / "kept"
+    assert cache.cache_folder("~/other") == tmp_path / "other"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts"]
 
 

@@ -1,13 +1,18 @@
 """Recipes: what is read, what the command line changes, what is refused."""
 
 import pytest
+import yaml
 
 from hfseq import data
-from hfseq.recipe import DataSection, load_recipe
+from hfseq.objectives import OBJECTIVES, load_recipe
+from hfseq.objectives.old_recipes import modernise
+from hfseq.recipe import find_recipe, packaged_recipes
 
 RECIPE = """
 data:
   corpus: kjv
+objective:
+  type: causal
 model:
   model_type: hfseq_lstm
   hidden_size: 32
@@ -26,47 +31,123 @@ def path(tmp_path):
 
 
 def test_what_yaml_reads_otherwise_than_people(path):
-    arguments = load_recipe(path, ["--eval_strategy", "no", "--bf16", "no"]).training_arguments
+    recipe = load_recipe(path, ["--eval_strategy", "no", "--bf16", "no", "--prompt", "#c04e01"])
+    arguments = recipe.training_arguments
     assert arguments["learning_rate"] == 0.001
     assert arguments["save_strategy"] == arguments["eval_strategy"] == "no"
     assert arguments["bf16"] is False
     assert arguments["output_dir"] == "1e3"
+    assert recipe.training.prompt == "#c04e01"
+    assert load_recipe(path, ["--prompt", "He said: go"]).training.prompt == "He said: go"
+    assert load_recipe(path, ["--prompt", "[MASK] is"]).training.prompt == "[MASK] is"
+    assert load_recipe(path, ["--prompt=null"]).training.prompt is None
 
 
 def test_the_command_line_comes_on_top(path):
-    recipe = load_recipe(path, ["--hidden_size", "48", "--data.corpus", "null", "--train_file", "a.txt"])
+    recipe = load_recipe(path, ["--hidden_size", "48", "--data.corpus", "null", "--train_file=a.txt"])
     assert recipe.model["hidden_size"] == 48
     assert (recipe.data.corpus, recipe.data.train_file) == (None, "a.txt")
-    assert recipe.overrides == ["--hidden_size", "48", "--data.corpus", "null", "--train_file", "a.txt"]
+    assert recipe.overrides == ["--hidden_size", "48", "--data.corpus", "null", "--train_file=a.txt"]
     assert load_recipe(path).model["hidden_size"] == 32
+
+
+def test_the_command_line_may_choose_the_model(path):
+    words = ["--model_type", "gpt2", "--n_embd", "32", "--row_length", "16"]
+    path.write_text(RECIPE.replace("  hidden_size: 32\n", ""), encoding="utf-8")
+    recipe = load_recipe(path, words)
+    assert recipe.model == {"model_type": "gpt2", "n_embd": 32} and recipe.objective.row_length == 16
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- a list", "must hold the sections data, model and training, not a list"),
-        ("model: {model_type: hfseq_lstm}\ndatta: {}", "unknown section 'datta'.*data"),
-        ("model: {model_type: hfseq_lstm, hiden_size: 3}", "no field 'hiden_size'.*hidden_size"),
-        ("model: {hidden_size: 3}", "needs a model_type, one of .*hfseq_lstm"),
-        ("model: {model_type: hfseq_lstm}\ndata: {streams: many}", "streams.*'many'"),
+        ("- a list", "must hold sections such as data and model, not a list"),
+        ("datta: {}", r"unknown section 'datta'.*'data'"),
+        ("model: {model_type: hfseq_lstm, hiden_size: 3}", "no field 'hiden_size'.*'hidden_size'"),
+        ("model: {hidden_size: 3}", "needs a model_type: .*hfseq_lstm"),
+        ("objective: {type: causal, streams: many}", r"objective\.streams must be int, not 'many'"),
+        ("objective: {type: causal, streams: 2.5}", r"objective\.streams must be int, not 2\.5"),
+        ("objective: {type: causal, streams: true}", r"objective\.streams must be int, not True"),
+        ("objective: {type: casual}", "unknown objective.type 'casual'.*'causal'"),
+        ("objective: {streams: 3}", "objective section needs a type, one of causal, masked"),
+        ("tokenizer: {type: bpee}", "type 'bpee' is none of the algorithms"),
+        (
+            "objective: {type: causal, mask_rate: 5}",
+            "no field 'mask_rate': that is a field of objective masked",
+        ),
+        ("training: {learning_rat: 1}", "no field 'learning_rat'.*'learning_rate'"),
         ("model: [", "is not valid YAML"),
+        ("model: " + "[" * 5000, "is not valid YAML"),
     ],
 )
 def test_what_is_refused(tmp_path, content, message):
     path = tmp_path / "wrong.yaml"
+    whole = yaml.safe_load(RECIPE)
+    try:
+        own = yaml.safe_load(content)
+    except (yaml.YAMLError, RecursionError):
+        own = None
+    if isinstance(own, dict):
+        content = yaml.safe_dump({**whole, **own})
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_recipe(path)
 
 
-def test_a_missing_recipe(tmp_path):
-    with pytest.raises(FileNotFoundError, match="scripts/recipes"):
-        load_recipe(tmp_path / "none.yaml")
+@pytest.mark.parametrize(
+    ("name", "near"), [("lstm-kvj", "'lstm-kjv'"), ("nowhere/lstm-kjv.yaml", "'lstm-kjv'")]
+)
+def test_a_missing_recipe(name, near):
+    with pytest.raises(
+        FileNotFoundError, match=f"none of the packaged recipes has that name. Did you mean {near}"
+    ):
+        load_recipe(name)
 
 
-@pytest.mark.parametrize("load", [data.load_corpus, data.load_pairs, data.load_features])
-def test_the_data_section_has_what_loaders_take(load):
-    section = DataSection(validation_share=0.25)
-    arguments = section.arguments_of(load)
-    assert arguments["validation_share"] == 0.25
-    assert "corpus" not in arguments  # given by position
+def test_packaged_recipes_are_found_by_name_and_files_by_path(path, monkeypatch):
+    assert find_recipe("lstm-kjv") == packaged_recipes()["lstm-kjv"]
+    monkeypatch.chdir(path.parent)
+    assert load_recipe("./small.yaml").name == "small"
+
+
+@pytest.mark.parametrize("name", [name for name in packaged_recipes()])
+def test_every_packaged_recipe_is_one(name):
+    sections = yaml.safe_load(packaged_recipes()[name].read_text(encoding="utf-8"))
+    if "objective" not in sections:
+        pytest.skip("a recipe of fine-tuning")
+    recipe = load_recipe(name)
+    assert recipe.name == name and recipe.training_arguments["output_dir"] == f"outputs/{name}"
+
+
+@pytest.mark.parametrize(
+    ("loader", "objective"),
+    [(data.load_corpus, "causal"), (data.load_pairs, "translation"), (data.load_features, "vector_to_text")],
+)
+def test_a_data_section_has_what_its_loader_takes(loader, objective):
+    import dataclasses
+    import inspect
+
+    fields = {f.name for f in dataclasses.fields(OBJECTIVES[objective].data_section)}
+    taken = {p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert taken <= fields
+
+
+def test_old_recipes_lose_nothing_that_was_used():
+    old = {
+        "data": {
+            "corpus": "kjv",
+            "tokenizer": "bpe",
+            "tokenizer_vocab_size": 300,
+            "streams": 4,
+            "mask_rate": 0.3,
+        },
+        "model": {"model_type": "hfseq_gru"},
+        "training": {"learning_rate": 1e-3, "num_beams": 5},
+    }
+    assert modernise(old) == {
+        "data": {"corpus": "kjv"},
+        "tokenizer": {"type": "bpe", "vocab_size": 300},
+        "objective": {"type": "causal", "streams": 4},
+        "model": {"model_type": "hfseq_gru"},
+        "training": {"learning_rate": 1e-3},
+    }

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from hfseq import cards
+from hfseq.objectives.translation import Translation
 
 
 def score(bleu: float) -> dict:
@@ -20,6 +21,10 @@ def score(bleu: float) -> dict:
         "chrf_signature": "nc:6",
         "sentences": 1000,
     }
+
+
+def write_card(directory, facts):
+    return cards.write_model_card(directory, facts, Translation.card)
 
 
 def make_facts(**changes) -> dict:
@@ -46,7 +51,7 @@ def make_facts(**changes) -> dict:
 
 
 def test_the_card_has_every_score_with_its_signature(tmp_path):
-    text = cards.write_model_card(tmp_path, make_facts()).read_text()
+    text = write_card(tmp_path, make_facts()).read_text()
     for line in (
         "| test | **transformer-multi30k-en-de** | - | 31.50 | 41.50 | 60.50 | 4.48 |",
         "| test | 1,000 | 1,234 |",
@@ -64,7 +69,7 @@ def test_the_card_has_every_score_with_its_signature(tmp_path):
 
 
 def test_the_front_matter_lists_what_was_measured(tmp_path):
-    text = cards.write_model_card(tmp_path, make_facts()).read_text()
+    text = write_card(tmp_path, make_facts()).read_text()
     data = yaml.safe_load(text.split("---\n")[1])
     assert data["pipeline_tag"] == "translation" and data["language"] == ["en", "de"]
     assert data["license"] == "other" and "machine-translation" in data["tags"]
@@ -74,7 +79,7 @@ def test_the_front_matter_lists_what_was_measured(tmp_path):
 
 
 def test_without_averaging_nothing_is_said_of_it(tmp_path):
-    assert "Averaged weights" not in cards.write_model_card(tmp_path, make_facts(averaging=None)).read_text()
+    assert "Averaged weights" not in write_card(tmp_path, make_facts(averaging=None)).read_text()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ def test_the_card_begins_with_who_won(tmp_path, own, p_value, words):
     systems = {"transformer": {"bleu": 40.0, "margin": 1.0}}
     systems["pervasive"] = {"bleu": own, "margin": 0.9, "p_value": p_value}
     compared = {"systems": systems, "sentences": 1000, "lowercase": True}
-    card = cards.write_model_card(tmp_path, make_facts(compared=compared)).read_text()
+    card = write_card(tmp_path, make_facts(compared=compared)).read_text()
     first = card.split("# transformer-multi30k-en-de\n\n")[1].split("\n")[0]
     assert words in first and ("may explain" in first) == (p_value > 0.05)
 
@@ -104,7 +109,7 @@ def test_the_card_tells_what_each_of_the_compared_has_cost(tmp_path):
         "pervasive": {"bleu": 36.0, "margin": 1.0, "p_value": 0.001, "parameters": 2_130_000, "tokens_read": 5_240_000},
     }  # fmt: skip
     compared = {"systems": systems, "sentences": 1000, "lowercase": True}
-    card = cards.write_model_card(tmp_path, make_facts(compared=compared)).read_text()
+    card = write_card(tmp_path, make_facts(compared=compared)).read_text()
     assert (
         "2.13M parameters and 5.2M target tokens of training, against 2.60M parameters and 15.7M target tokens."
         in card
@@ -114,11 +119,11 @@ def test_the_card_tells_what_each_of_the_compared_has_cost(tmp_path):
 def test_a_recipe_may_have_a_note_for_readers(tmp_path):
     facts = make_facts()
     facts["recipe_content"] = {**facts["recipe_content"], "training": {"note": "A small form."}}
-    assert "A small form.\n" in cards.write_model_card(tmp_path, facts).read_text()
+    assert "A small form.\n" in write_card(tmp_path, facts).read_text()
 
 
 def test_a_score_that_is_no_number_is_refused(tmp_path):
     facts = make_facts()
     facts["averaging"]["validation"]["average"]["loss"] = float("nan")
     with pytest.raises(ValueError, match=r"averaging\.validation\.average\.loss = nan"):
-        cards.write_model_card(tmp_path, facts)
+        write_card(tmp_path, facts)

@@ -17,12 +17,9 @@ from .front_matter import front_matter
 from .making import introduction, making, usage
 from .markdown import table
 from .results import averaged_weights, colours_and_names, comparison, fine_tuned, results
-from .texts import TASKS
 
 
-def write_model_card(
-    directory: str | PathLike[str], facts: Mapping[str, Any], text: CardText | None = None
-) -> Path:
+def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], text: CardText) -> Path:
     """Writes `directory/README.md`, the card that the Hub shows, from what the run measured.
 
     Args:
@@ -30,9 +27,8 @@ def write_model_card(
         facts: what `hfseq pretrain` writes to `training_summary.json`. Required:
             recipe: its name, the title; recipe_content: its sections; command: the exact command.
             model_class; parameters: their number.
-            scores: {split: {the metrics of its task}}.
+            scores: {split: {the metrics of its objective}}.
           Optional:
-            task: a key of `TASKS`; text-generation by default.
             baselines: [{name, SPLIT: {metrics as in scores}, ...}], measured on the same splits.
             fine_tuning: what `hfseq finetune` wrote to its summaries, of this model and of what it is held against.
             learning_rate_trials: [{learning_rate, ..., validation}], all that was tried.
@@ -47,7 +43,7 @@ def write_model_card(
             prompt, continuation, translation, repaired or described: a sample.
             loss_curve: file name of an image in the directory.
             license, license_link, terms, language: of the training data, where it is not a packaged corpus.
-        text: what the model's kind adds; by default by `task`.
+        text: what the model's objective adds (`objective.card`).
 
     Returns:
         The path of the card.
@@ -56,7 +52,6 @@ def write_model_card(
         ValueError: a required fact is missing, a number is not finite, or the image is not there.
     """
     directory = Path(directory)
-    text = TASKS[facts.get("task", "text-generation")] if text is None else text
     required = ("recipe", "recipe_content", "command", "model_class", "parameters", "scores")
     missing = [key for key in required if not facts.get(key)]
     if missing:

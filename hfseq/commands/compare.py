@@ -26,45 +26,46 @@ import json
 import shutil
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from hfseq import data, metrics, training
 from hfseq.cards import write_model_card
-from hfseq.commands.console import CommandParser, mistakes_told, user_path
+from hfseq.commands.console import CommandParser, mistakes_told, path
 from hfseq.commands.outputs import check_output_file
 from hfseq.data.files import lines_of
-from hfseq.recipe import load_recipe
+from hfseq.objectives import objective_of
+from hfseq.objectives.causal import Causal
+from hfseq.objectives.records import load_own_recipe, objective_of_summary
+from hfseq.objectives.translation import Translation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", type=user_path, help="what hfseq pretrain wrote")
+    parser.add_argument("model", nargs="?", type=path, help="what hfseq pretrain wrote")
     parser.add_argument(
-        "--arrays", type=user_path, help="instead of a model: <cache>/<fingerprint>, with train/ in it"
+        "--arrays", type=path, help="instead of a model: <cache>/<fingerprint>, with train/ in it"
     )
     parser.add_argument("--orders", type=int, nargs="+", default=[3, 4, 5, 6], help="default: 3 4 5 6")
     parser.add_argument(
         "--estimator", choices=["mitlm", "kenlm"], help="default: the first that is installed"
     )
     parser.add_argument(
-        "--models", type=user_path, nargs="+", default=[], help="other models of the same data, for the card"
+        "--models", type=path, nargs="+", default=[], help="other models of the same data, for the card"
     )
     parser.add_argument(
-        "--finetuned", type=user_path, nargs="+", default=[], help="what hfseq finetune wrote, for the card"
+        "--finetuned", type=path, nargs="+", default=[], help="what hfseq finetune wrote, for the card"
     )
     parser.add_argument(
         "--translations",
-        type=user_path,
+        type=path,
         nargs="+",
         default=[],
         help="files of translations, the baseline first",
     )
-    parser.add_argument("--references", type=user_path, help="what --translations are held against")
+    parser.add_argument("--references", type=path, help="what --translations are held against")
     parser.add_argument(
         "--lowercase", action="store_true", help="of --translations: capitals are the same words"
     )
-    parser.add_argument("--output", type=user_path, help="also write the result to this JSON file")
+    parser.add_argument("--output", type=path, help="also write the result to this JSON file")
     parser.add_argument(
-        "--attention", type=user_path, metavar="FILE.png", help="with --translations: a picture for the card"
+        "--attention", type=path, metavar="FILE.png", help="with --translations: a picture for the card"
     )
 
 
@@ -151,8 +152,8 @@ def add_comparison(directory: Path, compared: dict, rivals: list[Path], attentio
     """The model's card says first whether it won; its translations are the last of those compared."""
     facts, *others = summaries = [read_summary(d) for d in (directory, *rivals)]
     for model, summary in zip((directory, *rivals), summaries, strict=True):
-        if summary.get("task") != "translation":
-            raise ValueError(f"{model} is for {summary.get('task', 'text-generation')}, not for translation.")
+        if (objective := objective_of_summary(summary)) is not Translation:
+            raise ValueError(f"{model} was trained by the objective {objective.name}, not by translation.")
     names = list(compared["systems"])
     files = {**{other["recipe"]: other for other in others}, names[-1]: facts}
     if unknown := set(files) - set(names):
@@ -173,9 +174,10 @@ def add_comparison(directory: Path, compared: dict, rivals: list[Path], attentio
 def read_language_model(directory: Path) -> dict:
     """The summary of a model that predicts the next token."""
     facts = read_summary(directory)
-    if facts.get("task", "text-generation") != "text-generation":
+    if (objective := objective_of_summary(facts)) is not Causal:
         raise ValueError(
-            f"{directory} is for {facts['task']}: only a model that predicts the next token compares with Kneser-Ney. "
+            f"{directory} was trained by the objective {objective.name}: only a model that predicts the next token "
+            "compares with Kneser-Ney. "
             "Name fine-tuned models with --finetuned, files of translations with --translations."
         )
     return facts
@@ -187,11 +189,11 @@ def add_finetuned(directory: Path, finetuned: list[Path]) -> None:
         raise ValueError("--finetuned needs the pretrained model's directory.")
     facts = read_summary(directory)
     facts["fine_tuning"] = []
-    for path in finetuned:
-        file = path / "finetune_summary.json"
+    for run_directory in finetuned:
+        file = run_directory / "finetune_summary.json"
         if not file.is_file():
             raise FileNotFoundError(
-                f"{path} has no finetune_summary.json: hfseq finetune writes it at its end."
+                f"{run_directory} has no finetune_summary.json: hfseq finetune writes it at its end."
             )
         run = json.loads(file.read_text(encoding="utf-8"))
         facts["fine_tuning"].append({k: v for k, v in run.items() if k not in ("runs", "classes", "machine")})
@@ -210,9 +212,9 @@ def read_summary(directory: Path) -> dict:
 
 def model_arrays(directory: Path) -> dict[str, data.TokenArray]:
     """The token arrays that the model was trained on, by its own recipe and tokenizer; cached, so seldom built."""
-    section = load_recipe(directory / "recipe.yaml").data
-    corpus = data.load_corpus(section.corpus, **section.arguments_of(data.load_corpus))
-    return data.build_token_arrays(corpus, AutoTokenizer.from_pretrained(directory), section.cache_dir)
+    objective = objective_of(load_own_recipe(directory))
+    objective.prepare()
+    return objective.arrays
 
 
 def check_same_text(directory: Path, facts: dict, arrays: dict[str, data.TokenArray]) -> None:
@@ -269,5 +271,6 @@ def add_to_card(directory: Path, facts: dict, baselines: list[dict]) -> None:
 
 
 def save_card(directory: Path, facts: dict) -> None:
+    card = write_model_card(directory, facts, objective_of_summary(facts).card)
     training.write_json(directory / "training_summary.json", facts)
-    print(f"\nwritten to {directory / 'training_summary.json'} and {write_model_card(directory, facts)}")
+    print(f"\nwritten to {directory / 'training_summary.json'} and {card}")

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from hfseq.paths import user_path
+
 # What a wrong path, value, file or installation raises here and in the libraries below.
 MISTAKES = (ValueError, OSError, ImportError, FloatingPointError)
 
@@ -70,14 +72,17 @@ def print_what_the_terminal_can() -> None:
             stream.reconfigure(errors="replace")
 
 
-def user_path(text: str) -> Path:
-    """A path as the user wrote it: "~" is the home directory, $NAME a variable."""
-    return Path(os.path.expandvars(os.path.expanduser(text)))
+def path(text: str) -> Path:
+    """A path of the command line, as its user means it (`hfseq.paths`)."""
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def model_id(text: str) -> str:
     """A checkpoint directory, likewise, or a Hub id, which stays what it is."""
-    return os.path.expandvars(os.path.expanduser(text))
+    return str(path(text))
 
 
 def device(text: str) -> str:
@@ -100,6 +105,6 @@ __all__ = [
     "device",
     "mistakes_told",
     "model_id",
+    "path",
     "print_what_the_terminal_can",
-    "user_path",
 ]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from hfseq.commands.console import CommandParser, mistakes_told, user_path
+from hfseq.commands.console import CommandParser, mistakes_told, path
 from hfseq.commands.outputs import check_output_directory
 from hfseq.convert import (
     EXPORTERS,
@@ -34,16 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     importing = directions.add_parser("import", help="published weights -> a checkpoint directory")
     importing.add_argument("format", help=f"one of: {', '.join(sorted(IMPORTERS))}")
-    importing.add_argument(
-        "source", type=user_path, help="the published file, or the directory that holds it"
-    )
-    importing.add_argument("directory", type=user_path, help="the checkpoint directory to write")
+    importing.add_argument("source", type=path, help="the published file, or the directory that holds it")
+    importing.add_argument("directory", type=path, help="the checkpoint directory to write")
     importing.add_argument("--head", help="the class to fill, where the format holds several")
 
     exporting = directions.add_parser("export", help="a checkpoint -> another library's format")
     exporting.add_argument("format", help=f"one of: {', '.join(sorted(EXPORTERS)) or 'none yet'}")
-    exporting.add_argument("source", type=user_path, help="the checkpoint directory to read")
-    exporting.add_argument("directory", type=user_path, help="the directory to write")
+    exporting.add_argument("source", type=path, help="the checkpoint directory to read")
+    exporting.add_argument("directory", type=path, help="the directory to write")
 
     for direction in (importing, exporting):
         direction.add_argument(

@@ -17,24 +17,47 @@ also .gz): BLEU and chrF, each with its signature. Weights that are missing, lef
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import PretrainedConfig
 
-from hfseq import data, metrics, training
-from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, user_path
+from hfseq import training
+from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
 from hfseq.commands.outputs import check_output_file
 from hfseq.loading import check_tokenizer, load_config, load_model
-from hfseq.recipe import DataSection, load_recipe
+from hfseq.objectives import Objective, objective_of
+from hfseq.objectives.base import model_class_of, positions_of
+from hfseq.objectives.causal import Causal
+from hfseq.objectives.masked import Masked
+from hfseq.objectives.records import read_own_sections, recipe_of_sections
+from hfseq.objectives.translation import Translation
+from hfseq.recipe import RawSections
 
-# Options that stand for a field of the recipe's data section.
+# Options that stand for a field of the data section, and of the objective's.
 DATA_OPTIONS = (
     "corpus", "text_column", "txt_document", "validation_share", "test_share", "split_seed", "deduplicate",
     "source_language", "target_language",
 )  # fmt: skip
+OBJECTIVE_OPTIONS = {
+    "streams": "evaluation_streams",
+    "row_length": "row_length",
+    "packing": "packing",
+    "num_beams": "num_beams",
+}
+# What of a recipe's data section says how files are read, not which.
+READING = (
+    "text_column",
+    "txt_document",
+    "source_language",
+    "target_language",
+    "source_column",
+    "target_column",
+)
+# A row as long as a model's positions allow, but no longer than this.
+LONGEST_ROW = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs", nargs="+", help="for translation: two parallel files, or a .tsv, .csv or .jsonl of pairs"
     )
     parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test"),
-        help="of the corpus; default: test, or validation if none",
+        "--split", choices=("validation", "test"), help="of the corpus; default: test, or validation if none"
     )
-    split = parser.add_argument_group("of the corpus; default: as in the model's recipe.yaml")
+    parser.add_argument("--output_text", type=path, help="write the translations to this file, one per line")
+    parser.add_argument("--output", type=path, help="also write the scores to this JSON file")
+    parser.add_argument("--device", type=device, default="cpu")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
+    )
+    split = parser.add_argument_group(
+        "how the corpus is split and read; default: as in the model's recipe.yaml"
+    )
     split.add_argument("--validation_share", type=float)
     split.add_argument("--test_share", type=float)
     split.add_argument("--split_seed", type=int)
@@ -59,39 +88,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.add_argument("--text_column")
     split.add_argument("--source_language", help="of pairs; in tables, the column's name")
     split.add_argument("--target_language", help="likewise")
-    parser.add_argument("--streams", type=int, default=8, help="contiguous parts, each begun without context")
-    parser.add_argument("--row_length", type=int, default=128, help="tokens per row, for an encoder")
-    parser.add_argument(
-        "--packing", default="blocks", help="rows for an encoder: blocks, documents, sentences"
+    how = parser.add_argument_group("how it is scored; default: as in the model's recipe.yaml")
+    how.add_argument(
+        "--streams", type=int, help="with carried state: contiguous parts, each begun without context"
     )
-    parser.add_argument("--num_beams", type=int, help="for translation; default: the model's own")
-    parser.add_argument(
-        "--output_text", type=user_path, help="write the translations to this file, one per line"
-    )
-    parser.add_argument("--device", type=device, default="cpu")
-    parser.add_argument("--output", type=user_path, help="also write the scores to this JSON file")
-    parser.add_argument(
-        "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
-    )
+    how.add_argument("--row_length", type=int, help="without: tokens per row")
+    how.add_argument("--packing", help="rows: blocks, documents, sentences")
+    how.add_argument("--num_beams", type=int, help="for translation")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = CommandParser("evaluate", __doc__)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
-    with mistakes_told(parser):
+    with mistakes_told(parser), tempfile.TemporaryDirectory() as scratch:
         check_arguments(arguments)
         config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
-        if (arguments.pairs or arguments.output_text) and not config.is_encoder_decoder:
-            raise ValueError(
-                f"--pairs and --output_text are for encoder-decoders, but this is {config.model_type}"
-            )
-        if arguments.file and config.is_encoder_decoder:
-            raise ValueError("an encoder-decoder needs pairs: give --pairs SOURCE TARGET in place of --file")
-        what, scores = score_pairs(arguments) if config.is_encoder_decoder else score_text(arguments, config)
+        objective, what = make_objective(arguments, config, scratch)
+        model = load_model(
+            objective.auto_class, arguments.model, trust_remote_code=arguments.trust_remote_code
+        ).to(arguments.device)
+        objective.prepare()
+        check_tokenizer(objective.tokenizer, config)
+        side = what.setdefault("split", "test" if "test" in objective.arrays else "validation")
+        if side not in objective.held_out:
+            there = ", ".join(objective.held_out)
+            raise ValueError(f"{what['text']} has no {side} side: there is {there or 'none'}.")
+        score = objective.score(model, side)
+        scores = score.as_dict()
         if arguments.output:
             training.write_json(arguments.output, {"model": arguments.model, **what, **scores})
-    print(" ".join(f"{name} {value}" for name, value in what.items()))
+        if arguments.output_text:
+            lines = [" ".join(text.split("\n")) for text in score.hypotheses]
+            arguments.output_text.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in what.items()))
     for name, value in scores.items():
         if not name.endswith("_signature"):
             signature = scores.get(f"{name}_signature", "")
@@ -111,115 +141,83 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     check_output_file(arguments.output_text, "--output_text")
 
 
-def data_section(arguments: argparse.Namespace) -> tuple[DataSection, str]:
-    """What is read and how it is split, by the model's own recipe where it has one; and in words."""
-    given = {name: getattr(arguments, name) for name in DATA_OPTIONS}
-    given = {name: value for name, value in given.items() if value is not None}
-    if arguments.corpus and len(arguments.corpus) == 1:
-        given["corpus"] = arguments.corpus[0]
-    recipe = Path(arguments.model) / "recipe.yaml"
-    if recipe.is_file():
-        words = [f"--data.{name}={value}" for name, value in given.items()]
-        section, origin = load_recipe(recipe, words).data, f"by {recipe}"
-    elif arguments.corpus or arguments.file or arguments.pairs:
-        section, origin = DataSection(**given), "by the options"
-    else:
+def make_objective(
+    arguments: argparse.Namespace, config: PretrainedConfig, scratch: str
+) -> tuple[Objective, dict[str, Any]]:
+    """What the model was trained to do, on the text that is to be scored; and in words which text that is.
+
+    Both come from the recipe.yaml beside the model, with the options on top. A model without one is asked what it is.
+    """
+    has_own = (Path(arguments.model) / "recipe.yaml").is_file()
+    files = arguments.file or arguments.pairs
+    if not (has_own or arguments.corpus or files):
         raise ValueError(
             f"{arguments.model} has no recipe.yaml that says what text is its own: give --corpus, --file or --pairs"
         )
-    return section, origin
+    sections = read_own_sections(arguments.model) if has_own else default_sections(config)
+    translates = sections["objective"]["type"] == Translation.name
+    if (arguments.pairs or arguments.output_text) and not translates:
+        raise ValueError(f"--pairs and --output_text are for translation, but this is {config.model_type}")
+    if arguments.file and translates:
+        raise ValueError("an encoder-decoder needs pairs: give --pairs SOURCE TARGET in place of --file")
+
+    text = choose_text(arguments, sections)
+    for option, field in OBJECTIVE_OPTIONS.items():
+        if getattr(arguments, option) is not None:
+            sections["objective"][field] = getattr(arguments, option)
+    if files or not has_own:
+        sections["data"]["cache_dir"] = scratch
+    where = str(Path(arguments.model) / "recipe.yaml") if has_own else "options"
+    kept = {name: sections[name] for name in ("data", "objective")}
+    others = {"tokenizer": {"path": arguments.model}, "model": {"model_type": config.model_type}}
+    objective = objective_of(recipe_of_sections({**kept, **others}, where))
+    what: dict[str, Any] = {"text": text}
+    if files:
+        what["split"] = "validation"
+    else:
+        what |= {"split": arguments.split} if arguments.split else {}
+        what |= {"split_seed": objective.recipe.data.split_seed, "split_by": where}
+    return objective, what
 
 
-def side_of(sides: Any, asked: str | None, name: str) -> str:
-    """The side that is scored, or ValueError where the corpus lacks it."""
-    side = asked or ("test" if "test" in sides else "validation")
-    if side not in sides:
-        raise ValueError(f"{name} has no {side} side: there are {', '.join(sides)}.")
-    return side
+def choose_text(arguments: argparse.Namespace, sections: RawSections) -> str:
+    """Puts what the options say into the data section; returns the name of the text."""
+    section = sections["data"]
+    files = arguments.file or arguments.pairs
+    if files:
+        # The whole text is held out; what there is to train on nobody reads.
+        kept = {name: section[name] for name in READING if name in section}
+        section = {**kept, "train_file": files, "validation_file": files, "test_share": 0.0}
+    elif arguments.corpus:
+        own_files = ("train_file", "validation_file", "test_file")
+        section = {name: value for name, value in section.items() if name not in own_files}
+    for option in DATA_OPTIONS:
+        value = getattr(arguments, option)
+        if value is not None:
+            section[option] = value[0] if isinstance(value, list) and len(value) == 1 else value
+    sections["data"] = section
+    names = files or section.get("corpus") or section.get("train_file")
+    return names if isinstance(names, str) else " ".join(names)
 
 
-def described(section: DataSection, side: str, origin: str) -> dict[str, Any]:
-    """Which text was scored, for the reader and for --output."""
-    corpus = section.corpus or section.train_file
-    return {
-        "split": side,
-        "corpus": corpus if isinstance(corpus, str) else " ".join(corpus),
-        "split_seed": section.split_seed,
-        "split_made": origin,
-    }
-
-
-def score_text(arguments: argparse.Namespace, config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Which text it was; loss and its units, of a language model or an encoder."""
-    remote = {"trust_remote_code": arguments.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model, **remote)
-    masked = config.model_type == "hfseq_encoder"
-    auto_class = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    model = load_model(auto_class, arguments.model, **remote).to(arguments.device)
-    if not (masked or hasattr(model, "carried_states")):
+def default_sections(config: PretrainedConfig) -> RawSections:
+    """Data and objective of a model that says nothing of its training: the objective whose head it was saved with, or
+    has."""
+    saved = (config.architectures or [""])[0]
+    heads = {}
+    for objective in (Translation, Masked, Causal):
+        head = model_class_of(objective.auto_class_name({}), type(config))
+        if head is not None:
+            heads[objective] = head
+    if not heads:
         raise ValueError(
-            f"{type(model).__name__} is neither recurrent nor an encoder of hfseq's: only those are scored"
+            f"{saved or config.model_type} neither continues nor fills in nor translates a text: there is nothing "
+            "that this command scores"
         )
-    check_tokenizer(tokenizer, model.config)
-    with tempfile.TemporaryDirectory() as cache:
-        if arguments.file:
-            options = {"text_column": arguments.text_column, "txt_document": arguments.txt_document}
-            options = {name: value for name, value in options.items() if value is not None}
-            corpus = data.load_corpus(
-                None, train_file=arguments.file, validation_share=0.0, test_share=0.0, **options
-            )
-            array = data.build_token_arrays(corpus, tokenizer, cache)["train"]
-            what = {"file": " ".join(arguments.file)}
-        else:
-            section, origin = data_section(arguments)
-            corpus = data.load_corpus(section.corpus, **section.arguments_of(data.load_corpus))
-            arrays = data.build_token_arrays(corpus, tokenizer, section.cache_dir or cache)
-            side = side_of(arrays, arguments.split, str(section.corpus or section.train_file))
-            array, what = arrays[side], described(section, side, origin)
-        if masked:
-            plan = data.MaskedPlan.evaluation(
-                array,
-                data.MaskingVocabulary.from_tokenizer(tokenizer),
-                row_length=arguments.row_length,
-                tokens_per_batch=max(4096, arguments.row_length),
-                packing=arguments.packing,
-            )
-            score = training.score_masked_language_model(model, plan)
-        else:
-            score = training.score_language_model(model, array, streams=arguments.streams)
-    return what, score.as_dict()
-
-
-def score_pairs(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Which pairs they were; BLEU and chrF of the translations, which --output_text keeps."""
-    metrics.require_sacrebleu()
-    remote = {"trust_remote_code": arguments.trust_remote_code}
-    tokenizer, target_tokenizer = data.load_pair_tokenizers(arguments.model, **remote)
-    model = load_model(AutoModelForSeq2SeqLM, arguments.model, **remote).to(arguments.device)
-    check_tokenizer(tokenizer, model.config)
-    what, (sources, references), language = read_pairs(arguments)
-    options = {"target_tokenizer": target_tokenizer}
-    if arguments.num_beams:
-        options["num_beams"] = arguments.num_beams
-    hypotheses = training.translate(model, tokenizer, sources, progress=sys.stderr.isatty(), **options)
-    if arguments.output_text:
-        lines = [" ".join(text.split("\n")) for text in hypotheses]
-        arguments.output_text.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return what, metrics.all_translation_scores(hypotheses, references, language)
-
-
-def read_pairs(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[list[str], list[str]], str]:
-    """Which pairs they are, sources and references, and the language of the references."""
-    if arguments.pairs:
-        languages = {
-            "source_language": arguments.source_language or "en",
-            "target_language": arguments.target_language or "de",
-        }
-        corpus = data.load_pairs(
-            train_file=arguments.pairs, **languages, validation_share=0.0, test_share=0.0
-        )
-        return {"file": " ".join(arguments.pairs)}, corpus.texts["train"], languages["target_language"]
-    section, origin = data_section(arguments)
-    corpus = data.load_pairs(section.corpus, **section.arguments_of(data.load_pairs))
-    side = side_of(corpus.texts, arguments.split, corpus.name)
-    return described(section, side, origin), corpus.texts[side], section.target_language
+    objective = next((o for o, head in heads.items() if head.__name__ == saved), next(iter(heads)))
+    section: dict[str, Any] = {"type": objective.name}
+    if objective is Translation:
+        section["num_beams"] = 1
+    elif "row_length" in {field.name for field in fields(objective.section(heads[objective]))}:
+        section["row_length"] = min(positions_of(config) or LONGEST_ROW, LONGEST_ROW)
+    return {"data": {}, "objective": section}

@@ -26,12 +26,17 @@ import yaml
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 
-from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, user_path
+from hfseq.attention_maps import attention_maps
+from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
 from hfseq.commands.outputs import check_output_file
 from hfseq.data import load_pair_tokenizers
 from hfseq.data.files import lines_of
 from hfseq.loading import check_tokenizer, load_config, load_model
-from hfseq.training.features import parse_vector
+from hfseq.paths import user_path
+from hfseq.pipelines import TranslationPipeline
+from hfseq.plots import plot_attention, plot_side_by_side
+from hfseq.training import translate
+from hfseq.training.vectors import parse_vector
 
 # Of a language model, where neither the command line nor one of its other options says it; a translation is what the
 # model's own generation_config says.
@@ -50,13 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--prompt", help="the text; without it, --input and --features, lines are read from standard input"
     )
-    source.add_argument("--input", type=user_path, help="a file, one text per line, also .gz")
+    source.add_argument("--input", type=path, help="a file, one text per line, also .gz")
     parser.add_argument(
         "--features",
         metavar="VECTOR_OR_FILE",
         help="for a model with feature_size: the numbers that the text begins with, or a file of them, a vector a line",
     )
-    parser.add_argument("--output", type=user_path, help="write to this file in place of standard output")
+    parser.add_argument("--output", type=path, help="write to this file in place of standard output")
     parser.add_argument("--batch_size", type=int, default=32, help="texts decoded together")
     parser.add_argument(
         "--batch_tokens",
@@ -67,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=device, default="cpu")
     parser.add_argument(
-        "--plot_attention", "--plot-attention", type=user_path, metavar="FILE.png",
+        "--plot_attention", "--plot-attention", type=path, metavar="FILE.png",
         help="for translation: draw the attention of every layer and head for one sentence",
     )  # fmt: skip
     parser.add_argument(
@@ -217,10 +222,6 @@ def continuations(
 
 def translations(arguments: argparse.Namespace, lines: list[str], options: dict[str, Any]) -> Iterator[str]:
     """Each line in the other language; with --plot_attention also a picture."""
-    from hfseq.attention_maps import attention_maps, plot_attention
-    from hfseq.pipelines import TranslationPipeline
-    from hfseq.training import translate
-
     tokenizer, target_tokenizer = load_tokenizers(arguments.model, arguments)
     model = load(AutoModelForSeq2SeqLM, arguments)
     check_tokenizer(tokenizer, model.config)
@@ -254,8 +255,6 @@ def translations(arguments: argparse.Namespace, lines: list[str], options: dict[
 
 def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -> Path:
     """Where each model looks in the source for one translation, that of the first."""
-    from hfseq.attention_maps import attention_maps, plot_side_by_side
-
     panels = {}
     for name in [arguments.model, *arguments.beside]:
         tokenizer, target_tokenizer = load_tokenizers(name, arguments)
@@ -332,11 +331,11 @@ def read_vectors(given: str, size: int) -> list[list[float]]:
     return vectors
 
 
-def write_lines(path: Path | None, lines: Iterator[str]) -> None:
+def write_lines(file: Path | None, lines: Iterator[str]) -> None:
     """To a file, which appears when all is done, or to standard output."""
-    if path is None:
+    if file is None:
         for line in lines:
             print(line)
         return
     text = "".join(f"{line}\n" for line in lines)
-    path.write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")

@@ -31,14 +31,14 @@ def check_output_file(path: Path | None, option: str) -> None:
 
 
 def check_output_directory(path: Path, option: str) -> None:
-    """Makes the directory; raises OSError, with the option's name and a remedy, unless files can be written there."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(f"{option} {path}: {error.filename} is a file. Name a directory.") from error
-    except OSError as error:
-        raise OSError(f"{option} {path} cannot be made: {error.strerror}. Name another directory.") from error
-    _probe(path, f"{option} {path}")
+    """Raises OSError, with the option's name and a remedy, unless files can be written in the directory or it can be
+    made. Nothing is made yet: what fails later leaves no empty folder."""
+    folder = path
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{option} {path}: {folder} is a file. Name a directory.")
+    _probe(folder, f"{option} {path}")
 
 
 def _probe(folder: Path, what: str) -> None:

@@ -10,13 +10,12 @@ set HF_TOKEN; nothing is asked. The card's Python block names the repository, an
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
-from hfseq.commands.console import CommandParser, mistakes_told, user_path
+from hfseq.commands.console import CommandParser, mistakes_told, path
 from hfseq.commands.outputs import check_output_directory
 from hfseq.data import load_pair_tokenizers, save_pair_tokenizers
 from hfseq.hub import export, load_checkpoint, push
@@ -27,10 +26,10 @@ PICTURES = ("*.png",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=user_path, help="the checkpoint directory that a command wrote")
+    parser.add_argument("model", type=path, help="the checkpoint directory that a command wrote")
     parser.add_argument("repo_id", nargs="?", help="where to: name or organisation/name; made if missing")
     parser.add_argument(
-        "--directory", type=user_path, help="write the export here; without REPO_ID nothing is uploaded"
+        "--directory", type=path, help="write the export here; without REPO_ID nothing is uploaded"
     )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument(
@@ -77,18 +76,10 @@ def prepare(arguments: argparse.Namespace, directory: Path) -> None:
     for name in TEXTS:
         if (source / name).is_file():
             text = (source / name).read_text(encoding="utf-8")
-            if name == "README.md" and arguments.repo_id:
-                text = name_repository(text, arguments.repo_id)
             (directory / name).write_text(without_local_paths(text), encoding="utf-8")
     for pattern in PICTURES:
         for file in source.glob(pattern):
             shutil.copy2(file, directory / file.name)
-
-
-def name_repository(card: str, repo_id: str) -> str:
-    """The card with `path = "..."` of its Python block naming the repository that it is shown in."""
-    line = f"path = {json.dumps(repo_id)}"
-    return re.sub(r'^path = "(?:[^"\\]|\\.)*".*$', lambda _: line, card, flags=re.MULTILINE)
 
 
 def without_local_paths(text: str) -> str:

@@ -11,11 +11,8 @@ import json
 import re
 from pathlib import Path
 
-import hfseq
 from hfseq.commands.console import CommandParser, mistakes_told
-from hfseq.hints import nearest_hint
-
-FOLDER = Path(hfseq.__file__).parent / "recipes"
+from hfseq.recipe import find_recipe, packaged_recipes, recipe_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,21 +23,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = CommandParser("recipes", __doc__)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
-    recipes = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
     with mistakes_told(parser):
         if arguments.name is None:
-            print(overview(recipes))
-        elif arguments.name in recipes:
-            print(recipes[arguments.name].read_text(encoding="utf-8"), end="")
+            print(overview(packaged_recipes()))
         else:
-            raise ValueError(
-                f"no recipe {arguments.name!r}.{nearest_hint(arguments.name, recipes)} `hfseq recipes` lists them."
-            )
+            print(find_recipe(arguments.name).read_text(encoding="utf-8"), end="")
 
 
 def overview(recipes: dict[str, Path]) -> str:
     """A line for each recipe, and what its card claims under it."""
-    claims = json.loads((FOLDER / "claims.json").read_text(encoding="utf-8"))
+    claims = json.loads((recipe_folder() / "claims.json").read_text(encoding="utf-8"))
     width = max(map(len, recipes), default=0) + 2
     lines = []
     for name, path in recipes.items():

@@ -7,11 +7,8 @@ broken cache passes. `sharpen` draws weights large enough that everything matter
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -56,6 +53,7 @@ class Case:
         bad_inputs: what only this family refuses.
         full: runs only in the full matrix (`make contracts`).
         in_subprocesses: stands for its class in the contracts that run in a subprocess (the full matrix runs all).
+        broken: {contract's key: why it does not hold}: what this variant, though not its class, cannot promise.
         load: loads given weights under a changed config, for a checkpoint; None for random weights.
     """
 
@@ -73,6 +71,7 @@ class Case:
     bad_inputs: tuple[BadInput, ...] = ()
     full: bool = False
     in_subprocesses: bool = False
+    broken: dict[str, str] = field(default_factory=dict)
     load: Callable[[PreTrainedConfig], PreTrainedModel] | None = None
 
     def config(self, *, dropout: bool = False, **overrides) -> PreTrainedConfig:
@@ -174,7 +173,7 @@ class Case:
 
     @property
     def takes_shift_labels(self) -> bool:
-        return "shift_labels" in inspect.signature(self.model_class.forward).parameters
+        return hasattr(self.model_class, "carried_states")
 
 
 def _pad(rows: list[torch.Tensor], width: int, value: int, left: bool) -> torch.Tensor:
@@ -229,27 +228,3 @@ def changed(*left_out, **others):
         return model(**{**kept, **others})
 
     return call
-
-
-def find_cases(source: str, names: Iterable[str]) -> list[Case]:
-    """The cases of the given names, in a subprocess.
-
-    Args:
-        source: "module:ATTRIBUTE" or "/path/file.py:ATTRIBUTE", a sequence of cases; or "checkpoint:PATH" and
-            "trusted-checkpoint:PATH" for the single case of a checkpoint (whose own code runs only if trusted).
-    """
-    scheme, _, path = source.partition(":")
-    if scheme in ("checkpoint", "trusted-checkpoint"):
-        from .checkpoints import checkpoint_case
-
-        return [checkpoint_case(path, trust_remote_code=scheme.startswith("trusted"))]
-    place, _, attribute = source.rpartition(":")
-    if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location("given_cases", place)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["given_cases"] = module
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(place)
-    found = {case.name: case for case in getattr(module, attribute)}
-    return [found[name] for name in names]

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import torch
 
-from .cases import Case, find_cases
+from .cases import Case
 from .comparing import FLOAT64, gradients, require_close, require_close_gradients
+from .sources import find_cases
 from .subprocesses import run_python
 from .violation import run_checks
 

@@ -10,6 +10,7 @@ One subprocess (torchrun, two workers) covers all heads of a family; this module
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .cases import Case, find_cases
+from .cases import Case
 from .comparing import FLOAT64, require_close, require_same_bits
 from .loss import random_tokens
+from .sources import find_cases
 from .subprocesses import run_python
 from .training_runs import losses, trainer
 from .violation import ContractViolation, require, run_checks
@@ -37,7 +39,7 @@ def contract(cases: Sequence[Case], source: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for case in cases:
-            before_the_workers(case, root / case.name)
+            before_the_workers(case, folder_of(case, root))
         run_python(
             ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", __name__,
              source, directory, *(case.name for case in cases)],
@@ -48,12 +50,20 @@ def contract(cases: Sequence[Case], source: str) -> None:
             try:
                 run_checks(
                     case,
-                    *(_named(check, partial(check, root=root / case.name)) for check in AFTER_THE_WORKERS),
+                    *(
+                        _named(check, partial(check, root=folder_of(case, root)))
+                        for check in AFTER_THE_WORKERS
+                    ),
                 )
             except ContractViolation as violation:
                 failures.append(str(violation))
         if failures:
             raise ContractViolation("\n".join(failures))
+
+
+def folder_of(case: Case, root: Path) -> Path:
+    """The folder of a case: its name may be the path of a checkpoint, or a Hub id."""
+    return root / re.sub(r"[^\w.-]+", "-", case.name).strip("-.")
 
 
 def _named(check, call):
@@ -80,7 +90,7 @@ def train_streams(
     case: Case, directory: Path, *, size: int, accumulation: int = 1, resume: Path | None = None
 ) -> dict[str, torch.Tensor]:
     """Contiguous streams with carried state, saved after two of six updates, or resumed from there."""
-    from ..data.streams import StreamCollator, StreamPlan
+    from ..data import StreamCollator, StreamPlan
     from ..training import CheckpointCallback
 
     model = case.model(FLOAT64)
@@ -266,7 +276,7 @@ def main(source: str, directory: str, *names: str) -> None:
     world = torch.distributed.get_world_size()
     require(world == 2, f"{world} processes instead of 2")
     for case in find_cases(source, names):
-        root = Path(directory, case.name)
+        root = folder_of(case, Path(directory))
         run_checks(case, *(_named(check, partial(check, root=root)) for check in (work_ddp, work_fsdp)))
         torch.distributed.barrier()
     torch.distributed.destroy_process_group()

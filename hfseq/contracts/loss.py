@@ -205,7 +205,7 @@ def sixteen_rows_are_four_times_four(case: Case) -> None:
 
 def stream_plan(case: Case, streams: int, segment_length: int, epochs: int = 1):
     """config -> (plan over random tokens in contiguous streams, collator)."""
-    from ..data.streams import StreamCollator, StreamPlan  # data needs numpy, which models do not
+    from ..data import StreamCollator, StreamPlan  # data needs numpy, which models do not
 
     def make(config):
         tokens = random_tokens(config, streams * (2 * segment_length + 1))

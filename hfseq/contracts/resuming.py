@@ -59,7 +59,7 @@ def rows_trainer(case: Case, directory: str, *callbacks, **options):
 
 
 def streams_trainer(case: Case, directory: str, *callbacks, **options):
-    from ..data.streams import StreamCollator, StreamPlan
+    from ..data import StreamCollator, StreamPlan
     from ..training import CheckpointCallback
 
     model = case.model(FLOAT32, dropout=True)

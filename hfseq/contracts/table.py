@@ -1,7 +1,8 @@
 """Which contract applies to which class: one row per class, one cell per contract, every cell filled.
 
-A cell is `RUN` or the reason why the contract does not apply. `Row` has no defaults, so a contract that is added
-without looking at every class is a TypeError, and a test fails while a class that hfseq registers has no row.
+A cell is `RUN` or the reason why the contract does not apply; a variant of a class may have reasons of its own
+(`Case.broken`). `Row` has no defaults, so a contract that is added without looking at every class is a TypeError, and a
+test fails while a class that hfseq registers has no row.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from . import (
     bad_input,
     caching,
     causality,
+    clients,
     compiling,
     distributed,
     exporting,
@@ -62,6 +64,7 @@ CONTRACTS = (
     Contract(9, "resuming", "resumed == uninterrupted", resuming.contract),
     Contract(10, "exporting", "exported with code, works without hfseq", exporting.contract, per_family=True),
     Contract(11, "bad_input", "bad input is refused by name", bad_input.contract),
+    Contract(12, "clients", "other people's tools take it", clients.contract),
 )
 
 
@@ -81,6 +84,7 @@ class Row:
     resuming: str
     exporting: str
     bad_input: str
+    clients: str
 
 
 RECURRENT_MODEL = Row(
@@ -96,6 +100,7 @@ RECURRENT_MODEL = Row(
     resuming="trains only under a head",
     exporting=RUN,
     bad_input=RUN,
+    clients=RUN,
 )
 RECURRENT_LM = Row(**{field.name: RUN for field in fields(Row)})
 
@@ -114,6 +119,7 @@ ENCODER_HEAD = Row(
     resuming=RUN,
     exporting=RUN,
     bad_input=RUN,
+    clients=RUN,
 )
 ENCODER_MODEL = replace(
     ENCODER_HEAD,
@@ -172,7 +178,7 @@ TABLE = {
 def cell(case: Case, contract: Contract) -> str:
     """`RUN`, or the reason why the contract does not apply to the case."""
     row = TABLE.get(case.model_class.__name__) or row_of_a_stranger(case)
-    return getattr(row, contract.key)
+    return case.broken.get(contract.key) or getattr(row, contract.key)
 
 
 def row_of_a_stranger(case: Case) -> Row:
@@ -192,6 +198,7 @@ def row_of_a_stranger(case: Case) -> Row:
         resuming=loses or RUN,
         exporting="hfseq.hub exports hfseq's own classes",
         bad_input="how others word their errors is theirs to choose",
+        clients=RUN,
     )
 
 

@@ -55,13 +55,18 @@ def trainer(
 
     Args:
         rows: examples, or a dataset that brings its own collator in `data_collator`.
-        options: fields of `TrainingArguments`; `callbacks`, `data_collator`, `eval_dataset` go to the Trainer.
+        options: fields of `TrainingArguments`; `callbacks`, `compute_metrics`, `data_collator` and `eval_dataset` go to
+            the Trainer.
     """
     extras = {
-        name: options.pop(name) for name in ("callbacks", "data_collator", "eval_dataset") if name in options
+        name: options.pop(name)
+        for name in ("callbacks", "compute_metrics", "data_collator", "eval_dataset")
+        if name in options
     }
     if isinstance(rows, Sequence):
         rows = Rows(rows)
+    if isinstance(extras.get("eval_dataset"), Sequence):
+        extras["eval_dataset"] = Rows(extras["eval_dataset"])
         extras.setdefault("data_collator", partial(case.batch, config=model.config))
     made = Trainer(model=model, args=arguments(directory, **options), train_dataset=rows, **extras)
     made.remove_callback(PrinterCallback)

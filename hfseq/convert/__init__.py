@@ -7,11 +7,11 @@ module states the original's layout and refuses what it cannot express, by name.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from ..hints import nearest_hint
 from . import arabic_name_romanizer, bert, g2p_en, g2pm, marian, onnx, textgenrnn
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str], format:
 def _choose(registry: dict[str, Callable], format: str, verb: str) -> Callable:
     if format in registry:
         return registry[format]
-    nearest = difflib.get_close_matches(format, registry, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    known = ", ".join(sorted(registry)) or "none yet"
-    raise ValueError(f"hfseq.convert cannot {verb} the format {format!r}.{hint} Known formats: {known}.")
+    known = ", ".join(sorted(registry))
+    raise ValueError(
+        f"hfseq.convert cannot {verb} the format {format!r}.{nearest_hint(format, registry)} Known formats: {known}."
+    )
 
 
 __all__ = [

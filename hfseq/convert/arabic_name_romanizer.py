@@ -138,11 +138,17 @@ class _Weights:
 
     def __init__(self, file: Path):
         onnx = import_onnx()
+        from google.protobuf.message import DecodeError
+
         self.file = file
         try:
-            self.graph = onnx.load(file).graph
-        except Exception as error:  # protobuf's own kinds, which have no common base that is public
-            raise ValueError(f"{file} is not an ONNX model: {error}") from error
+            # Weights that lie in other files are not followed: the published graphs have none, and a stranger's graph
+            # could name any file of this machine.
+            self.graph = onnx.load(file, load_external_data=False).graph
+        except (DecodeError, ValueError) as error:
+            raise ValueError(f"{file} is not an ONNX model: {error}. To get it: {HOW_TO_GET_IT}.") from error
+        if outside := [t.name for t in self.graph.initializer if t.data_location == t.EXTERNAL]:
+            raise ValueError(f"{file} keeps {outside[0]} in another file, which is not followed.")
         self.tensors = {
             t.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(t))) for t in self.graph.initializer
         }

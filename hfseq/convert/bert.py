@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 
-from ..models import modeling_encoder
+from ..models import AUTO_CLASSES
 from ..models.configuration_encoder import EncoderConfig
+from ..models.modeling_encoder import PooledClassifier
+from .tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,8 +38,8 @@ _RULES = {
     "bert.encoder.layer.{n}.output.dense": "model.layers.{n}.mlp.down_proj",
     "bert.encoder.layer.{n}.output.LayerNorm": "model.layers.{n}.mlp_norm",
     "bert.pooler.dense": "model.pooler.dense",
-    "cls.predictions.transform.dense": "head.dense",
-    "cls.predictions.transform.LayerNorm": "head.norm",
+    "cls.predictions.transform.dense": "transform.dense",
+    "cls.predictions.transform.LayerNorm": "transform.norm",
     "cls.predictions.decoder": "lm_head",
     "cls.seq_relationship": "next_sentence",
     "classifier": "classifier",
@@ -46,15 +47,11 @@ _RULES = {
 }
 # Old checkpoints, converted from TensorFlow, name the parts of a norm so.
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
-HEADS = (
-    "Model",
-    "ForMaskedLM",
-    "ForPreTraining",
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMultipleChoice",
-)
+# What is behind "Bert" and "Encoder" in the names of the classes -> ours.
+HEADS = {
+    model_class.__name__.removeprefix("Encoder"): model_class
+    for model_class in AUTO_CLASSES[EncoderConfig].values()
+}
 # Fields that both configs have under one name.
 _FIELDS = (
     "vocab_size",
@@ -105,7 +102,7 @@ def import_model(path: str | PathLike[str], head: str | None = None) -> PreTrain
     config.tie_word_embeddings = output is None or torch.equal(output, embedding)
     config.pooler = head == "Model" and "model.pooler.dense.weight" in renamed
     config.dtype = embedding.dtype
-    model = getattr(modeling_encoder, f"Encoder{head}")(config).to(embedding.dtype)
+    model = HEADS[head](config).to(embedding.dtype)
 
     expected = model.state_dict()
     if config.tie_word_embeddings and "lm_head.weight" in expected:
@@ -175,7 +172,7 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
     foreign = [
         f"{name}={getattr(config, name)!r}" for name, value in plain.items() if getattr(config, name) != value
     ]
-    if isinstance(model, modeling_encoder.PooledClassifier) and config.classifier_pooling != "cls":
+    if isinstance(model, PooledClassifier) and config.classifier_pooling != "cls":
         foreign.append(f"classifier_pooling={config.classifier_pooling!r}")
     if config.type_vocab_size == 0:
         foreign.append("type_vocab_size=0")
@@ -282,8 +279,7 @@ def _head(fields: dict, weights: dict, head: str | None, path: Path) -> str:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if (path / "model.safetensors").is_file():
-        return load_file(path / "model.safetensors")
-    if (path / "pytorch_model.bin").is_file():
-        return torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return read_tensors(path / name)
     raise FileNotFoundError(f"{path} has neither model.safetensors nor pytorch_model.bin (in one file).")

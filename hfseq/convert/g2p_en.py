@@ -8,6 +8,8 @@ only the network, for the words that are in none.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from os import PathLike
 from pathlib import Path
 
@@ -80,8 +82,11 @@ def import_model(path: str | PathLike[str], head: str | None = None) -> GRUForSe
     try:
         with np.load(file, allow_pickle=False) as arrays:
             weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{file} is not a file of NumPy arrays: {error}") from error
+    except (ValueError, OSError, EOFError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{file} is not a whole file of NumPy arrays (pickled objects are none: they can run code). To get the "
+            f"published one: {HOW_TO_GET_IT}."
+        ) from error
     if set(weights) != set(LAYERS):
         different = ", ".join(sorted(set(weights) ^ set(LAYERS)))
         raise ValueError(f"{file} is not the g2p-en model: it differs in {different}.")

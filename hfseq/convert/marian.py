@@ -17,6 +17,7 @@ import torch
 
 from ..models.configuration_transformer import TransformerConfig
 from ..models.modeling_transformer import TransformerForSeq2SeqLM
+from .tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from transformers import MarianMTModel, PreTrainedTokenizerBase
@@ -216,6 +217,8 @@ def _read(path: Path) -> MarianMTModel:
             raise ValueError(
                 f"{file}: {name} is true, which MarianMTModel does not compute: the weights are another model's."
             )
+    for weights in [*path.glob("pytorch_model*.bin"), *path.glob("model*.safetensors")]:
+        read_tensors(weights)  # refused in our words, before transformers reads it
     model, report = MarianMTModel.from_pretrained(
         path, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
     )

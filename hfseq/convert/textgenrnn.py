@@ -164,7 +164,12 @@ def _read(file: h5py.File, path: Path, layer: str, weight: str) -> torch.Tensor:
     name = f"{layer}/{layer}/{weight}:0"
     if name not in file:
         raise ValueError(f"{path} holds no {name}: it is not a textgenrnn model.")
-    return torch.from_numpy(file[name][()])
+    dataset = file[name]
+    if Path(dataset.file.filename) != Path(file.filename) or dataset.external or dataset.is_virtual:
+        raise ValueError(f"{path} keeps {name} in another file, which is not followed.")
+    if dataset.dtype.kind != "f":
+        raise ValueError(f"{path}: {name} holds {dataset.dtype}, no numbers: it is not a textgenrnn model.")
+    return torch.from_numpy(dataset[()])
 
 
 def _read_pooling(file: h5py.File, path: Path) -> dict[str, torch.Tensor]:

@@ -31,9 +31,9 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
-    "corpora": ("Corpus", "load_corpus", "split_of"),
+    "corpora": ("Corpus", "load_corpus"),
+    "pre_tokenizers": ("ALGORITHMS",),
     "tokenizers": (
-        "ALGORITHMS",
         "VOCABULARIES",
         "cached_pair_tokenizers",
         "cached_tokenizer",
@@ -49,35 +49,41 @@ _MODULES = {
     ),
     "token_arrays": (
         "TokenArray",
-        "build_token_arrays",
-        "default_cache_dir",
+        "check_ids",
         "load_token_array",
         "load_token_arrays",
     ),
-    "streams": ("StreamPlan", "check_ids"),
-    "buckets": ("BucketPlan",),
+    "splits": ("split_of",),
+    "cache": ("default_cache_dir",),
+    "array_building": ("build_token_arrays",),
     "feature_tables": ("FeatureTable", "load_features"),
-    "features": ("FeaturePlan",),
     "vocabulary": ("MaskingVocabulary",),
-    "masking": ("Masking",),
-    "rows": ("Rows", "make_rows"),
-    "sentences": ("sentence_starts",),
-    "masked_plan": ("MaskedPlan",),
     "pairs": ("PairCorpus", "load_multi30k", "load_pairs"),
     "pair_arrays": ("FilterReport", "PairArray", "PairFilter", "build_pair_arrays"),
-    "pair_rows": ("PairRows", "pack_pairs"),
-    "pair_plan": ("PairPlan",),
-    "denoising": ("Denoising", "DenoisingPlan", "DenoisingVocabulary", "NoisyTexts"),
+    "plans.base": ("BatchPlan",),
+    "plans.streams": ("StreamPlan",),
+    "plans.causal_rows": ("RowPlan",),
+    "plans.rows": ("Rows", "make_rows"),
+    "plans.sentences": ("sentence_starts",),
+    "plans.masking": ("Masking",),
+    "plans.masked": ("MaskedPlan",),
+    "plans.pair_rows": ("PairRows", "pack_pairs"),
+    "plans.pairs": ("PairPlan",),
+    "plans.denoising": ("Denoising", "DenoisingPlan", "DenoisingVocabulary", "NoisyTexts"),
+    "plans.buckets": ("BucketPlan",),
+    "plans.features": ("FeaturePlan",),
+    "plans.collators": ("StreamCollator", "WholeBatchCollator"),
     "hashing": (),
-    "collators": ("StreamCollator", "WholeBatchCollator"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted([*_MODULES, *_MODULE_OF])
+_STAGES = {module.partition(".")[0] for module in _MODULES}
+
+__all__ = sorted(_STAGES | set(_MODULE_OF))
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
+    if name in _STAGES:
         return importlib.import_module(f".{name}", __name__)
     if name in _MODULE_OF:
         return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)

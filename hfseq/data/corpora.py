@@ -30,15 +30,14 @@ from dataclasses import dataclass
 
 from ..hints import nearest_hint
 from .documents import TXT_DOCUMENTS, read_documents
-from .files import find_files, format_of, half_a_pair
-from .fingerprints import file_digest, fingerprint_of, hash_of
+from .files import Meter, find_files, format_of, half_a_pair
+from .fingerprints import file_digest, fingerprint_of, hash_of, words_hash
 from .hub_datasets import open_hub_dataset
 from .packages import PACKAGES, packaged_file
+from .splits import HELD_OUT_LIMIT, SPLITS, Split, deduplication
 from .tables import missing_column, text_of
 
 logger = logging.getLogger(__name__)
-
-SPLITS = ("train", "validation", "test")
 
 # Part of every fingerprint: raise it when a change here or in packages.py makes other documents of the same sources.
 READER_VERSION = 1
@@ -56,21 +55,10 @@ class Source:
     """Another one where the documents differ."""
     read: Callable[[], Iterable[str]]
     """A new pass over the documents."""
-
-
-def split_of(document: str, *, validation: float = 0.05, test: float = 0.05, seed: int = 0) -> str:
-    """The side of a document: "train", "validation" or "test".
-
-    Args:
-        document: its text; only its words count, not the white space between them.
-        validation: share of documents on the validation side, in expectation; test: likewise.
-        seed: another number is another split.
-    """
-    words = " ".join(document.split()).encode("utf-8")
-    position = hash_of(words, key=seed) / 2**64
-    if position < test:
-        return "test"
-    return "validation" if position < test + validation else "train"
+    size: int | None = None
+    """Bytes that it takes on disk, about; None: nobody knows."""
+    position: Callable[[], int] | None = None
+    """How many of them the last pass has read so far; None: nobody knows."""
 
 
 class Corpus:
@@ -91,6 +79,7 @@ class Corpus:
         split_seed: int = 0,
         deduplicate: bool | str = False,
         streaming: bool = False,
+        held_out_limit: int | None = HELD_OUT_LIMIT,
     ):
         """
         Args:
@@ -99,36 +88,24 @@ class Corpus:
             validation_share, test_share: for the sources that are split; see `split_of`.
             deduplicate: "whitespace" (or True) drops documents that repeat an earlier one up to white space, "exact"
                 only those that repeat it letter by letter. Costs some 100 bytes of memory per document.
+            held_out_limit: bytes on a held-out side of a huge corpus, see `splits.py`; None: no limit.
         """
-        for name, share in (("validation_share", validation_share), ("test_share", test_share)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {share}.")
-        if validation_share + test_share >= 1:
-            raise ValueError(
-                f"validation_share {validation_share} and test_share {test_share} leave nothing to train on; together "
-                "they must stay below 1."
-            )
-        if deduplicate not in (False, True, "whitespace", "exact"):
-            raise ValueError(
-                f"deduplicate must be false, true, 'whitespace' or 'exact', not {deduplicate!r}."
-            )
         self.name = ", ".join(dict.fromkeys(source.name for _, source in sources))
         self.streaming = streaming
         self._sources = sources
-        self._deduplicate = "whitespace" if deduplicate is True else deduplicate
+        self._deduplicate = deduplication(deduplicate)
         given = {side for side, _ in sources}
-        # A side that has its own source takes nothing from the others.
-        self._shares = {
-            "validation": 0.0 if "validation" in given else validation_share,
-            "test": 0.0 if "test" in given else test_share,
-        }
-        self._seed = split_seed
+        split = Split(validation_share, test_share, split_seed).without(given)
+        sizes = [source.size for side, source in sources if side is None]
+        size = None if None in sizes else sum(sizes)
+        self._split = split.capped(size, held_out_limit, self.name)
+        self._told = False
         self._sides: dict[str, list[str]] | None = None
         self.fingerprint = fingerprint_of(
             {
                 "reader": READER_VERSION,
                 "sources": [(side, source.fingerprint) for side, source in sources],
-                "shares": self._shares if None in given else None,
+                "shares": self._split.as_fingerprint() if None in given else None,
                 "seed": split_seed if None in given else None,
                 "deduplicate": self._deduplicate,
             }
@@ -181,13 +158,28 @@ class Corpus:
         return self._side("test")
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """(side, document), in one pass over the sources; the order within a side never changes."""
-        if self.streaming:
+        """(side, document), in one pass over the sources; the order within a side never changes. Nothing is kept."""
+        if self._sides is None:
             yield from self._read()
         else:
-            for side, documents in self._load().items():
+            for side, documents in self._sides.items():
                 for document in documents:
                     yield side, document
+
+    def reading(self, side: str) -> Iterable[str]:
+        """The documents of a side, read again at each iteration unless they are held in memory anyway."""
+        return _Side(self, side) if self._sides is None else self._sides[side]
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the sources, about; None: nobody knows."""
+        sizes = [source.size for _, source in self._sources]
+        return None if None in sizes else sum(sizes)
+
+    def position(self) -> int | None:
+        """How many of them the last pass has read so far; None: nobody knows."""
+        positions = [source.position for _, source in self._sources]
+        return None if None in positions else sum(position() for position in positions)
 
     def _side(self, side: str) -> Iterable[str]:
         return _Side(self, side) if self.streaming else self._load()[side]
@@ -211,29 +203,29 @@ class Corpus:
                 if not document or document.isspace():
                     continue
                 try:
-                    raw = document.encode("utf-8")
-                except UnicodeEncodeError as error:
-                    place = f"{source.name}, document {number}"
-                    raise ValueError(half_a_pair(place, document, error.start)) from error
-                if self._deduplicate:
-                    key = hash_of(
-                        raw if self._deduplicate == "exact" else " ".join(document.split()).encode("utf-8")
-                    )
-                    if key in seen:
-                        dropped += 1
-                        continue
-                    seen.add(key)
-                side = given_side or split_of(document, **self._shares, seed=self._seed)
-                if given_side in ("validation", "test"):
-                    held_out.add(hash_of(raw))
-                elif held_out and hash_of(raw) in held_out:
-                    leaked += 1
+                    if self._deduplicate:
+                        key = self._key(document)
+                        if key in seen:
+                            dropped += 1
+                            continue
+                        seen.add(key)
+                    side = given_side or self._split.side_of(document)
+                    if given_side in ("validation", "test"):
+                        held_out.add(hash_of(document.encode("utf-8")))
+                    elif held_out and hash_of(document.encode("utf-8")) in held_out:
+                        leaked += 1
+                except UnicodeEncodeError:
+                    raise ValueError(half_a_pair(f"{source.name}, document {number}", document)) from None
                 counts[side] += 1
                 yield side, document
             if number == 0:
                 raise ValueError(
                     f"{source.name}: no documents. The corpus is empty; check the path or the data set."
                 )
+        self._check_sides(counts)
+        if self._told:  # there may be many passes, and what they find is the same
+            return
+        self._told = True
         if dropped:
             logger.info("%s: dropped %d repeated documents.", self.name, dropped)
         if leaked:
@@ -243,7 +235,10 @@ class Corpus:
                 self.name,
                 leaked,
             )
-        self._check_sides(counts)
+
+    def _key(self, document: str) -> int:
+        """Equal for documents that repeat each other."""
+        return hash_of(document.encode("utf-8")) if self._deduplicate == "exact" else words_hash(document)
 
     def _check_sides(self, counts: dict[str, int]) -> None:
         total = sum(counts.values())
@@ -251,11 +246,11 @@ class Corpus:
             raise ValueError(f"{self.name}: every document is empty. Check the file and the text column.")
         given = {side for side, _ in self._sources}
         for side in SPLITS:
-            wanted = side in given or (None in given and (side == "train" or self._shares[side] > 0))
+            wanted = side in given or (None in given and (side == "train" or getattr(self._split, side) > 0))
             if wanted and counts[side] == 0:
                 raise ValueError(
                     f"{self.name}: none of its {total} documents fell on the {side} side (shares: validation "
-                    f"{self._shares['validation']}, test {self._shares['test']}). Give more or smaller documents "
+                    f"{self._split.validation}, test {self._split.test}). Give more or smaller documents "
                     f"(txt_document='paragraph' or 'line' for .txt files), a file of its own ({side}_file), or "
                     "another share or split_seed."
                 )
@@ -284,6 +279,7 @@ def load_corpus(
     split_seed: int = 0,
     deduplicate: bool | str = False,
     streaming: bool = False,
+    held_out_limit: int | None = HELD_OUT_LIMIT,
 ) -> Corpus:
     """A corpus from a name or from files.
 
@@ -310,6 +306,13 @@ def load_corpus(
             f"Give either a corpus ({', '.join(PACKAGES)} or a Hub data set id) or train_file, not "
             f"{'both' if corpus else 'neither'}."
         )
+    if not isinstance(text_column, str):
+        raise ValueError(f"text_column must be one name, not {text_column!r:.60}.")
+    names = [corpus] if isinstance(corpus, str) else corpus
+    if corpus is not None and not (
+        isinstance(names, list) and names and all(isinstance(n, str) for n in names)
+    ):
+        raise ValueError(f"corpus must be a name or a list of names, not {corpus!r:.60}.")
     sources: list[tuple[str | None, Source]] = []
     for side, files in (("test", test_file), ("validation", validation_file)):
         if files is not None:
@@ -318,9 +321,7 @@ def load_corpus(
     if train_file is not None:
         sources.append((None, file_source(train_file, text_column, txt_document)))
     else:
-        sources += _named_sources(
-            [corpus] if isinstance(corpus, str) else list(corpus), given, text_column, streaming
-        )
+        sources += _named_sources(names, given, text_column, streaming)
     return Corpus(
         sources,
         validation_share=validation_share,
@@ -328,6 +329,7 @@ def load_corpus(
         split_seed=split_seed,
         deduplicate=deduplicate,
         streaming=streaming,
+        held_out_limit=held_out_limit,
     )
 
 
@@ -356,7 +358,7 @@ def _named_sources(
 def packaged_source(name: str) -> Source:
     """A demo corpus, read from the files of an installed package."""
     path = packaged_file(name, PACKAGES[name])
-    return Source(name, file_digest([path]), lambda: PACKAGES[name].read(path))
+    return Source(name, file_digest([path]), lambda: PACKAGES[name].read(path), path.stat().st_size)
 
 
 def file_source(patterns: str | os.PathLike | list, text_column: str, txt_document: str) -> Source:
@@ -372,9 +374,12 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
     paths = [path for pattern in patterns for path in find_files(pattern)]
     paths = list(dict.fromkeys(paths))
 
+    meter = Meter()
+
     def read() -> Iterator[str]:
+        meter.restart()
         for path in paths:
-            yield from read_documents(path, text_column, txt_document)
+            yield from read_documents(path, text_column, txt_document, meter)
 
     return Source(
         ", ".join(str(p) for p in patterns),
@@ -398,6 +403,7 @@ def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str,
             identifier,
             dataset.fingerprint("text", side, text_column),
             lambda: _hub_documents(sides[side], f"{identifier} ({side})", text_column),
+            dataset.size(side),
         )
 
     return {side: source(side) for side in SPLITS if side in sides}

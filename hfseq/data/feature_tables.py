@@ -20,8 +20,9 @@ import numpy as np
 
 from ..hints import nearest_hint
 from .colours import RGB, colour_rows
-from .corpora import SPLITS, Corpus, split_of
+from .corpora import Corpus
 from .files import find_files
+from .splits import SPLITS, Split
 from .tables import finite_number, read_table
 
 FEATURE_FORMATS = (".csv", ".tsv", ".jsonl")
@@ -101,21 +102,18 @@ def load_features(
         for side, files in (("validation", validation_file), ("test", test_file))
         if files is not None
     }
-    shares = {
-        "validation": 0.0 if "validation" in given else validation_share,
-        "test": 0.0 if "test" in given else test_share,
-    }
+    split = Split(validation_share, test_share, split_seed).without(given)
     rows: dict[str, list[TextAndVector]] = {side: [] for side in SPLITS}
     for row in colour_rows(columns) if corpus else _file_rows(train_file, text_column, columns):
-        rows[split_of(row[1].lower(), **shares, seed=split_seed)].append(row)
+        rows[split.side_of(row[1].lower())].append(row)
     for side, own in given.items():
         rows[side] = list(own)
     name = corpus or str(train_file)
     for side in SPLITS:
-        if not rows[side] and (side == "train" or side in given or shares[side]):
+        if not rows[side] and (side == "train" or side in given or getattr(split, side)):
             raise ValueError(
-                f"{name}: no row fell on the {side} side (shares: validation {shares['validation']}, test "
-                f"{shares['test']}). Give more rows, {side}_file, or another share."
+                f"{name}: no row fell on the {side} side (shares: validation {split.validation}, test "
+                f"{split.test}). Give more rows, {side}_file, or another share."
             )
     width = len(rows["train"][0][2])
     for place, _, vector in (row for side in SPLITS for row in rows[side]):

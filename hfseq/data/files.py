@@ -1,9 +1,9 @@
 r"""Files of text: which ones a user means, their lines, and lines written to them.
 
 **What a line is.** A line ends with `\n` or `\r\n`, and with nothing else: a lone carriage return, U+2028, NEL
-(U+0085), a vertical tab, a form feed are text. Python's `splitlines()` and its files opened as text have other rules each; with
-them the lines of two files that belong together shift against each other. So hfseq reads lines with `lines_of` and
-writes them with `write_lines` alone, and what the one writes the other reads.
+(U+0085), a vertical tab, a form feed are text. Python's `splitlines()` and its files opened as text have other rules
+each; with them the lines of two files that belong together shift against each other. So hfseq reads lines with
+`lines_of` and writes them with `write_lines` alone, and what the one writes the other reads.
 
 Bytes that are not UTF-8 are an error that names file, line and remedy. Each file may end in .gz.
 """
@@ -84,27 +84,56 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def lines_of(source: Path | BinaryIO, name: str | None = None) -> Iterator[tuple[int, str]]:
+class Meter:
+    """How far a pass over files has come, in bytes on disk: for progress bars."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """A new pass begins."""
+        self._done, self._file, self._size = 0, None, 0
+
+    def watch(self, file: io.BufferedIOBase) -> None:
+        """The next file, opened by `open_bytes`."""
+        self._done, self._file = self._done + self._size, getattr(file, "fileobj", file)
+        self._size = os.fstat(self._file.fileno()).st_size
+
+    def position(self) -> int:
+        """Bytes so far."""
+        if self._file is None or self._file.closed:
+            return self._done + self._size
+        return self._done + self._file.tell()
+
+
+def lines_of(
+    source: Path | BinaryIO, name: str | None = None, meter: Meter | None = None
+) -> Iterator[tuple[int, str]]:
     """(line number from 1, line without its end), decoded strictly; a byte-order mark at the beginning is dropped.
 
     Args:
         source: a file, or bytes that are open for reading, such as `sys.stdin.buffer`.
         name: what messages call it; by default the path, or "standard input".
+        meter: is told of the file.
 
     Raises:
         ValueError: bytes that are not UTF-8 or not text at all, a damaged .gz.
     """
-    for number, line in raw_lines(source, name):
+    for number, line in raw_lines(source, name, meter):
         yield number, line[: -2 if line.endswith("\r\n") else -1] if line.endswith("\n") else line
 
 
-def raw_lines(source: Path | BinaryIO, name: str | None = None) -> Iterator[tuple[int, str]]:
+def raw_lines(
+    source: Path | BinaryIO, name: str | None = None, meter: Meter | None = None
+) -> Iterator[tuple[int, str]]:
     """`lines_of`, each line with its end: for formats in which a line break may be text (a cell of a .csv)."""
     if not isinstance(source, Path):
         yield from _decoded(source, name or "standard input", is_packed=False)
         return
     name = name or str(source)
     with open_bytes(source) as file:
+        if meter is not None:
+            meter.watch(file)
         try:
             yield from _decoded(file, name, is_packed=source.suffix.lower() == ".gz")
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -201,11 +230,12 @@ def encoded(text: str, place: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(half_a_pair(place, text, error.start)) from error
+        raise ValueError(half_a_pair(place, text)) from error
 
 
-def half_a_pair(place: str, text: str, start: int) -> str:
-    """What to say of half a surrogate pair at that character."""
+def half_a_pair(place: str, text: str) -> str:
+    """What to say of a text with half a surrogate pair."""
+    start = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
     return (
         f"{place}: half a surrogate pair ({text[start]!r} at character {start}), which is no text. Repair the program "
         "that wrote it: it cut a text within a character."

@@ -25,6 +25,11 @@ class HubDataset:
         """Of this data set, read in this way."""
         return fingerprint_of([*self.key, *reading])
 
+    def size(self, side: str) -> int | None:
+        """Bytes of a side, as the Hub says; None where it does not."""
+        splits = getattr(getattr(self.sides[side], "info", None), "splits", None) or {}
+        return getattr(splits.get(side), "num_bytes", None) or None
+
 
 def open_hub_dataset(
     identifier: str, streaming: bool, *, known: Iterable[str], kind: str = "corpus"

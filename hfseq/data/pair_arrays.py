@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .collators import IGNORE_INDEX
-from .rows import copy_texts
-from .token_arrays import TokenArray, build_token_arrays
+from ..models.losses import IGNORE_INDEX
+from .array_building import build_token_arrays
+from .ragged import copy_texts
+from .splits import Sides
+from .token_arrays import TokenArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -200,21 +202,26 @@ def build_pair_arrays(
     cache_dir: str | os.PathLike | None = None,
     *,
     filters: PairFilter | None = None,
+    processes: int | None = None,
+    verify: bool = False,
+    parse_special_tokens: bool = False,
 ) -> dict[str, PairArray]:
     """The pair arrays of a corpus, built unless the cache has them; see `build_token_arrays`.
 
     Args:
         target_tokenizer: where it is not the source's.
         filters: for the training side; its `report` says what was dropped.
+        processes, verify, parse_special_tokens: see `build_token_arrays`.
 
     Returns:
         train, and validation and test where the corpus has them.
     """
     target_tokenizer = source_tokenizer if target_tokenizer is None else target_tokenizer
-    sources = build_token_arrays(corpus.sources, source_tokenizer, cache_dir)
-    targets = build_token_arrays(corpus.targets, target_tokenizer, cache_dir)
+    options = {"processes": processes, "verify": verify, "parse_special_tokens": parse_special_tokens}
+    sources = build_token_arrays(corpus.sources, source_tokenizer, cache_dir, **options)
+    targets = build_token_arrays(corpus.targets, target_tokenizer, cache_dir, **options)
     ids = target_tokenizer.bos_token_id, source_tokenizer.pad_token_id
-    arrays = {side: PairArray(sources[side], targets[side], *ids) for side in sources}
+    arrays = Sides({side: PairArray(sources[side], targets[side], *ids) for side in sources})
     if filters is not None:
         arrays["train"] = filters.apply(arrays["train"])
     return arrays

@@ -33,11 +33,11 @@ import numpy as np
 
 from ..hints import nearest_hint
 from ..paths import user_path
-from .corpora import SPLITS, split_of
 from .files import encoded, format_of, lines_of, missing_file
 from .fingerprints import file_digest, fingerprint_of, hash_of
 from .hub_datasets import open_hub_dataset
 from .packages import benchmark_folder
+from .splits import HELD_OUT_LIMIT, SPLITS, Split, deduplication
 from .tables import missing_column, read_table, text_of
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ class PairSource:
     """Another one where the pairs differ."""
     read: Callable[[], Iterable[tuple[str, str | None, str | None]]]
     """A new pass over (place, source, target); a text that is missing is None."""
+    size: int | None = None
+    """Bytes that it takes on disk, about; None: nobody knows."""
 
 
 class PairCorpus:
@@ -83,6 +85,7 @@ class PairCorpus:
         deduplicate: bool | str = False,
         streaming: bool = False,
         terms: str = "",
+        held_out_limit: int | None = HELD_OUT_LIMIT,
     ):
         """
         Args:
@@ -91,29 +94,17 @@ class PairCorpus:
             validation_share, test_share: for the sources that are split, where a side is not given.
             deduplicate: "whitespace" (or True) drops pairs that repeat an earlier one up to white space, "exact" only
                 those that repeat it letter by letter.
+            held_out_limit: bytes on a held-out side of a huge corpus, see `splits.py`; None: no limit.
         """
-        for name, share in (("validation_share", validation_share), ("test_share", test_share)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {share}.")
-        if validation_share + test_share >= 1:
-            raise ValueError(
-                f"validation_share {validation_share} and test_share {test_share} leave nothing to train on; together "
-                "they must stay below 1."
-            )
-        if deduplicate not in (False, True, "whitespace", "exact"):
-            raise ValueError(
-                f"deduplicate must be false, true, 'whitespace' or 'exact', not {deduplicate!r}."
-            )
         self.name = ", ".join(dict.fromkeys(source.name for _, source in given))
         self.terms, self.streaming = terms, streaming
         self._given = given
-        self._deduplicate = "whitespace" if deduplicate is True else deduplicate
+        self._deduplicate = deduplication(deduplicate)
         sides = {side for side, _ in given}
-        self._shares = {
-            "validation": 0.0 if "validation" in sides else validation_share,
-            "test": 0.0 if "test" in sides else test_share,
-        }
-        self._seed = split_seed
+        sizes = [source.size for side, source in given if side is None]
+        size = None if None in sizes else sum(sizes)
+        split = Split(validation_share, test_share, split_seed).without(sides)
+        self._split = split.capped(size, held_out_limit, self.name)
         self._counted = False
         self._skipped: dict[str, int] = {}
         self._texts: dict[str, tuple[list[str], list[str]]] | None = None
@@ -121,7 +112,7 @@ class PairCorpus:
             {
                 "pairs": READER_VERSION,
                 "sources": [(side, source.fingerprint) for side, source in given],
-                "shares": self._shares if None in sides else None,
+                "shares": self._split.as_fingerprint() if None in sides else None,
                 "seed": split_seed if None in sides else None,
                 "deduplicate": self._deduplicate,
             }
@@ -207,7 +198,7 @@ class PairCorpus:
                         dropped += 1
                         continue
                     seen.add(key)
-                side = given_side or split_of(source, **self._shares, seed=self._seed)
+                side = given_side or self._split.side_of(source)
                 if given_side in ("validation", "test"):
                     held_out.add(hash_of(raw))
                 elif held_out and hash_of(raw) in held_out:
@@ -250,11 +241,11 @@ class PairCorpus:
             )
         given = {side for side, _ in self._given}
         for side in SPLITS:
-            wanted = side in given or (None in given and (side == "train" or self._shares[side] > 0))
+            wanted = side in given or (None in given and (side == "train" or getattr(self._split, side) > 0))
             if wanted and counts[side] == 0:
                 raise ValueError(
                     f"{self.name}: none of its {total} pairs fell on the {side} side (shares: validation "
-                    f"{self._shares['validation']}, test {self._shares['test']}). Give more pairs, a file of its own "
+                    f"{self._split.validation}, test {self._split.test}). Give more pairs, a file of its own "
                     f"({side}_file), or another share or split_seed."
                 )
 
@@ -278,6 +269,10 @@ class HalfCorpus:
             return _Streamed(self, side)
         texts = self._pairs.texts.get(side, ([], []))
         return texts[self._parts[0]] if len(self._parts) == 1 else [text for part in texts for text in part]
+
+    def reading(self, side: str) -> Iterable[str]:
+        """The texts of a side; the training side of a streamed corpus is read again at each iteration."""
+        return self._side(side)
 
     @property
     def train(self) -> Iterable[str]:
@@ -368,6 +363,7 @@ def load_pairs(
     split_seed: int = 0,
     deduplicate: bool | str = False,
     streaming: bool = False,
+    held_out_limit: int | None = HELD_OUT_LIMIT,
 ) -> PairCorpus:
     """A corpus of pairs from a name or from files.
 
@@ -381,7 +377,7 @@ def load_pairs(
         validation_file, test_file: sides of their own, likewise; then nothing is split off for them.
         source_column, target_column: columns (or JSON keys) with the texts.
         validation_share, test_share, split_seed: see `PairCorpus`.
-        deduplicate: see `PairCorpus`.
+        deduplicate, held_out_limit: see `PairCorpus`.
         streaming: keep no training pairs in memory and, for Hub data sets, download nothing ahead.
 
     Raises:
@@ -421,6 +417,7 @@ def load_pairs(
         deduplicate=deduplicate,
         streaming=streaming,
         terms=terms,
+        held_out_limit=held_out_limit,
     )
 
 
@@ -451,6 +448,7 @@ def pair_files(files: str | os.PathLike | list, columns: PairColumns | None = No
         if not path.is_file():
             hint = " It is a folder: name its files." if path.is_dir() else ""
             raise FileNotFoundError(f"{missing_file(path)}{hint}")
+    size = sum(path.stat().st_size for path in paths)
     tables = [format_of(path) in PAIR_FORMATS for path in paths]
     name = ", ".join(map(str, paths))
     if all(tables):
@@ -460,7 +458,7 @@ def pair_files(files: str | os.PathLike | list, columns: PairColumns | None = No
                 yield from _table_pairs(path, columns)
 
         content = [columns.names, columns.named, [format_of(path) for path in paths]]
-        return PairSource(name, fingerprint_of(["tables", file_digest(paths), content]), read)
+        return PairSource(name, fingerprint_of(["tables", file_digest(paths), content]), read, size)
     if any(tables) or len(paths) != 2:
         known = f"{', '.join(PAIR_FORMATS)}, each also with .gz"
         if len(paths) == 1:
@@ -475,7 +473,7 @@ def pair_files(files: str | os.PathLike | list, columns: PairColumns | None = No
     if paths[0].resolve() == paths[1].resolve():
         raise ValueError(f"{paths[0]} is given as source and as target. Give two files.")
     digest = fingerprint_of(["parallel", file_digest(paths[:1]), file_digest(paths[1:])])
-    return PairSource(name, digest, lambda: _parallel_pairs(*paths))
+    return PairSource(name, digest, lambda: _parallel_pairs(*paths), size)
 
 
 def _parallel_pairs(source: Path, target: Path) -> Iterator[tuple[str, str, str]]:
@@ -567,7 +565,7 @@ def _multi30k_sources(columns: PairColumns) -> dict[str, PairSource]:
     sides = {}
     for side, name in MULTI30K.items():
         source = pair_files([folder / f"{name}.{language}.gz" for language in languages], columns)
-        sides[side] = PairSource("multi30k", source.fingerprint, source.read)
+        sides[side] = PairSource("multi30k", source.fingerprint, source.read, source.size)
     return sides
 
 
@@ -590,7 +588,8 @@ def _hub_sources(identifier: str, columns: PairColumns, streaming: bool) -> dict
                 place = f"{identifier} ({side}), row {number}"
                 yield place, *columns.of(row, place)
 
-        return PairSource(identifier, dataset.fingerprint("pairs", side, columns.names, columns.named), read)
+        fingerprint = dataset.fingerprint("pairs", side, columns.names, columns.named)
+        return PairSource(identifier, fingerprint, read, dataset.size(side))
 
     return {side: source(side) for side in SPLITS if side in sides}
 

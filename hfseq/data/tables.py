@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hints import nearest_hint
-from .files import format_of, half_a_pair, lines_of, raw_lines
+from .files import Meter, format_of, half_a_pair, lines_of, raw_lines
 
 TABLE_FORMATS = (".csv", ".tsv", ".jsonl", ".json")
 NAME_TEXT_COLUMN = "Name the text column with text_column."
@@ -36,6 +36,7 @@ def read_table(
     *,
     heading: Sequence[str] | None = None,
     remedy: str = NAME_TEXT_COLUMN,
+    meter: Meter | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of a table; the place is file and line, for messages.
 
@@ -43,6 +44,7 @@ def read_table(
         columns: these must be there.
         heading: the names of the columns of a .tsv or .csv whose first line is a row already.
         remedy: the end of the message where a column is missing.
+        meter: is told of the file.
 
     Raises:
         ValueError: another format, a missing column, a row with more or fewer cells than columns, what is not CSV or
@@ -51,11 +53,12 @@ def read_table(
     kind = format_of(path)
     wanted = list(columns)
     if kind == ".jsonl":
-        yield from _json_lines(path, wanted, remedy)
+        yield from _json_lines(path, wanted, remedy, meter)
     elif kind == ".json":
         yield from _json_list(path, wanted, remedy)
     elif kind in (".csv", ".tsv"):
-        yield from _with_heading(path, kind, wanted, heading, remedy)
+        cells = _csv_cells(path, meter) if kind == ".csv" else _tsv_cells(path, meter)
+        yield from _with_heading(cells, kind, wanted, heading, remedy)
     else:
         raise ValueError(
             f"{path}: cannot read {kind or 'a file without an ending'} as a table; known: "
@@ -64,10 +67,14 @@ def read_table(
 
 
 def _with_heading(
-    path: Path, kind: str, wanted: list[str], heading: Sequence[str] | None, remedy: str
+    rows: Iterator[tuple[str, list[str]]],
+    kind: str,
+    wanted: list[str],
+    heading: Sequence[str] | None,
+    remedy: str,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     names = None if heading is None else list(heading)
-    for place, cells in _csv_cells(path) if kind == ".csv" else _tsv_cells(path):
+    for place, cells in rows:
         if names is None:
             names = [cell.strip() for cell in cells] if kind == ".tsv" else cells
             _check_heading(names, wanted, place, remedy)
@@ -94,10 +101,10 @@ def _check_heading(names: list[str], wanted: list[str], place: str, remedy: str)
             raise ValueError(f"{place}: two columns are called {column!r}. Rename one of them.")
 
 
-def _csv_cells(path: Path) -> Iterator[tuple[str, list[str]]]:
+def _csv_cells(path: Path, meter: Meter | None) -> Iterator[tuple[str, list[str]]]:
     # The module's limit of 131,072 characters per field is shorter than many a document; it is global to the process.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
-    reader = csv.reader((line for _, line in raw_lines(path)), strict=True)
+    reader = csv.reader((line for _, line in raw_lines(path, meter=meter)), strict=True)
     last = 0
     try:
         for cells in reader:
@@ -113,14 +120,16 @@ def _csv_cells(path: Path) -> Iterator[tuple[str, list[str]]]:
         raise ValueError(f"{path}, after line {last}: not CSV ({error}). {how}") from error
 
 
-def _tsv_cells(path: Path) -> Iterator[tuple[str, list[str]]]:
-    for number, line in lines_of(path):
+def _tsv_cells(path: Path, meter: Meter | None) -> Iterator[tuple[str, list[str]]]:
+    for number, line in lines_of(path, meter=meter):
         if line and not line.isspace():
             yield f"{path}, line {number}", line.split("\t")
 
 
-def _json_lines(path: Path, wanted: list[str], remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in lines_of(path):
+def _json_lines(
+    path: Path, wanted: list[str], remedy: str, meter: Meter | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in lines_of(path, meter=meter):
         line = line.strip("\ufeff \t\r")  # a mark in the middle: files were joined
         if not line:
             continue
@@ -204,7 +213,7 @@ def _check_pairs(value: Any, place: str) -> None:
             try:
                 part.encode("utf-8")
             except UnicodeEncodeError as error:
-                raise ValueError(half_a_pair(place, part, error.start)) from error
+                raise ValueError(half_a_pair(place, part)) from error
 
 
 def text_of(value: Any, place: str, column: str, remedy: str = NAME_TEXT_COLUMN) -> str | None:

@@ -10,7 +10,8 @@ One directory per fingerprint under the cache directory, one folder in it per si
 N - 1 are targets and they are *all* the text and all the ends; bits per byte can divide by the bytes of the text.
 
 The directory is written under another name and renamed when it is complete, under a file lock: processes that start
-together build once and the rest wait; a killed build leaves nothing that looks whole, and the next one clears it away.
+together build once and the rest wait; a killed build leaves nothing that looks whole, and the next one goes on with it
+(`array_building.py`).
 
 Loading needs NumPy only.
 """
@@ -19,26 +20,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from ..paths import user_path
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from .corpora import Corpus
+from .encoding import dtype_of, with_ends
 
 # Part of every fingerprint: raise it when what is written changes.
 FORMAT_VERSION = 1
-# Characters tokenised at once: enough to keep all cores busy, little enough (some 30 MB) to stay in memory.
-BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass
@@ -73,16 +66,6 @@ class TokenArray:
     # NumPy would pickle a memory map as a copy of its content; workers map the file themselves.
     def __reduce__(self):
         return load_token_array, (self.path,)
-
-
-def default_cache_dir() -> Path:
-    """$HFSEQ_CACHE, else ~/.cache/hfseq."""
-    return user_path(os.environ.get("HFSEQ_CACHE") or "~/.cache/hfseq")
-
-
-def cache_folder(cache_dir: str | os.PathLike | None) -> Path:
-    """Where to keep things: `cache_dir`, or without one `default_cache_dir()`."""
-    return default_cache_dir() if cache_dir is None else user_path(cache_dir)
 
 
 def load_token_array(path: str | os.PathLike) -> TokenArray:
@@ -133,170 +116,159 @@ def load_token_arrays(directory: str | os.PathLike) -> dict[str, TokenArray]:
     return {side: load_token_array(directory / side) for side in sides}
 
 
-def build_token_arrays(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, cache_dir: str | os.PathLike | None = None
-) -> dict[str, TokenArray]:
-    """The token arrays of a corpus, built unless the cache has them. Safe when several processes call it at once.
-
-    Args:
-        corpus: read in one pass; with streaming, never held in memory.
-        tokenizer: a fast tokenizer with an eos token (BERT's have a sep token in its place). Special tokens that are
-            spelled out in the text are tokenised as ordinary text.
-        cache_dir: default `default_cache_dir()`.
+def check_whole(path: Path) -> int:
+    """Compares the tokens with their checksum, as they were written.
 
     Returns:
-        train, and validation and test where the corpus has them.
+        the checksum of the text that they were made of.
 
     Raises:
-        PermissionError: the cache directory cannot be written.
-        ValueError: no fast tokenizer, no eos token, or what reading the corpus raises.
+        ValueError: damaged tokens, or arrays of version 0.1, which have no checksums.
     """
-    from filelock import FileLock
-
-    fingerprint = _fingerprint(corpus, tokenizer)
-    cache = cache_folder(cache_dir)
-    target = cache / fingerprint
-    if not target.is_dir():
-        check_writable(cache)
-        with FileLock(cache / f"{fingerprint}.lock"):
-            if not target.is_dir():
-                _build(corpus, tokenizer, fingerprint, target)
-    return load_token_arrays(target)
-
-
-def _fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> str:
-    from .fingerprints import fingerprint_of
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    if "tokens_crc32" not in meta:
+        raise ValueError(f"{path} has no checksums. Delete {path.parent}; it will be built again.")
+    checksum = 0
+    with open(path / "tokens.bin", "rb") as file:
+        while block := file.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    if checksum != meta["tokens_crc32"]:
         raise ValueError(
-            f"{type(tokenizer).__name__} is not a fast tokenizer. Load it with AutoTokenizer.from_pretrained from a "
-            "directory that has a tokenizer.json."
+            f"{path}: tokens.bin is damaged: its checksum is not the one that was written. Delete {path.parent}; it "
+            "will be built again."
         )
-    if end_id_of(tokenizer) is None:
-        raise ValueError(
-            "The tokenizer has no eos_token to end documents with. Set one: tokenizer.eos_token = '...'."
-        )
-    content = json.loads(backend.to_str())
-    # A call with padding or truncation leaves its traces in the tokenizer; they do not touch what is built here.
-    content.pop("padding", None)
-    content.pop("truncation", None)
-    return fingerprint_of([FORMAT_VERSION, corpus.fingerprint, content, end_id_of(tokenizer)])
+    return meta["text_crc32"]
 
 
-def end_id_of(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """The id that ends documents: eos, or sep where there is no eos, as in published BERT tokenizers."""
-    return tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+class ArrayWriter:
+    """Appends documents to one side's files.
 
+    Args:
+        vocab_size: one more than the largest id.
+        end_id: stands before the first document and after each.
+        state: what an earlier writer's `flush` returned, to go on from there; whatever it wrote afterwards is cut off.
+    """
 
-def check_writable(cache: Path) -> None:
-    """Makes the cache directory, or raises PermissionError with the remedy."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache):
-            pass
-    except OSError as error:
-        raise PermissionError(
-            f"Cannot write token arrays to {cache} ({error.strerror or error}). Name another directory with cache_dir "
-            "or the environment variable HFSEQ_CACHE."
-        ) from error
-
-
-def _build(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, fingerprint: str, target: Path) -> None:
-    from .encoding import CorpusEncoder
-    from .tokenizers import id_count
-
-    # We hold the lock, so whatever lies here under that name was left by a process that died.
-    for leftover in target.parent.glob(f"{fingerprint}.partial-*"):
-        shutil.rmtree(leftover)
-    partial = Path(tempfile.mkdtemp(prefix=f"{fingerprint}.partial-", dir=target.parent))
-    # A private temporary directory by default; a cache may be shared.
-    partial.chmod(0o777 & ~_umask())
-    try:
-        encoder, writers = CorpusEncoder(tokenizer), {}
-        vocab_size = id_count(tokenizer)
-        for side, texts in _batches(corpus):
-            if side not in writers:
-                writers[side] = _Writer(partial / side, vocab_size, end_id_of(tokenizer))
-            writers[side].write(texts, *encoder.encode(texts))
-        for writer in writers.values():
-            writer.close(fingerprint)
-        os.replace(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _batches(corpus: Iterable[tuple[str, str]]):
-    """(side, documents of some BATCH_CHARACTERS)."""
-    waiting: dict[str, list[str]] = {}
-    sizes: dict[str, int] = {}
-    for side, text in corpus:
-        waiting.setdefault(side, []).append(text)
-        sizes[side] = sizes.get(side, 0) + len(text)
-        if sizes[side] >= BATCH_CHARACTERS:
-            yield side, waiting.pop(side)
-            sizes[side] = 0
-    yield from waiting.items()
-
-
-class _Writer:
-    """Appends documents to one side's files."""
-
-    def __init__(self, folder: Path, vocab_size: int, end_id: int):
-        folder.mkdir()
+    def __init__(self, folder: Path, vocab_size: int, end_id: int, state: dict[str, int] | None = None):
         self.folder, self.vocab_size, self.end_id = folder, vocab_size, end_id
-        self.dtype = np.dtype(np.uint16 if vocab_size <= 65536 else np.uint32)
-        self.file = open(folder / "tokens.bin", "wb")  # noqa: SIM115 - closed by close(), or its directory is removed
-        self.file.write(np.array([end_id], self.dtype).tobytes())
-        self.lengths: list[np.ndarray] = []
-        self.n_bytes = self.n_words = 0
+        self.dtype = dtype_of(vocab_size)
+        begin = np.array([end_id], self.dtype).tobytes()
+        state = state or {
+            "n_tokens": 1, "n_documents": 0, "n_bytes": 0, "n_words": 0, "tokens_crc32": zlib.crc32(begin),
+            "text_crc32": 0,
+        }  # fmt: skip
+        self.n_tokens, self.n_documents = state["n_tokens"], state["n_documents"]
+        self.n_bytes, self.n_words = state["n_bytes"], state["n_words"]
+        self.tokens_crc32, self.text_crc32 = state["tokens_crc32"], state["text_crc32"]
+        is_new = self.n_documents == 0
+        if is_new:
+            folder.mkdir(exist_ok=True)
+        # Closed by close(), or left behind by a build that fails.
+        self.file = open(folder / "tokens.bin", "wb" if is_new else "r+b")  # noqa: SIM115
+        self.lengths = open(folder / "lengths.bin", "wb" if is_new else "r+b")  # noqa: SIM115
+        if is_new:
+            self.file.write(begin)
+            return
+        self.file.truncate(self.n_tokens * self.dtype.itemsize)
+        self.lengths.truncate(self.n_documents * 8)
+        self.file.seek(0, os.SEEK_END)
+        self.lengths.seek(0, os.SEEK_END)
+
+    @staticmethod
+    def can_continue(folder: Path, state: dict[str, int]) -> bool:
+        """Whether the files hold at least what the state knows of."""
+        files = folder / "tokens.bin", folder / "lengths.bin"
+        if not all(file.is_file() for file in files):
+            return False
+        # Whatever the type of the ids: at least two bytes each.
+        least = 2 * state["n_tokens"], 8 * state["n_documents"]
+        return all(file.stat().st_size >= size for file, size in zip(files, least, strict=True))
 
     def write(self, texts: list[str], ids: np.ndarray, lengths: np.ndarray) -> None:
         """ids [n] of all texts, one after the other; lengths [len(texts)]."""
-        if ids.size and ids.max() >= self.vocab_size:
-            raise ValueError(
-                f"The tokenizer made id {ids.max()}, but its vocabulary ends at {self.vocab_size - 1}. Its files do "
-                "not belong together; save it again from where it came."
-            )
-        # Opens a place after each document for its end token.
-        tokens = np.insert(ids.astype(self.dtype), np.cumsum(lengths), self.end_id)
-        self.file.write(tokens.tobytes())
-        self.lengths.append(lengths + 1)
-        self.n_bytes += sum(len(text.encode("utf-8")) for text in texts)
-        self.n_words += sum(len(text.split()) for text in texts)
+        self.append(
+            tokens=with_ends(ids, lengths, self.end_id, self.vocab_size).tobytes(),
+            lengths=lengths + 1,
+            n_bytes=sum(len(text.encode("utf-8")) for text in texts),
+            n_words=sum(len(text.split()) for text in texts),
+        )
+
+    def append(
+        self, tokens: bytes, lengths: np.ndarray, n_bytes: int, n_words: int, text_crc32: int = 0
+    ) -> None:
+        """Documents as `encoding.ArrayEncoder` gives them; the checksum is that of all the side's text so far."""
+        self.file.write(tokens)
+        self.lengths.write(lengths.astype(np.int64).tobytes())
+        self.tokens_crc32 = zlib.crc32(tokens, self.tokens_crc32)
+        self.n_tokens += len(tokens) // self.dtype.itemsize
+        self.n_documents += len(lengths)
+        self.n_bytes += n_bytes
+        self.n_words += n_words
+        self.text_crc32 = text_crc32
+
+    def flush(self) -> dict[str, int]:
+        """Brings all to the disk; returns the state to go on from."""
+        for file in (self.file, self.lengths):
+            file.flush()
+            os.fsync(file.fileno())
+        return self._state()
+
+    def _state(self) -> dict[str, int]:
+        names = ("n_tokens", "n_documents", "n_bytes", "n_words", "tokens_crc32", "text_crc32")
+        return {name: getattr(self, name) for name in names}
 
     def close(self, fingerprint: str) -> None:
-        lengths = np.concatenate(self.lengths)
-        offsets = np.concatenate([[1], 1 + np.cumsum(lengths)]).astype(np.int64)
+        """Finishes the side; the content is on the disk before the directory gets its final name."""
+        self.flush()
+        self.file.close()
+        self.lengths.close()
+        self._write_offsets()
         meta = {
             "format": FORMAT_VERSION,
             "fingerprint": fingerprint,
             "dtype": self.dtype.name,
-            "n_tokens": int(offsets[-1]),
-            "n_documents": len(lengths),
-            "n_bytes": self.n_bytes,
-            "n_words": self.n_words,
+            **self._state(),
             "vocab_size": self.vocab_size,
             "end_id": self.end_id,
         }
-        self._finish(self.file)
-        with open(self.folder / "offsets.npy", "wb") as file:
-            np.save(file, offsets)
-            self._finish(file)
         with open(self.folder / "meta.json", "wb") as file:
             file.write(json.dumps(meta, indent=1).encode("utf-8") + b"\n")
-            self._finish(file)
+            _to_disk(file)
+        (self.folder / "lengths.bin").unlink()
 
-    @staticmethod
-    def _finish(file: BinaryIO) -> None:
-        """The content is on the disk before the directory gets its final name."""
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
+    def _write_offsets(self) -> None:
+        """Where documents begin, from their lengths, a million at a time."""
+        with (
+            open(self.folder / "offsets.npy", "wb") as file,
+            open(self.folder / "lengths.bin", "rb") as lengths,
+        ):
+            header = {"descr": "<i8", "fortran_order": False, "shape": (self.n_documents + 1,)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.array([1], "<i8").tobytes())
+            begin = 1
+            while block := lengths.read(8 << 20):
+                ends = begin + np.cumsum(np.frombuffer(block, np.int64))
+                file.write(ends.astype("<i8").tobytes())
+                begin = int(ends[-1])
+            _to_disk(file)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def check_ids(tokens: np.ndarray, vocab_size: int) -> None:
+    """Refuses ids that a model of that vocabulary does not have.
+
+    Raises:
+        ValueError: names the id, its place and the remedy.
+    """
+    for start in range(0, len(tokens), 1 << 24):
+        part = tokens[start : start + (1 << 24)]
+        if part.size and (part.max() >= vocab_size or part.min() < 0):
+            at = int(np.argmax((part >= vocab_size) | (part < 0)))
+            raise ValueError(
+                f"Token {int(part[at])} at position {start + at} is outside the model's vocabulary of {vocab_size}. "
+                "The token array was built with another tokenizer than the model's: build it again with that one."
+            )

@@ -32,14 +32,20 @@ again for an existing model.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hints import nearest_hint
 from ..paths import user_path
+from .cache import build_once, cache_folder
+from .fingerprints import fingerprint_of
+from .pre_tokenizers import ALGORITHMS, pre_tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -47,10 +53,11 @@ if TYPE_CHECKING:
     from .corpora import Corpus
     from .pairs import HalfCorpus, PairCorpus
 
-ALGORITHMS = ("bpe", "wordpiece", "unigram", "word", "character")
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
 SEQUENCE_PAD, START, STOP, SEQUENCE_UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SEQUENCE_MASK, SENTINEL = "<mask>", "<extra_id_{}>"
+logger = logging.getLogger(__name__)
+
 # One tokenizer for sources and targets, or one for each.
 VOCABULARIES = ("joint", "separate")
 TARGET_FOLDER = "target_tokenizer"
@@ -59,10 +66,9 @@ MASKED_PAD, MASKED_UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]",
 # Part of the name of every kept tokenizer: raise it when training here gives another one from the same text.
 TRAINER_VERSION = 1
 
-# Words with inner apostrophes and hyphens; line breaks; every other visible character.
-_WORDS = r"\w+(?:['’\-]\w+)*|\n|[^\w\s]"  # noqa: RUF001 - writers use both apostrophes
-# Words and runs of punctuation with the space before them; any other white space by itself.
-_SPACED_WORDS = r" ?\w+| ?[^\w\s]+|\s"
+# Of text without white space a trainer reads so many characters.
+LONGEST_RUN = 100_000
+_LONG_RUN = re.compile(rf"(\S{{{LONGEST_RUN}}})\S+")
 
 
 def train_tokenizer(
@@ -82,7 +88,9 @@ def train_tokenizer(
     Args:
         documents: the training side only; what is held out must stay unseen. Read once, never held in memory.
         algorithm: one of `ALGORITHMS`.
-        vocab_size: upper limit, special tokens included; small texts give fewer.
+        vocab_size: upper limit, special tokens included; small texts give fewer. Where the characters alone exceed it,
+            character and wordpiece keep the most frequent ones, and unigram, which needs all, is an error that names
+            the number that is needed.
         lowercase: lower-case text before tokenising.
         model_max_length: for models with a limit; None: none, as recurrent models have none.
         masked: for a masked-language model, see the module; translation: for a sequence-to-sequence model.
@@ -171,9 +179,17 @@ def train_tokenizer(
         tokenizer.normalizer = normalizers.Lowercase()
 
     counted = _Counted(documents)
+    if algorithm == "unigram":
+        counted = _Different(documents, vocab_size - len(specials), len(specials), lowercase)
+    elif algorithm == "wordpiece":
+        counted = _Frequencies(documents, lowercase)
     tokenizer.train_from_iterator(counted, trainer)
     if counted.characters == 0:
         raise ValueError("No text to train a tokenizer on: the documents are empty.")
+    if isinstance(counted, _Frequencies) and tokenizer.get_vocab_size() > vocab_size:
+        tokenizer.model = _limited(tokenizer, vocab_size, len(specials), counted.frequencies, unknown)
+    if isinstance(counted, _Different) and tokenizer.get_vocab_size() > vocab_size:
+        raise ValueError(_too_small(vocab_size, counted.needed))
     fields: dict[str, Any] = {} if model_max_length is None else {"model_max_length": model_max_length}
     if masked:
         tokenizer.post_processor = _bert_template(tokenizer, algorithm)
@@ -217,31 +233,81 @@ def _bert_template(tokenizer, algorithm: str):
     return processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
 
 
-def pre_tokenizer_of(algorithm: str):
-    """What cuts the text into words before the algorithm sees it (a `tokenizers.pre_tokenizers.PreTokenizer`)."""
-    from tokenizers import Regex, pre_tokenizers
-
-    if algorithm == "bpe":
-        return pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if algorithm == "wordpiece":
-        return pre_tokenizers.BertPreTokenizer()
-    if algorithm == "unigram":
-        # No space is put before the first word: text comes back as it was, and documents begin without one anyway.
-        spaced = pre_tokenizers.Split(Regex(_SPACED_WORDS), "isolated")
-        return pre_tokenizers.Sequence([spaced, pre_tokenizers.Metaspace(prepend_scheme="never")])
-    if algorithm == "word":
-        return pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True)
-    return pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-
-
 class _Counted:
+    """Documents, and how many characters went by."""
+
     def __init__(self, documents: Iterable[str]):
         self.documents, self.characters = documents, 0
 
     def __iter__(self):
         for document in self.documents:
             self.characters += len(document)
+            if len(document) > LONGEST_RUN:  # encoded data, no writing; a trainer's memory grows with it
+                document = _LONG_RUN.sub(r"\1", document)
             yield document
+
+
+class _Frequencies(_Counted):
+    """How often each character went by."""
+
+    def __init__(self, documents: Iterable[str], lowercase: bool):
+        super().__init__(documents)
+        self.lowercase, self.frequencies = lowercase, Counter()
+
+    def __iter__(self):
+        for document in super().__iter__():
+            self.frequencies.update(document.lower() if self.lowercase else document)
+            yield document
+
+
+class _Different(_Counted):
+    """Raises where there are more different characters than places. With too few the unigram trainer of `tokenizers`
+    raises a bare Exception, exceeds its limit or never ends, whichever comes first."""
+
+    def __init__(self, documents: Iterable[str], places: int, specials: int, lowercase: bool):
+        super().__init__(documents)
+        self.places, self.specials, self.lowercase, self.needed = places, specials, lowercase, 0
+
+    def __iter__(self):
+        different: set[str] = set()
+        for document in super().__iter__():
+            different.update(document.lower() if self.lowercase else document)
+            yield document
+        if " " in different:  # written as this
+            different = different - {" "} | {"\u2581"}
+        self.needed = self.specials + len(different) + 1
+        if len(different) > self.places:
+            raise ValueError(_too_small(self.places + self.specials, self.needed))
+
+
+def _too_small(vocab_size: int, needed: int) -> str:
+    return (
+        f"vocab_size {vocab_size} is too small for unigram on this text: its characters alone need {needed}. Set "
+        f"vocab_size to {needed} or more, or take bpe, which makes every character of 256 bytes."
+    )
+
+
+def _limited(tokenizer, vocab_size: int, specials: int, frequencies: Counter[str], unknown: str):
+    """A WordPiece model of the special tokens and the most frequent characters, each with its form inside a word. The
+    trainer of `tokenizers` keeps all characters, whatever its limit, and adds nothing else where they exceed it."""
+    from tokenizers import models
+
+    ids, kept, characters = tokenizer.get_vocab(), set(), 0
+    for character, _ in sorted(frequencies.items(), key=lambda item: (-item[1], item[0])):
+        forms = [form for form in (character, f"##{character}") if form in ids]
+        if specials + len(kept) + len(forms) > vocab_size:
+            break
+        kept.update(forms)
+        characters += bool(forms)
+    logger.warning(
+        "vocab_size %d has no room for all characters of the text: wordpiece keeps the %d most frequent, and words with "
+        "others are %s. All need %d; bpe makes every character of 256 bytes.",
+        vocab_size, characters, unknown, len(ids),
+    )  # fmt: skip
+    names = [
+        token for token, i in sorted(ids.items(), key=lambda item: item[1]) if i < specials or token in kept
+    ]
+    return models.WordPiece({token: i for i, token in enumerate(names)}, unk_token=unknown)
 
 
 def id_count(tokenizer: PreTrainedTokenizerFast) -> int:
@@ -329,11 +395,7 @@ def cached_tokenizer(
         corpus: its fingerprint, with the other arguments, names the cache entry.
         cache_dir: default `default_cache_dir()`.
     """
-    from filelock import FileLock
     from transformers import AutoTokenizer
-
-    from .fingerprints import fingerprint_of
-    from .token_arrays import cache_folder, check_writable
 
     cache = cache_folder(cache_dir)
     options: dict[str, Any] = {
@@ -356,16 +418,16 @@ def cached_tokenizer(
         ]
     )
     target = cache / name
-    if not target.is_dir():
-        check_writable(cache)
-        with FileLock(cache / f"{name}.lock"):
-            if not target.is_dir():
-                tokenizer = train_tokenizer(
-                    corpus.train, algorithm, vocab_size, lowercase=lowercase, **options
-                )
-                with tempfile.TemporaryDirectory(dir=cache) as partial:
-                    tokenizer.save_pretrained(Path(partial) / name)
-                    os.replace(Path(partial) / name, target)
+
+    def train() -> None:
+        tokenizer = train_tokenizer(
+            corpus.reading("train"), algorithm, vocab_size, lowercase=lowercase, **options
+        )
+        with tempfile.TemporaryDirectory(dir=cache) as partial:
+            tokenizer.save_pretrained(Path(partial) / name)
+            os.replace(Path(partial) / name, target)
+
+    build_once(target, train, f"the tokenizer of {corpus.name}")
     return AutoTokenizer.from_pretrained(target)
 
 

@@ -19,14 +19,16 @@ Names load when first used.
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
-_MODULES = {
+_MODULES: dict[str, tuple[str, ...]] = {
     "answers": ("answer_scores", "normalize_answer"),
     "classification": (
         "accuracy",
         "class_scores",
         "confusion_matrix",
         "f1",
+        "f1_of_classes",
         "matthews_correlation",
         "pearson",
         "spearman",
@@ -39,6 +41,7 @@ _MODULES = {
     "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
     "translation": (
         "all_translation_scores",
+        "corpus_bleu",
         "has_moses",
         "moses_tokenized",
         "paired_bootstrap",
@@ -52,7 +55,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = sorted([*(name for name in _MODULES if "." not in name), *_MODULE_OF])
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
     if name in _MODULE_OF:

@@ -11,14 +11,21 @@ from typing import Any
 
 import numpy as np
 
-AVERAGES = ("binary", "micro", "macro", "weighted")
+AVERAGES = ("binary", "micro", "macro", "weighted", "samples")
 
 
-def accuracy(references: Sequence[Any], predictions: Sequence[Any]) -> float:
-    """Share of predictions [n] (or rows [n, labels], all entries of which must agree) that equal their reference."""
-    references, predictions = _pair(references, predictions)
-    same = references == predictions
-    return float(same.reshape(len(same), -1).all(1).mean())
+def accuracy(
+    references: Sequence[Any], predictions: Sequence[Any], sample_weight: Sequence[float] | None = None
+) -> float:
+    """Share of predictions [n] (or rows [n, labels], all entries of which must agree) that equal their reference.
+
+    Args:
+        sample_weight: how much each counts [n]; None: all the same.
+    """
+    true, claimed = _pair(references, predictions)
+    same = (true == claimed).reshape(len(true), -1).all(1)
+    weights = _weights(sample_weight, len(same))
+    return _ratio(same @ weights, weights.sum())
 
 
 def class_scores(
@@ -29,89 +36,139 @@ def class_scores(
     Args:
         references, predictions: class numbers [n], or 0/1 [n, classes] where a text has several classes.
     """
-    references, predictions = _pair(references, predictions)
-    if references.ndim == 1:
-        references = references[:, None] == np.arange(classes)
-        predictions = predictions[:, None] == np.arange(classes)
-    references, predictions = references.astype(bool), predictions.astype(bool)
-    hits, claimed, true = (references & predictions).sum(0), predictions.sum(0), references.sum(0)
+    true, claimed = _pair(references, predictions)
+    if true.ndim == 1:
+        true, claimed = (side[:, None] == np.arange(classes) for side in (true, claimed))
+    true, claimed = true.astype(bool), claimed.astype(bool)
+    hits, found, there = (true & claimed).sum(0), claimed.sum(0), true.sum(0)
     return [
         {
-            "precision": _ratio(hits[c], claimed[c]),
-            "recall": _ratio(hits[c], true[c]),
-            "f1": _ratio(2 * hits[c], claimed[c] + true[c]),
-            "support": int(true[c]),
+            "precision": _ratio(hits[c], found[c]),
+            "recall": _ratio(hits[c], there[c]),
+            "f1": _ratio(2 * hits[c], found[c] + there[c]),
+            "support": int(there[c]),
         }
-        for c in range(references.shape[1])
+        for c in range(true.shape[1])
     ]
 
 
 def f1(
-    references: Sequence[Any], predictions: Sequence[Any], average: str = "binary", positive: int = 1
+    references: Sequence[Any],
+    predictions: Sequence[Any],
+    average: str = "binary",
+    positive: int = 1,
+    labels: Sequence[int] | None = None,
+    sample_weight: Sequence[float] | None = None,
 ) -> float:
     """The harmonic mean of precision and recall.
 
     Args:
         references, predictions: class numbers [n], or 0/1 [n, labels].
         average: "binary": of class `positive`; "macro": mean over the classes that occur in either; "weighted": the
-            same, weighted by their number in the references; "micro": of all decisions together.
+            same, weighted by their number in the references; "micro": of all decisions together; "samples": mean over
+            the texts, where each has several labels.
         positive: the class that "binary" is about.
+        labels: the classes (of several labels per text, the columns) that count; None: all. "binary" ignores it.
+        sample_weight: how much each text counts [n]; None: all the same.
 
     Raises:
-        ValueError: an unknown average, or "binary" with more than two classes.
+        ValueError: an unknown average, "binary" with more than two classes, "samples" with one label per text.
     """
     if average not in AVERAGES:
         raise ValueError(f"Unknown average {average!r}; known: {', '.join(AVERAGES)}.")
-    references, predictions = _pair(references, predictions)
-    if references.ndim == 1:
-        values = np.union1d(references, predictions)
-        if average == "binary":
-            if len(np.union1d(values, [positive])) > 2:
-                raise ValueError(
-                    f"average='binary' scores class {positive} against one other, but there are "
-                    f"{len(values)} classes. Choose micro, macro or weighted."
-                )
-            values = np.array([positive])
-        references, predictions = references[:, None] == values, predictions[:, None] == values
-    elif average == "binary":
+    true, claimed = _pair(references, predictions)
+    if true.ndim == 1 and average == "samples":
+        raise ValueError("average='samples' is for several labels per text. Choose micro, macro or weighted.")
+    if true.ndim == 2 and average == "binary":
         raise ValueError("average='binary' is for one label per text. Choose micro, macro or weighted.")
-    if average == "micro":
-        references, predictions = references.astype(bool), predictions.astype(bool)
-        return _ratio(2 * (references & predictions).sum(), references.sum() + predictions.sum())
-    scores = class_scores(references, predictions, references.shape[1])
-    weights = np.array([s["support"] for s in scores] if average == "weighted" else [1] * len(scores))
-    return _ratio(sum(w * s["f1"] for w, s in zip(weights, scores, strict=True)), weights.sum())
+    if average == "binary":
+        values = np.union1d(true, claimed)
+        if len(np.union1d(values, [positive])) > 2:
+            raise ValueError(
+                f"average='binary' scores class {positive} against one other, but there are {len(values)} classes. "
+                "Choose micro, macro or weighted."
+            )
+        labels = [positive]
+    weights = _weights(sample_weight, len(true))
+    if average in ("micro", "samples"):
+        true, claimed = _indicators(true, claimed, labels)
+        if average == "samples":
+            each = [_ratio(2 * (t & c).sum(), t.sum() + c.sum()) for t, c in zip(true, claimed, strict=True)]
+            return _ratio(weights @ np.array(each), weights.sum())
+        return _ratio(2 * (weights @ (true & claimed)).sum(), (weights @ true + weights @ claimed).sum())
+    scores, support = _f1_of_classes(true, claimed, labels, weights)
+    return _ratio(scores @ support, support.sum()) if average == "weighted" else float(scores.mean())
 
 
-def matthews_correlation(references: Sequence[Any], predictions: Sequence[Any]) -> float:
-    """Matthews' correlation coefficient of any number of classes (Gorodkin 2004), from -1 to 1."""
-    references, predictions = _pair(references, predictions)
-    classes = np.union1d(references, predictions)
-    true, claimed = references[:, None] == classes, predictions[:, None] == classes  # [n, classes]
-    n, hits = float(len(references)), float((references == predictions).sum())
-    t, p = true.sum(0).astype(float), claimed.sum(0).astype(float)
+def f1_of_classes(
+    references: Sequence[Any],
+    predictions: Sequence[Any],
+    labels: Sequence[int] | None = None,
+    sample_weight: Sequence[float] | None = None,
+) -> np.ndarray:
+    """F1 of each class [classes], in the order of `labels`, or of the classes' numbers; see `f1`."""
+    true, claimed = _pair(references, predictions)
+    return _f1_of_classes(true, claimed, labels, _weights(sample_weight, len(true)))[0]
+
+
+def _f1_of_classes(
+    true: np.ndarray, claimed: np.ndarray, labels: Sequence[int] | None, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """F1 of each class, and its weight in the references."""
+    true, claimed = _indicators(true, claimed, labels)
+    hits, support, found = weights @ (true & claimed), weights @ true, weights @ claimed
+    scores = [_ratio(2 * h, s + f) for h, s, f in zip(hits, support, found, strict=True)]
+    return np.array(scores), support
+
+
+def _indicators(
+    true: np.ndarray, claimed: np.ndarray, labels: Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each text has each class [n, classes]."""
+    if true.ndim == 1:
+        values = np.union1d(true, claimed) if labels is None else np.asarray(labels)
+        return true[:, None] == values, claimed[:, None] == values
+    columns = slice(None) if labels is None else list(labels)
+    return true[:, columns].astype(bool), claimed[:, columns].astype(bool)
+
+
+def matthews_correlation(
+    references: Sequence[Any], predictions: Sequence[Any], sample_weight: Sequence[float] | None = None
+) -> float:
+    """Matthews' correlation coefficient of any number of classes (Gorodkin 2004), from -1 to 1.
+
+    Args:
+        sample_weight: how much each counts [n]; None: all the same.
+    """
+    x, y = _pair(references, predictions)
+    weights = _weights(sample_weight, len(x))
+    true, claimed = _indicators(x, y, None)  # [n, classes]
+    n, hits = weights.sum(), weights @ (x == y)
+    t, p = weights @ true, weights @ claimed
     return _ratio(hits * n - t @ p, float(np.sqrt((n * n - p @ p) * (n * n - t @ t))))
 
 
 def pearson(references: Sequence[float], predictions: Sequence[float]) -> float:
     """Pearson's correlation; 0 where one side is constant."""
-    x, y = (side.astype(np.float64) for side in _pair(references, predictions))
-    x, y = x - x.mean(), y - y.mean()
-    return float(np.clip(_ratio(x @ y, np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
+    return _pearson(*_pair(references, predictions))
 
 
 def spearman(references: Sequence[float], predictions: Sequence[float]) -> float:
     """Spearman's correlation: Pearson's of the ranks, equal values sharing the mean of theirs."""
     x, y = _pair(references, predictions)
-    return pearson(_ranks(x), _ranks(y))
+    return _pearson(_ranks(x), _ranks(y))
 
 
 def confusion_matrix(references: Sequence[int], predictions: Sequence[int], classes: int) -> np.ndarray:
     """Counts [classes, classes]: row = reference, column = prediction."""
-    references, predictions = _pair(references, predictions)
     matrix = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(matrix, (references, predictions), 1)
+    np.add.at(matrix, _pair(references, predictions), 1)
     return matrix
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = (side - side.mean() for side in (x.astype(np.float64), y.astype(np.float64)))
+    return float(np.clip(_ratio(x @ y, float(np.linalg.norm(x) * np.linalg.norm(y))), -1, 1))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -122,6 +179,13 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator / denominator) if denominator else 0.0
+
+
+def _weights(sample_weight: Sequence[float] | None, n: int) -> np.ndarray:
+    weights = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n,) or not np.isfinite(weights).all():
+        raise ValueError(f"sample_weight is one number for each of {n} examples, not {sample_weight!r:.60}.")
+    return weights
 
 
 def _pair(references: Sequence[Any], predictions: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +207,7 @@ __all__ = [
     "class_scores",
     "confusion_matrix",
     "f1",
+    "f1_of_classes",
     "matthews_correlation",
     "pearson",
     "spearman",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 INSTALL = "Entity scores need seqeval: pip install 'hfseq[metrics]' (or seqeval)"
 
 
 def entity_scores(
-    references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
-) -> dict[str, float | dict[str, dict[str, float]]]:
+    references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]], **options: Any
+) -> dict[str, Any]:
     """Precision, recall and F1 of whole entities (type, first and last word all right), and the accuracy of tags.
 
     Args:
         references, predictions: tags O, B-TYPE, I-TYPE [sentences][words].
+        options: of seqeval's `classification_report`: mode, scheme, suffix, sample_weight, zero_division.
 
     Returns:
         precision, recall, f1 (micro), accuracy, and by type {type: {precision, recall, f1, support}}.
@@ -36,7 +38,9 @@ def entity_scores(
     # Where there is no entity at all on one side, seqeval's per-type report raises.
     any_entity = any(tag != "O" for sentence in (*references, *predictions) for tag in sentence)
     report = (
-        metrics.classification_report(references, predictions, output_dict=True, zero_division=0)
+        metrics.classification_report(
+            references, predictions, output_dict=True, **{"zero_division": 0, **options}
+        )
         if any_entity
         else {}
     )

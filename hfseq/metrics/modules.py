@@ -1,7 +1,9 @@
 """Metrics as modules of the library `evaluate`, which itself ships none and asks the Hub for each.
 
-The folders beside this file, `NAME/NAME.py`, are what `evaluate.load` takes; they only wrap the functions of
-`hfseq.metrics`, so both ways give the same numbers.
+The folders beside this file, `NAME/NAME.py`, are what `evaluate.load` takes; they wrap the functions of
+`hfseq.metrics`, so both ways give the same numbers. Each takes the place of the Hub's module of its name: the same
+inputs, options, defaults and keys of the result (those of evaluate 0.4). `bits_per_byte` is ours alone, and
+`perplexity` also takes the losses of tokens, without a model.
 
     metric = hfseq.metrics.load("accuracy")
     metric.compute(predictions=[0, 1], references=[0, 0])
@@ -9,13 +11,16 @@ The folders beside this file, `NAME/NAME.py`, are what `evaluate.load` takes; th
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from ..hints import nearest_hint
 
 NAMES = (
     "accuracy",
@@ -39,14 +44,11 @@ def path(name: str) -> str:
         ValueError: no such metric.
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.5)
-        raise ValueError(
-            f"Unknown metric {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} Known: {', '.join(NAMES)}."
-        )
+        raise ValueError(f"Unknown metric {name!r}.{nearest_hint(name, NAMES)} Known: {', '.join(NAMES)}.")
     return str(Path(__file__).parent / name)
 
 
-def load(name: str, config_name: str | None = None, **options):
+def load(name: str, config_name: str | None = None, **options: Any) -> Any:
     """`evaluate.load` of a metric of ours; needs no network.
 
     Args:
@@ -85,16 +87,19 @@ def import_evaluate() -> ModuleType:
             continue
         module = importlib.util.module_from_spec(spec)
         sys.modules["evaluate"] = module
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(_put_back, loaded)
             spec.loader.exec_module(module)
-        except BaseException:
-            if loaded is None:
-                del sys.modules["evaluate"]
-            else:
-                sys.modules["evaluate"] = loaded
-            raise
+            on_failure.pop_all()
         return module
     raise ModuleNotFoundError("hfseq.metrics.load needs the library evaluate: pip install 'hfseq[metrics]'")
+
+
+def _put_back(loaded: ModuleType | None) -> None:
+    if loaded is None:
+        del sys.modules["evaluate"]
+    else:
+        sys.modules["evaluate"] = loaded
 
 
 __all__ = ["NAMES", "import_evaluate", "load", "path"]

@@ -16,6 +16,7 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 SEED = 12345
 """Of the bootstrap's samples: sacreBLEU's default."""
@@ -48,12 +49,42 @@ def translation_scores(hypotheses: Sequence[str], references: Sequence[str]) -> 
     return {**scores, "sentences": len(references)}
 
 
+def corpus_bleu(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], **options: Any
+) -> dict[str, Any]:
+    """sacreBLEU with any number of references, and what it is made of: the form of evaluate's module `sacrebleu`.
+
+    Args:
+        hypotheses: one translation per sentence.
+        references: of each sentence its references, equally many of all.
+        options: of `sacrebleu.BLEU`.
+
+    Returns:
+        score and precisions (percentages), counts and totals of the n-grams, bp, sys_len, ref_len.
+
+    Raises:
+        ValueError: as in `translation_scores`, or unequal numbers of references; ModuleNotFoundError: no sacrebleu.
+    """
+    _check(hypotheses, references)
+    numbers = {len(texts) for texts in references}
+    if len(numbers) != 1 or 0 in numbers:
+        raise ValueError(
+            f"BLEU needs equally many references for each sentence, at least one; here there are {sorted(numbers)}."
+        )
+    sacrebleu = _import("sacrebleu")
+    streams = [list(stream) for stream in zip(*references, strict=True)]
+    found = sacrebleu.BLEU(**options).corpus_score(list(hypotheses), streams)
+    names = ("score", "counts", "totals", "precisions", "bp", "sys_len", "ref_len")
+    return {name: getattr(found, name) for name in names}
+
+
 def tokenized_bleu(
     hypotheses: Sequence[str], references: Sequence[str], language: str = "en"
 ) -> dict[str, float | str]:
     """BLEU as papers on Multi30k count it: both sides lower-cased, punctuation normalised and tokenised by Moses.
 
-    This is the order of the data set's own `lc.norm.tok` files, with `multi-bleu.perl`'s counting on what comes out.
+    This is the order of the data set's own `lc.norm.tok` files; what comes out is counted as `multi-bleu.perl` counts
+    it: BLEU-4 without smoothing, which is 0 where n-grams of one order have no match at all.
 
     Args:
         hypotheses, references: as in `translation_scores`, untokenised.
@@ -68,7 +99,8 @@ def tokenized_bleu(
     _check(hypotheses, references)
     sacrebleu = _import("sacrebleu")
     prepared = [moses_tokenized(texts, language) for texts in (hypotheses, references)]
-    metric = sacrebleu.BLEU(tokenize="none", force=True)  # forced: it would warn that the text is tokenised
+    # Forced: it would warn that the text is tokenised.
+    metric = sacrebleu.BLEU(tokenize="none", smooth_method="none", force=True)
     score = float(metric.corpus_score(prepared[0], [prepared[1]]).score)
     version = importlib.metadata.version("sacremoses")
     how = f"case:lc|tok:moses-{language}(sacremoses {version}: lower-cased, normalised, tokenised)"
@@ -149,7 +181,7 @@ def paired_bootstrap(
             test_type="bs",
             n_samples=samples,
         )
-        _, results = test()
+        results: Mapping[str, Any] = test()[1]
     finally:
         if before is None:
             del os.environ["SACREBLEU_SEED"]
@@ -165,7 +197,7 @@ def paired_bootstrap(
     return compared
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str], of: str = "") -> None:
+def _check(hypotheses: Sequence[str], references: Sequence[object], of: str = "") -> None:
     if isinstance(hypotheses, str) or isinstance(references, str):
         raise ValueError("Hypotheses and references are lists of sentences, not one text.")
     if len(hypotheses) != len(references):
@@ -188,6 +220,7 @@ def _import(name: str) -> ModuleType:
 
 __all__ = [
     "all_translation_scores",
+    "corpus_bleu",
     "has_moses",
     "moses_tokenized",
     "paired_bootstrap",

@@ -7,11 +7,14 @@ convolution sees the same memory as a channels_last tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from .plain_layers import is_watched
 
 
 @dataclass
@@ -32,18 +35,21 @@ class CausalGridConv(nn.Module):
     Args:
         channels: [in, out].
         kernel_size: odd; (kernel_size + 1) / 2 target positions, the last its own, x kernel_size source positions.
-        groups: as of nn.Conv2d.
+        groups, bias: as of nn.Conv2d.
 
     The weight is the upper half of a masked kernel [out, in / groups, target positions, source positions], without
     groups as one matrix [out, in * target positions * source positions], which is what Muon takes.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1, bias: bool = False
+    ):
         super().__init__()
         self.rows_kept, self.reach, self.groups = kernel_size // 2, kernel_size // 2, groups
         self.shape = (out_channels, in_channels // groups, self.rows_kept + 1, kernel_size)
         taps = math.prod(self.shape[1:])
         self.weight = nn.Parameter(torch.empty(self.shape if groups > 1 else (out_channels, taps)))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
 
     def forward(
         self, x: torch.Tensor, resumed: Resumed | None = None
@@ -59,7 +65,7 @@ class CausalGridConv(nn.Module):
         """
         time = x.shape[1]
         if resumed is None:
-            return self._with_later_rows(x)[:, :time], None
+            return self._with_later_rows(x, self.bias)[:, :time], None
         if resumed.every_step and time > 1:
             outputs, after = [], []
             for row in x.split(1, dim=1):
@@ -74,12 +80,13 @@ class CausalGridConv(nn.Module):
             rows = self._with_later_rows(x)
         if resumed.pending is not None:
             rows[:, : self.rows_kept] += resumed.pending.transpose(0, 1)
-        return rows[:, :time], [rows[:, time:].transpose(0, 1).contiguous()]
+        output = rows[:, :time] if self.bias is None else rows[:, :time] + self.bias
+        return output, [rows[:, time:].transpose(0, 1).contiguous()]
 
-    def _with_later_rows(self, x: torch.Tensor) -> torch.Tensor:
+    def _with_later_rows(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """[batch, time, source, in] -> [batch, time + rows_kept, source, out]: padding one end alone would copy x."""
         x, padding = x.permute(0, 3, 1, 2), (self.rows_kept, self.reach)
-        x = F.conv2d(x, self.weight.view(self.shape), padding=padding, groups=self.groups)
+        x = F.conv2d(x, self.weight.view(self.shape), bias, padding=padding, groups=self.groups)
         return x.permute(0, 2, 3, 1)
 
     @torch.no_grad()
@@ -110,6 +117,21 @@ class CausalGridConv(nn.Module):
             total[:, :-away] += x[:, away:, self.reach + away]
             total[:, away:] += x[:, :-away, self.reach - away]
         return total.unflatten(-1, (rows, out)).transpose(1, 2)
+
+
+@dataclass
+class StepWeights:
+    """Weights of a grid for calls of one row, laid out once for a whole translation."""
+
+    kernels: list[torch.Tensor | None]
+    """Of every convolution, see `step_kernels`."""
+    target_shares: torch.Tensor | None = None
+    """Of all layers' shares of the target [layers * width, embedding], where one product makes them all."""
+
+
+def step_kernels(layers: Iterable[nn.Module]) -> list[torch.Tensor | None]:
+    """`step_kernel()` of each layer's `conv`; None where the weight may be elsewhere until that is called (offload)."""
+    return [None if is_watched(layer.conv) else layer.conv.step_kernel() for layer in layers]
 
 
 class GrowingChannels:
@@ -204,7 +226,7 @@ class _Finish(torch.autograd.Function):
 
 
 class GridBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015) over the cells that are no padding.
+    """Batch normalisation (Ioffe and Szegedy 2015) over the cells that count, or over all of them.
 
     A tensor that does not vary along target or source may have length 1 there: its statistics are those of the grid
     that it would be broadcast to.
@@ -218,8 +240,25 @@ class GridBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: torch.Tensor, cells: torch.Tensor | None) -> torch.Tensor:
-        """x [batch, time or 1, source or 1, channels]; cells: [batch, time, source], in training 1 where one counts."""
+        """Normalises each channel.
+
+        Args:
+            x: [batch, time or 1, source or 1, channels].
+            cells: [batch, time, source], in training 1 where a cell counts; None: all count, and x is a whole grid.
+        """
         mean, variance = self.running_mean, self.running_var
+        if self.training and cells is None:
+            flat = F.batch_norm(
+                x.reshape(-1, x.shape[-1]),
+                mean,
+                variance,
+                self.weight,
+                self.bias,
+                True,
+                self.momentum,
+                self.eps,
+            )
+            return flat.view(x.shape)
         if self.training:
             counts = cells.to(torch.promote_types(x.dtype, torch.float32))
             for axis in (1, 2):
@@ -244,11 +283,13 @@ class Aggregation(nn.Module):
     Args:
         kind: "max", "average", "attention" or "gated_max"; see `PervasiveConfig`.
         channels: of a cell.
+        maps_values: gated_max: what is gated is a learned map of the channels, not the channels themselves.
     """
 
-    def __init__(self, kind: str, channels: int):
+    def __init__(self, kind: str, channels: int, maps_values: bool = False):
         super().__init__()
         self.kind = kind
+        self.value = nn.Linear(channels, channels) if maps_values and kind == "gated_max" else None
         self.gate = nn.Linear(channels, channels) if kind == "gated_max" else None
         self.hidden = nn.Linear(channels, channels) if kind == "attention" else None
         self.score = nn.Linear(channels, 1, bias=False) if kind == "attention" else None
@@ -259,6 +300,7 @@ class Aggregation(nn.Module):
         source: torch.Tensor | None,
         mask: torch.Tensor | None,
         wants_weights: bool = False,
+        target: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Aggregates.
 
@@ -266,15 +308,16 @@ class Aggregation(nn.Module):
             cells: [batch, time, source, channels].
             source: further channels that do not depend on the target [batch, source, more], or None.
             mask: bool [batch, source], or None where nothing is padding.
+            target: further channels that do not depend on the source [batch, time, still more], or None.
 
         Returns:
-            (vectors [batch, time, channels + more], and where asked what each source position contributed: its weight,
-            or the share of `cells`' channels whose maximum it is [batch, time, source]; channels with several maxima,
-            as where a ReLU leaves nothing but zeros, have picked none and do not count)
+            (vectors [batch, time, channels + more + still more], and where asked what each source position contributed:
+            its weight, or the share of `cells`' channels whose maximum it is [batch, time, source]; channels with
+            several maxima, as where a ReLU leaves nothing but zeros, have picked none and do not count)
         """
         time, weights = cells.shape[1], None
         if self.kind == "average":
-            count = cells.new_tensor(cells.shape[2]) if mask is None else mask.sum(1).clamp(min=1)
+            count = cells.new_full((1,), cells.shape[2]) if mask is None else mask.sum(1).clamp(min=1)
             scale = count.to(cells.dtype).rsqrt().view(-1, 1, 1)
             keep = None if mask is None else mask.to(cells.dtype)
             pooled = cells.sum(2) if keep is None else torch.einsum("btsc,bs->btc", cells, keep)
@@ -282,6 +325,8 @@ class Aggregation(nn.Module):
             if source is not None:
                 vector = source.sum(1) if keep is None else (source * keep.unsqueeze(-1)).sum(1)
                 parts.append((vector.unsqueeze(1) * scale).expand(-1, time, -1))
+            if target is not None:
+                parts.append(target / scale)  # the same in every cell: S of them over sqrt(S)
             if wants_weights:
                 share = torch.ones_like(cells[:, :, :, 0]) if keep is None else keep.unsqueeze(1)
                 weights = (share / count.view(-1, 1, 1)).expand(cells.shape[:3])
@@ -294,9 +339,12 @@ class Aggregation(nn.Module):
             parts = [torch.einsum("btsc,bts->btc", cells, weights)]
             if source is not None:
                 parts.append(weights @ source)
+            if target is not None:
+                parts.append(target)
             return torch.cat(parts, dim=-1), weights if wants_weights else None
         if self.kind == "gated_max":
-            cells = cells * self.gate(cells).sigmoid()
+            gates = self.gate(cells).sigmoid()
+            cells = gates * (cells if self.value is None else self.value(cells))
         lowest = torch.finfo(cells.dtype).min
         if mask is not None:
             cells = cells.masked_fill(~mask[:, None, :, None], lowest)
@@ -305,6 +353,8 @@ class Aggregation(nn.Module):
         if source is not None:
             seen = source if mask is None else source.masked_fill(~mask.unsqueeze(-1), lowest)
             parts.append(seen.amax(1, keepdim=True).expand(-1, time, -1))
+        if target is not None:
+            parts.append(target)
         if wants_weights:
             weights = shares_of_maxima(cells, pooled)
         return torch.cat(parts, dim=-1), weights
@@ -324,3 +374,14 @@ def shares_of_maxima(cells: torch.Tensor, maxima: torch.Tensor) -> torch.Tensor:
     votes = (peaks * (counts == 1)).sum(-1)
     votes = torch.where(votes.sum(-1, keepdim=True) > 0, votes, (peaks / counts).sum(-1))
     return votes / votes.sum(-1, keepdim=True)
+
+
+def sinusoids(positions: torch.Tensor, channels: int, dtype: torch.dtype) -> torch.Tensor:
+    """Positions [...] as sines, then cosines [..., channels], of frequencies 10000^(-i / (channels / 2 - 1)).
+
+    Those of tensor2tensor and fairseq; Vaswani et al. 2017 write 10000^(-2i / channels).
+    """
+    half, wide = channels // 2, torch.promote_types(dtype, torch.float32)
+    exponents = torch.arange(half, device=positions.device, dtype=wide) / max(half - 1, 1)
+    angles = positions.unsqueeze(-1) * torch.exp(exponents * -math.log(10000.0))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype)

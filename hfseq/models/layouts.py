@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .plain_layers import is_plain
+
 # A copy costs as much as so many products gain by it (4 to 14, by the shape of the matrix).
 PRODUCTS_OF_ONE_ROW = 10
 PRODUCTS_OF_MORE_ROWS = 8
@@ -85,8 +87,8 @@ def decoding() -> Iterator[None]:
 
 def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """The layer's output for x [..., in], by the fastest layout there is."""
-    layouts = _layouts_for(x, layer.weight)
-    if layouts is None or not _is_plain(layer):
+    layouts = _layouts_for(x, layer.weight) if is_plain(layer) else None
+    if layouts is None:
         return layer(x)
     if _is_one_row(x):
         return F.linear(x, layouts.columns(layer.weight), layer.bias)
@@ -117,10 +119,6 @@ def _layouts_for(x: torch.Tensor, weight: torch.Tensor) -> Layouts | None:
         and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
     )
     return layouts if fits else None
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _is_one_row(x: torch.Tensor) -> bool:

@@ -3,8 +3,7 @@
 A language model's largest tensor is its logits: batch x time x vocabulary floats, three times over in
 training (logits, log-softmax, gradient). `linear_cross_entropy` computes the projection, the loss *and* its
 gradients chunk by chunk in the forward pass, so that only one chunk of logits ever exists; backward only
-scales what is already there. `reference_linear_cross_entropy` is the same in three obvious lines: the oracle
-of the tests.
+scales what is already there.
 
 All losses here are sums divided by a count that the caller gives: under gradient accumulation Trainer passes
 `num_items_in_batch`, the number of labels in the whole update, and no longer divides by the steps itself.
@@ -14,6 +13,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from .plain_layers import is_plain
 
 IGNORE_INDEX = -100
 
@@ -22,24 +24,6 @@ IGNORE_INDEX = -100
 CPU_CHUNK_ELEMENTS = 1 << 22
 # On a GPU launches cost more than cache misses: 64M elements are 128 MB in bf16.
 GPU_CHUNK_ELEMENTS = 1 << 26
-
-
-def reference_linear_cross_entropy(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    labels: torch.Tensor,
-    label_smoothing: float = 0.0,
-) -> torch.Tensor:
-    """Summed cross-entropy of `hidden @ weight.T + bias` [rows, vocabulary] against `labels` [rows]."""  # fmt: skip
-    logits = (
-        F.linear(hidden, weight, bias).float()
-        if hidden.dtype != torch.float64
-        else F.linear(hidden, weight, bias)
-    )
-    return F.cross_entropy(
-        logits, labels, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
-    )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -140,6 +124,20 @@ def linear_cross_entropy(
         bias = None if bias is None else bias.to(dtype)
     with torch.autocast(device_type, enabled=False):
         return _LinearCrossEntropy.apply(hidden, weight, bias, labels, label_smoothing)
+
+
+def output_layer_loss(
+    layer: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """`linear_cross_entropy` of a model's output layer; one that is not plain (adapters, hooks) is called.
+
+    Args:
+        layer: [rows, width] -> [rows, vocabulary].
+        hidden, labels, label_smoothing: as there.
+    """
+    if is_plain(layer):
+        return linear_cross_entropy(hidden, layer.weight, layer.bias, labels, label_smoothing)
+    return cross_entropy(layer(hidden), labels, label_smoothing)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:

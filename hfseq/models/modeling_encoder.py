@@ -16,7 +16,7 @@ the batch is, and `torch.compile` and the GPU never wait; without it the columns
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -33,144 +33,86 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .attention import (
-    Packed,
-    Segments,
-    attend_segments,
-    eager_attention,
-    find_packed,
-    new_segment,
-    rotary_angles,
-    rotate,
+from .attention import Packed, find_packed, rotary_angles, rotate
+from .attention_layer import (
+    AttentionContext,
+    AttentionLayer,
+    attends_by_segment,
+    flash_options,
+    keeping_weights,
 )
 from .configuration_encoder import EncoderConfig
 from .dropout import dropout
+from .feed_forward import FeedForward
 from .losses import (
     IGNORE_INDEX,
     check_labels,
     classification_loss,
     count_labels,
     cross_entropy,
-    linear_cross_entropy,
+    output_layer_loss,
 )
+from .packed_rows import refuse_packed_rows
+from .plain_layers import is_plain
 from .pretrained import HfseqPreTrainedModel
 
 
-class EncoderAttention(nn.Module):
-    """Multi-head self-attention with its output projection."""
-
-    is_causal = False
+class EncoderAttention(AttentionLayer):
+    """Self-attention; of the last layer only some positions may be asked for."""
 
     def __init__(self, config: EncoderConfig):
-        super().__init__()
-        self.config = config
-        self.heads = config.num_attention_heads
-        self.scaling = (config.hidden_size // self.heads) ** -0.5
-        width, bias = config.hidden_size, config.use_bias
-        self.q_proj = nn.Linear(width, width, bias=bias)
-        self.k_proj = nn.Linear(width, width, bias=bias)
-        self.v_proj = nn.Linear(width, width, bias=bias)
-        self.o_proj = nn.Linear(width, width, bias=bias)
+        super().__init__(
+            config,
+            config.hidden_size,
+            config.num_attention_heads,
+            dropout=config.attention_probs_dropout_prob,
+            bias=config.use_bias,
+        )
 
     def forward(self, x: torch.Tensor, context: AttentionContext) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [batch, time, width] -> ([batch, asked or time, width], weights or None)."""
         asked = x if context.asked is None else take_columns(x, context.asked)
-        q = self._heads(self.q_proj(asked))  # [batch, asked, heads, width]
-        k = self._heads(self.k_proj(x))  # [batch, time, heads, width]
-        v = self._heads(self.v_proj(x))
+        query, key, value = (
+            self.split(self.q_proj(asked)),
+            self.split(self.k_proj(x)),
+            self.split(self.v_proj(x)),
+        )
         if context.angles is not None:
-            q = rotate(q.transpose(1, 2), context.asked_angles).transpose(1, 2)
-            k = rotate(k.transpose(1, 2), context.angles).transpose(1, 2)
-        p = self.config.attention_probs_dropout_prob if self.training else 0.0
-        weights = None
-        if context.segments is not None:
-            flat = [t.flatten(0, 1) for t in (q, k, v)]
-            output = attend_segments(*flat, context.segments, self.scaling, p)
-        else:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-            output, weights = attend(
-                self,
-                *(t.transpose(1, 2) for t in (q, k, v)),
-                context.mask,
-                scaling=self.scaling,
-                dropout=p,
-                **context.options,
-            )
-        return self.o_proj(output.reshape(*asked.shape)), weights
-
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (self.heads, -1))
+            query, key = rotate(query, context.asked_angles), rotate(key, context.angles)
+        return self.attend(query, key, value, context)
 
 
-@dataclass(frozen=True)
-class AttentionContext:
-    """What every layer's attention needs beside the hidden states.
-
-    Args:
-        mask: as the attention implementation takes it, or None.
-        segments: borders of packed segments, in place of a mask.
-        angles: rotary cosines and sines of all positions; asked_angles: of those asked for.
-        asked: [batch, n] columns that the layer is asked for; None for all.
-        options: passed on to the attention implementation.
-    """
-
-    mask: object = None
-    segments: Segments | None = None
-    angles: tuple[torch.Tensor, torch.Tensor] | None = None
-    asked_angles: tuple[torch.Tensor, torch.Tensor] | None = None
-    asked: torch.Tensor | None = None
-    options: dict | None = None
-
-    def ask(self, columns: torch.Tensor, time: int) -> AttentionContext:
-        """The context of a layer that is asked only for `columns` [batch, n], ascending, of rows of length `time`."""
-        mask, segments, angles = self.mask, self.segments, self.angles
-        if segments is not None:
-            starts = torch.arange(len(columns), device=columns.device).unsqueeze(1) * time
-            segments = segments.of_positions((columns + starts).flatten())
-        if mask is not None and mask.shape[2] > 1:
-            mask = mask.expand(len(columns), -1, -1, -1)
-            mask = mask.gather(2, columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
-        if angles is not None:
-            angles = tuple(
-                a.expand(len(columns), -1, -1, -1).gather(
-                    2, columns[:, None, :, None].expand(-1, 1, -1, a.shape[3])
-                )
-                for a in angles
-            )
-        return AttentionContext(mask, segments, self.angles, angles, columns, self.options)
+def ask(context: AttentionContext, columns: torch.Tensor, time: int) -> AttentionContext:
+    """The context of a layer that is asked only for `columns` [batch, n], ascending, of rows of length `time`."""
+    batch = columns.shape[0]
+    mask, segments, angles = context.mask, context.segments, context.angles
+    if segments is not None:
+        starts = torch.arange(batch, device=columns.device).unsqueeze(1) * time
+        segments = segments.of_positions((columns + starts).flatten())
+    if mask is not None and mask.shape[2] > 1:
+        mask = mask.expand(batch, -1, -1, -1)
+        mask = mask.gather(2, columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    if angles is not None:
+        angles = tuple(
+            a.expand(batch, -1, -1, -1).gather(2, columns[:, None, :, None].expand(-1, 1, -1, a.shape[3]))
+            for a in angles
+        )
+    return replace(context, mask=mask, segments=segments, asked_angles=angles, asked=columns)
 
 
 def take_columns(x: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """x [batch, time, width], columns [batch, n] -> [batch, n, width]."""
-    starts = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
+    starts = torch.arange(x.shape[0], device=x.device).unsqueeze(1) * x.shape[1]
     return x.flatten(0, 1).index_select(0, (columns + starts).flatten()).view(*columns.shape, -1)
 
 
 def first_columns(example: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """The column of each row's first token [batch, 1]: 0, unless the row is padded on the left."""
     if attention_mask is None or attention_mask.ndim != 2:
-        return torch.zeros(len(example), 1, dtype=torch.long, device=example.device)
+        return torch.zeros(example.shape[0], 1, dtype=torch.long, device=example.device)
     return (attention_mask != 0).to(torch.uint8).argmax(dim=1, keepdim=True)
-
-
-class EncoderMLP(nn.Module):
-    """The feed-forward network, gated by option."""
-
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        width, inner, bias = config.hidden_size, config.intermediate_size, config.use_bias
-        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.gated_mlp else None
-        self.up_proj = nn.Linear(width, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, width, bias=bias)
-        self.act = ACT2FN[config.hidden_act]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.gate_proj is None:
-            return self.down_proj(self.act(self.up_proj(x)))
-        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
 
 
 class EncoderLayer(GradientCheckpointingLayer):
@@ -183,7 +125,13 @@ class EncoderLayer(GradientCheckpointingLayer):
         self.attention_norm = layer_norm(config)
         self.attention = EncoderAttention(config)
         self.mlp_norm = layer_norm(config)
-        self.mlp = EncoderMLP(config)
+        self.mlp = FeedForward(
+            config.hidden_size,
+            config.intermediate_size,
+            config.hidden_act,
+            gated=config.gated_mlp,
+            bias=config.use_bias,
+        )
 
     def forward(self, x: torch.Tensor, context: AttentionContext) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [batch, time, width] -> ([batch, asked or time, width], attention weights or None)."""
@@ -291,7 +239,8 @@ class EncoderModel(EncoderPreTrainedModel):
             position_ids: [batch, time]; 0, 1, ... by default. Without an attention_mask a position that does not go on
                 from its left neighbour begins a new packed segment, and segments do not see each other.
             output_hidden_states: also return the embeddings and every layer's output.
-            output_attentions: also return attention weights [batch, heads, time, time] (eager attention only).
+            output_attentions: also return attention weights [batch, heads, time, time]; the call is then computed
+                eagerly, whatever config._attn_implementation says.
             cu_seq_lens_q, max_length_q: packed segments by their borders int32 [n + 1] in rows laid one after the
                 other, and the longest one's length, as `DataCollatorWithFlattening` gives them. Segments never
                 cross a row.
@@ -313,31 +262,29 @@ class EncoderModel(EncoderPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
-        if output_attentions and self.config._attn_implementation != "eager":
-            raise ValueError(
-                f"attn_implementation {self.config._attn_implementation!r} keeps no attention weights: load the model "
-                'with attn_implementation="eager" for output_attentions.'
-            )
+        config = keeping_weights(self.config) if output_attentions else self.config
         packed = find_packed(attention_mask, position_ids, cu_seq_lens_q, max_length_q, seq_idx, batch, time)
         if packed is not None:
             position_ids = packed.position_ids
 
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         x = self._embed(x, position_ids, token_type_ids)
-        context = self._context(x, attention_mask, position_ids, packed)
+        context = self._context(config, x, attention_mask, position_ids, packed)
 
         hidden_states, attentions = [x], []
         last = len(self.layers) - 1
+        # Who wants to see inside is shown whole layers.
+        may_ask = self.can_ask() and not (output_attentions or output_hidden_states)
         for number, layer in enumerate(self.layers):
-            if number == last and output_positions is not None and self.can_ask():
-                context = context.ask(output_positions, time)
+            if number == last and output_positions is not None and may_ask:
+                context = ask(context, output_positions, time)
             x, weights = layer(x, context)
             hidden_states.append(x)
             attentions.append(weights)
-        if output_positions is not None and context.asked is None:
-            x = take_columns(x, output_positions)
         if self.final_norm is not None:
             x = hidden_states[-1] = self.final_norm(x)
+        if output_positions is not None and context.asked is None:
+            x = take_columns(x, output_positions)
         pooled = None
         if self.pooler is not None:
             first = x if output_positions is not None else take_columns(x, first_columns(x, attention_mask))
@@ -368,58 +315,53 @@ class EncoderModel(EncoderPreTrainedModel):
     def _embed(self, x: torch.Tensor, position_ids, token_type_ids) -> torch.Tensor:
         """Word vectors [batch, time, width] -> the first layer's input."""
         if self.embed_types is not None:
-            types = self.embed_types.weight[0] if token_type_ids is None else self.embed_types(token_type_ids)
-            x = x + types
+            if token_type_ids is None and is_plain(self.embed_types, nn.Embedding):
+                x = x + self.embed_types.weight[0]
+            else:
+                types = (
+                    x.new_zeros(x.shape[:2], dtype=torch.long) if token_type_ids is None else token_type_ids
+                )
+                x = x + self.embed_types(types)
         if self.embed_positions is not None:
             table = self.embed_positions
-            x = x + (table.weight[: x.shape[1]] if position_ids is None else table(position_ids))
+            if position_ids is not None:
+                x = x + table(position_ids)
+            elif is_plain(table, nn.Embedding):
+                x = x + table.weight[: x.shape[1]]
+            else:
+                x = x + table(torch.arange(x.shape[1], device=x.device).unsqueeze(0))
         x = self.embed_norm(x)
         return dropout(x, self.config.hidden_dropout_prob, self.training)
 
     def _context(
-        self, x: torch.Tensor, attention_mask, position_ids, packed: Packed | None
+        self, config: EncoderConfig, x: torch.Tensor, attention_mask, position_ids, packed: Packed | None
     ) -> AttentionContext:
-        config, time = self.config, x.shape[1]
         angles = None
         if config.position_embedding_type == "rotary":
             places = position_ids
             if places is None:
-                places = torch.arange(time, device=x.device).unsqueeze(0)
+                places = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
             width = config.hidden_size // config.num_attention_heads
             angles = rotary_angles(places, width, config.rope_theta, x.dtype)
-        mask, segments, options = None, None, {}
+        implementation = config._attn_implementation
+        context = AttentionContext(angles=angles, asked_angles=angles, implementation=implementation)
         if packed is None:
             mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=attention_mask)
-        elif "flash" in config._attn_implementation:
-            borders = packed.segments
-            options = {
-                "cu_seq_lens_q": borders.queries,
-                "cu_seq_lens_k": borders.keys,
-                "max_length_q": borders.longest_query,
-                "max_length_k": borders.longest_key,
-            }
-        elif self._attends_by_segment(x, packed):
-            segments = packed.segments
-        else:
-            numbers = packed.numbers  # [batch, time]
+            return replace(context, mask=mask)
+        if "flash" in implementation:
+            return replace(context, options=flash_options(packed.segments))
+        drops = config.attention_probs_dropout_prob if self.training else 0.0
+        if attends_by_segment(config, x, packed, drops):
+            return replace(context, segments=packed.segments)
+        numbers = packed.numbers  # [batch, time]
 
-            def same_segment(b, head, q, k):
-                return numbers[b, q] == numbers[b, k]
+        def same_segment(b, head, q, k):
+            return numbers[b, q] == numbers[b, k]
 
-            mask = create_bidirectional_mask(
-                config=config, inputs_embeds=x, attention_mask=None, and_mask_function=same_segment
-            )
-        return AttentionContext(mask, segments, angles, angles, None, options)
-
-    def _attends_by_segment(self, x: torch.Tensor, packed: Packed) -> bool:
-        """Whether segments are attended to one by one, exactly and faster than under a mask."""
-        if self.config._attn_implementation != "sdpa":
-            return False
-        if x.device.type == "cpu":
-            return not torch.compiler.is_compiling()  # the number of calls depends on the data
-        half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
-        drops = self.training and self.config.attention_probs_dropout_prob > 0
-        return x.is_cuda and half and not drops and packed.has_borders
+        mask = create_bidirectional_mask(
+            config=config, inputs_embeds=x, attention_mask=None, and_mask_function=same_segment
+        )
+        return replace(context, mask=mask)
 
 
 class EncoderPredictionHead(nn.Module):
@@ -439,11 +381,13 @@ class MaskedLanguageModel(EncoderPreTrainedModel):
     """What the two classes with a masked-LM head have in common."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    # Not `head`, as in version 0.1: accelerate would take it for a part of `lm_head` and fail with device_map="auto".
+    renamed = {"head.": "transform."}
 
     def __init__(self, config: EncoderConfig, add_pooling_layer: bool):
         super().__init__(config)
         self.model = EncoderModel(config, add_pooling_layer)
-        self.head = EncoderPredictionHead(config)
+        self.transform = EncoderPredictionHead(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.use_bias)
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -461,9 +405,9 @@ class MaskedLanguageModel(EncoderPreTrainedModel):
             slots = max(int(counted.sum(1).max()), 1)
             order = counted.logical_not().to(torch.uint8).sort(dim=1, stable=True).indices[:, :slots]
             masked_positions = order.where(counted.gather(1, order), -1)
-        elif masked_positions.ndim != 2 or len(masked_positions) != len(labels):
+        elif masked_positions.ndim != 2 or masked_positions.shape[0] != labels.shape[0]:
             raise ValueError(
-                f"masked_positions must be [{len(labels)}, slots], not {list(masked_positions.shape)}."
+                f"masked_positions must be [{labels.shape[0]}, slots], not {list(masked_positions.shape)}."
             )
         unused = masked_positions < 0
         columns = masked_positions.masked_fill(unused, time - 1)
@@ -471,13 +415,8 @@ class MaskedLanguageModel(EncoderPreTrainedModel):
 
     def _summed_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Masked-LM loss of hidden [batch, slots, width] against labels [batch, slots], summed."""
-        return linear_cross_entropy(
-            self.head(hidden).flatten(0, 1),
-            self.lm_head.weight,
-            self.lm_head.bias,
-            labels.flatten(),
-            self.config.label_smoothing,
-        )
+        hidden = self.transform(hidden).flatten(0, 1)
+        return output_layer_loss(self.lm_head, hidden, labels.flatten(), self.config.label_smoothing)
 
 
 class EncoderForMaskedLM(MaskedLanguageModel):
@@ -529,7 +468,7 @@ class EncoderForMaskedLM(MaskedLanguageModel):
                 attentions=outputs.attentions,
             )
         outputs = self.model(**inputs, **kwargs)
-        logits = self.lm_head(self.head(outputs.last_hidden_state))
+        logits = self.lm_head(self.transform(outputs.last_hidden_state))
         loss = None
         if labels is not None:
             check_labels("labels", labels, logits.shape[:2])
@@ -599,7 +538,7 @@ class EncoderForPreTraining(MaskedLanguageModel):
         else:
             kept = labels
             outputs = self.model(**inputs, **kwargs)
-            logits = self.lm_head(self.head(outputs.last_hidden_state))
+            logits = self.lm_head(self.transform(outputs.last_hidden_state))
             if labels is not None:
                 check_labels("labels", labels, logits.shape[:2])
                 loss = cross_entropy(logits, labels)
@@ -629,14 +568,13 @@ class EncoderForPreTraining(MaskedLanguageModel):
 
 def refuse_packed(model: nn.Module, attention_mask, position_ids, kwargs) -> None:
     """Heads that give one answer for a row refuse rows that hold several sequences."""
-    packed = [name for name in ("cu_seq_lens_q", "seq_idx") if kwargs.get(name) is not None]
-    if position_ids is not None and attention_mask is None and bool(new_segment(position_ids)[:, 1:].any()):
-        packed.append("position_ids that begin again, without an attention_mask")
-    if packed:
-        raise ValueError(
-            f"{type(model).__name__} gives one answer per row and refuses packed rows ({', '.join(packed)}): use "
-            "padded batches with an attention_mask."
-        )
+    refuse_packed_rows(
+        f"{type(model).__name__} refuses",
+        "it gives one answer per row",
+        "Use padded batches with an attention_mask.",
+        {**kwargs, "position_ids": position_ids},
+        ("position_ids", attention_mask is not None),
+    )
 
 
 class PooledClassifier(EncoderPreTrainedModel):
@@ -652,9 +590,8 @@ class PooledClassifier(EncoderPreTrainedModel):
         """(logits [batch, outputs], the encoder's outputs). For a pooler the last layer computes one column alone."""
         mask = inputs["attention_mask"]
         refuse_packed(self, mask, inputs["position_ids"], kwargs)
-        states = kwargs.get("output_hidden_states")
         pooler = self.model.pooler is not None
-        if pooler and not (self.config.output_hidden_states if states is None else states):
+        if pooler:
             example = inputs["inputs_embeds"] if inputs["input_ids"] is None else inputs["input_ids"]
             if example is not None:
                 kwargs = {**kwargs, "output_positions": first_columns(example, mask)}

@@ -4,6 +4,9 @@ Every pair of a target and a source position is a cell of a grid, and begins wit
 run over the grid; then the cells of each target position are aggregated over the source, by a maximum for one, and
 predict the next word: every layer attends, so to say.
 
+The forms "dense" and "residual" here are ours: causal in training too with norm="layer", and blind to padding. The
+networks that the authors released are in `pervasive_published.py`.
+
 What makes it lean is exact:
 
 - The grid of concatenated word vectors is never built. In the first 1x1 convolution that reads them (of each dense
@@ -19,9 +22,6 @@ Padding of the source is zero wherever a convolution reads it, as what lies beyo
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -34,8 +34,19 @@ from transformers.utils import can_return_tuple
 from .caches import RecurrentCache
 from .configuration_pervasive import PervasiveConfig
 from .dropout import dropout
-from .grid import Aggregation, CausalGridConv, GridBatchNorm, GrowingChannels, Resumed
+from .grid import (
+    Aggregation,
+    CausalGridConv,
+    GridBatchNorm,
+    GrowingChannels,
+    Resumed,
+    StepWeights,
+    sinusoids,
+    step_kernels,
+)
 from .losses import IGNORE_INDEX
+from .pervasive_published import DenseNet2018, ResNet2020, scaled_with_positions
+from .plain_layers import is_plain
 from .pretrained import HfseqPreTrainedModel
 from .seq2seq import (
     Seq2SeqGenerationMixin,
@@ -90,16 +101,6 @@ class GridCache(RecurrentCache):
 
     def _map_source(self, function) -> None:
         self.source = None if self.source is None else [function(x) for x in self.source]
-
-
-@dataclass
-class StepWeights:
-    """Weights of a grid for calls of one row, laid out once for a whole translation."""
-
-    kernels: list[torch.Tensor]
-    """Of every convolution, its `step_kernel()`."""
-    target_shares: torch.Tensor | None
-    """Of all layers' shares of the target [layers * width, embedding], where one product makes them all."""
 
 
 class GridShare(nn.Module):
@@ -180,7 +181,7 @@ class DenseGridLayer(GradientCheckpointingLayer):
 
 
 class DenseGrid(nn.Module):
-    """The paper's DenseNet (after Huang et al. 2017)."""
+    """A DenseNet (Huang et al. 2017) as the paper draws it: every layer reads both words and all channels so far."""
 
     def __init__(self, config: PervasiveConfig):
         super().__init__()
@@ -200,25 +201,28 @@ class DenseGrid(nn.Module):
         self.aggregation = Aggregation(config.aggregation, features)
         self.output_size = features + 2 * config.embedding_size
 
-    def read_source(self, source: torch.Tensor, cells: torch.Tensor | None) -> list[torch.Tensor]:
+    def read_source(
+        self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
+    ) -> list[torch.Tensor]:
         """What the layers take from the source [batch, source, embedding]: a share for each, and what is aggregated."""
         source = source if self.is_batch else self.source_norm(source)
         return [share(source, cells) for share in self.source_shares]
 
     @torch.no_grad()
     def step_weights(self) -> StepWeights:
-        shares = None
-        if not self.is_batch:
-            shares = torch.cat([share.linear.weight for share in self.target_shares[:-1]])
-        return StepWeights([layer.conv.step_kernel() for layer in self.layers], shares)
+        shares, linear = None, [share.linear for share in self.target_shares[:-1]]
+        if not self.is_batch and all(is_plain(layer) for layer in linear):
+            shares = torch.cat([layer.weight for layer in linear])
+        return StepWeights(step_kernels(self.layers), shares)
 
     def _grows(self, target: torch.Tensor) -> bool:
         """Whether the layers share a buffer: for plain matrices in one precision, without a compiler."""
         return (
             not self.is_batch
-            and not torch.is_autocast_enabled(target.device.type)
             and not torch.compiler.is_compiling()
+            and not torch.is_autocast_enabled(target.device.type)
             and target.dtype == self.layers[0].conv.weight.dtype
+            and all(is_plain(layer.features) for layer in self.layers[1:])
         )
 
     def forward(
@@ -270,8 +274,8 @@ class DenseGrid(nn.Module):
             together = channels.finish()
         if self.is_batch:
             together = F.relu(self.final_norm(together, cells))
-        pooled, weights = self.aggregation(together, vectors, mask, wants_weights)
-        return torch.cat([pooled, own], dim=-1), weights, later
+        pooled, weights = self.aggregation(together, vectors, mask, wants_weights, own)
+        return pooled, weights, later
 
 
 class ResidualGridLayer(GradientCheckpointingLayer):
@@ -301,16 +305,8 @@ class ResidualGridLayer(GradientCheckpointingLayer):
         return x + dropout(self.down(hidden), self.dropout, self.training), later
 
 
-def sinusoids(positions: torch.Tensor, channels: int, dtype: torch.dtype) -> torch.Tensor:
-    """Positions [...] as sines, then cosines [..., channels] (Vaswani et al. 2017)."""
-    half, wide = channels // 2, torch.promote_types(dtype, torch.float32)
-    exponents = torch.arange(half, device=positions.device, dtype=wide) / max(half - 1, 1)
-    angles = positions.unsqueeze(-1) * torch.exp(exponents * -math.log(10000.0))
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype)
-
-
 class ResidualGrid(nn.Module):
-    """Residual blocks after the authors' later code: depthwise kernels of 11, a gated maximum, sinusoidal positions."""
+    """Residual blocks of depthwise convolutions with norms and sinusoidal positions, after the authors' later code."""
 
     def __init__(self, config: PervasiveConfig):
         super().__init__()
@@ -321,11 +317,15 @@ class ResidualGrid(nn.Module):
         self.aggregation = Aggregation(config.aggregation, width)
 
     def step_weights(self) -> StepWeights:
-        return StepWeights([layer.conv.step_kernel() for layer in self.layers], None)
+        return StepWeights(step_kernels(self.layers))
 
-    def read_source(self, source: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
-        """The source's share of the first cells [batch, source, hidden]; positions: [batch, source]."""
+    def read_source(
+        self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """The source's share of the first cells [batch, source, hidden], positions included."""
         share = self.source(source)
+        known = torch.ones(source.shape[:2], device=source.device) if mask is None else mask.float()
+        positions = (known.cumsum(1) - 1).clamp(min=0)
         return [share + sinusoids(positions, share.shape[-1], share.dtype)]
 
     def forward(
@@ -353,24 +353,47 @@ class ResidualGrid(nn.Module):
         return pooled, weights, later
 
 
+GRIDS = {
+    "dense": DenseGrid,
+    "residual": ResidualGrid,
+    "densenet_2018": DenseNet2018,
+    "resnet_2020": ResNet2020,
+}
+
+
+def embedding_of(config: PervasiveConfig, rows: int) -> nn.Embedding:
+    """A table of word vectors; where the authors' networks are built, the padding's is not trained by what reads it."""
+    return nn.Embedding(
+        rows, config.embedding_size, padding_idx=config.pad_token_id if config.is_published else None
+    )
+
+
 class PervasivePreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
     """Initialisation shared by all classes."""
 
     config_class = PervasiveConfig
     config: PervasiveConfig
-    _no_split_modules = ["DenseGridLayer", "ResidualGridLayer"]
+    _no_split_modules = ["DenseGridLayer", "ResidualGridLayer", "DenseNet2018Layer", "ResNet2020Layer"]
     _skip_keys_device_placement = ["past_key_values"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if hasattr(module, "begins"):
+            module.begins.draw(module)
+        elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, CausalGridConv):
             init.kaiming_uniform_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=self.config.embedding_size**-0.5)
+            is_2018 = self.config.form == "densenet_2018"
+            init.normal_(module.weight, std=0.01 if is_2018 else self.config.embedding_size**-0.5)
+            padded = module.padding_idx is not None and not is_2018
+            if padded and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, (nn.LayerNorm, GridBatchNorm)):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -382,9 +405,11 @@ class PervasivePreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
 class PervasiveEncoder(PervasivePreTrainedModel):
     """Embeds the source: all that is done for it alone."""
 
+    supports_gradient_checkpointing = False  # it has no layers
+
     def __init__(self, config: PervasiveConfig):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.embed_tokens = embedding_of(config, config.vocab_size)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -405,6 +430,8 @@ class PervasiveEncoder(PervasivePreTrainedModel):
         """See `PervasiveModel.forward` for the arguments."""
         refuse_packed_pairs(kwargs, *REFUSES_PACKING)
         x = source_vectors(self.embed_tokens, input_ids, inputs_embeds, attention_mask)
+        if self.config.form == "resnet_2020":
+            x = scaled_with_positions(x, self.config.first_position, attention_mask)
         x = dropout(x, self.config.embedding_dropout, self.training)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return BaseModelOutput(last_hidden_state=x, hidden_states=(x,) if wanted else None)
@@ -416,8 +443,8 @@ class PervasiveDecoder(PervasivePreTrainedModel):
     def __init__(self, config: PervasiveConfig):
         super().__init__(config)
         own = not config.share_encoder_decoder_embeddings
-        self.embed_tokens = nn.Embedding(config.decoder_vocab_size, config.embedding_size) if own else None
-        self.grid = DenseGrid(config) if config.form == "dense" else ResidualGrid(config)
+        self.embed_tokens = embedding_of(config, config.decoder_vocab_size) if own else None
+        self.grid = GRIDS[config.form](config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding | None:
@@ -446,6 +473,9 @@ class PervasiveDecoder(PervasivePreTrainedModel):
             last hidden state [batch, time, output_size], aggregation weights [batch, time, source time] or None.
         """
         config, grid = self.config, self.grid
+        start = 0 if cache is None else cache.seen_tokens
+        if config.form == "resnet_2020":
+            target = scaled_with_positions(target, config.first_position + start)
         target = dropout(target, config.embedding_dropout, self.training)
         mask = None
         if attention_mask is not None:
@@ -458,24 +488,22 @@ class PervasiveDecoder(PervasivePreTrainedModel):
             mask = mask | ~mask.any(
                 1, keepdim=True
             )  # a row of nothing but padding has no maximum; nobody reads it
-            mask = None if mask.device.type == "cpu" and bool(mask.all()) else mask
+            # On a GPU it would wait for the answer, and a graph that is exported holds for every mask.
+            if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+                mask = None
         cells = None
-        if config.norm == "batch" and self.training:
+        if config.norm == "batch" and config.padding == "masked" and self.training:
             cells = target.new_ones(*target.shape[:2], source.shape[1])
             if mask is not None:
                 cells = cells * mask.unsqueeze(1)
             if decoder_attention_mask is not None:
                 cells = cells * decoder_attention_mask[:, -target.shape[1] :].unsqueeze(2)
-        start, read, resumed, shares = 0, None, None, None
+        read = resumed = shares = None
         if cache is not None:
-            start, read = cache.seen_tokens, cache.source
+            read = cache.source
             resumed, shares = self._resumed(cache, target)
         if read is None:
-            if config.form == "dense":
-                read = grid.read_source(source, cells)
-            else:
-                known = torch.ones(source.shape[:2], device=source.device) if mask is None else mask.float()
-                read = grid.read_source(source, (known.cumsum(1) - 1).clamp(min=0))
+            read = grid.read_source(source, mask, cells)
         x, weights, later = grid(read, target, mask, cells, start, resumed, wants_weights, shares)
         if cache is not None:
             cache.source = read
@@ -597,6 +625,8 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
         self._tied_weights_keys = {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
         self.model = PervasiveModel(config)
         self.projection = nn.Linear(self.model.decoder.output_size, config.embedding_size)
+        if config.is_published:
+            self.projection.begins = self.model.decoder.grid.projection_begins()
         self.lm_head = nn.Linear(config.embedding_size, config.decoder_vocab_size)
         self.post_init()
 
@@ -649,7 +679,10 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
             **kwargs,
         )
         hidden, config = outputs.last_hidden_state, self.config  # [batch, time, output_size]
-        hidden = self.projection(dropout(hidden, config.output_dropout, self.training))
+        if config.is_published:
+            hidden = dropout(self.projection(hidden), config.output_dropout, self.training)
+        else:
+            hidden = self.projection(dropout(hidden, config.output_dropout, self.training))
         return self.language_model_output(outputs, hidden, labels, num_items_in_batch, logits_to_keep)
 
     def new_cache(self) -> GridCache:

@@ -20,6 +20,9 @@ Decisions, and what they buy (two CPU cores, 2 x 512 LSTM, 8k words unless said;
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -47,12 +50,16 @@ from .losses import (
     classification_loss,
     count_labels,
     cross_entropy,
-    linear_cross_entropy,
     next_token_labels,
+    output_layer_loss,
 )
+from .packed_rows import refuse_packed_rows
+from .plain_layers import has_hooks, is_plain
 from .pretrained import HfseqPreTrainedModel
 
 RNN_CLASSES = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN, "RNN_RELU": nn.RNN}
+Show = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""`expose` of a batch: x [time, batch, width] -> (what the caller sees of it, x made of that)."""
 WEIGHT_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -83,7 +90,7 @@ def reversal(ends: torch.Tensor, time: int) -> torch.Tensor:
     """The order that `_ReverseRows` takes for [time, batch, width]: each row's first `ends` [batch] steps backwards."""
     steps = torch.arange(time, device=ends.device).unsqueeze(1)  # [time, 1]
     mirrored = torch.where(steps < ends, ends - 1 - steps, steps)  # [time, batch]
-    return (mirrored * len(ends) + torch.arange(len(ends), device=ends.device)).flatten()
+    return (mirrored * ends.shape[0] + torch.arange(ends.shape[0], device=ends.device)).flatten()
 
 
 class RecurrentBlock(GradientCheckpointingLayer):
@@ -93,6 +100,9 @@ class RecurrentBlock(GradientCheckpointingLayer):
     calls in one direction, the second over rows turned round within their own length. Against a `PackedSequence`
     (2 x 256 LSTM, 200 rows, one CPU thread): 1.15 times as fast where lengths are 18 to 20, as in bucketed
     batches, 0.9 times where a third is padding; and a GPU need not wait for lengths on the CPU.
+
+    The kernels are given the weights of `rnn`. Where somebody hung hooks on it, or put another class in its place
+    (`quantize_dynamic`), `rnn` is called instead; then nothing can be done between its layers.
     """
 
     def __init__(
@@ -129,7 +139,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
         x: torch.Tensor,
         *state: torch.Tensor,
         lengths: torch.Tensor | None = None,
-        every_layer: bool = False,
+        show: Show | None = None,
         ends: torch.Tensor | None = None,
     ) -> tuple:
         """Runs all layers.
@@ -138,33 +148,49 @@ class RecurrentBlock(GradientCheckpointingLayer):
             x: [time, batch, input]; rows, if unequal, padded on the right.
             state: tensors [layers * directions, batch, hidden], empty for zeros.
             lengths: CPU tensor [batch]; given where final states of ragged rows are wanted.
-            every_layer: also return each layer's output.
+            show: also return each layer's output, as this function shows it.
             ends: the same lengths on the device of x, for two directions without `lengths`: the outputs of ragged rows
                 are then right, and so is the final h; an LSTM's final c is not known and left out.
 
         Returns:
             (output [time, batch, hidden * directions], list of layer outputs or None, *final state)
+
+        Raises:
+            ValueError: `rnn` must be called, and something is wanted of its layers one by one.
         """
         state = state or self.zero_state(x)
         between_layers = self.training and self.hidden_dropout > 0 and self.num_layers > 1
         # cuDNN's dropout keeps a random state of its own, outside torch's: neither checkpointing nor a resumed run
         # could repeat it.
         fused_dropout = not (self.variational_dropout or x.is_cuda or self.gradient_checkpointing)
-        by_layer = (
-            every_layer
-            or (self.training and self.weight_dropout > 0)
-            or (between_layers and not fused_dropout)
-            or (ends is not None and lengths is None)
-        )
-        if not by_layer:
-            p = self.hidden_dropout if between_layers else 0.0
+        if lengths is not None and torch.compiler.is_compiling():
+            return self._unrolled(x, state, lengths.to(x.device), show)
+        p = self.hidden_dropout if between_layers else 0.0
+        by_layer = {
+            "the output of every layer": show is not None and self.num_layers > 1,
+            "weight_dropout": self.training and self.weight_dropout > 0,
+            "dropout between the layers": between_layers and not fused_dropout,
+        }
+        if not self._is_readable():
+            if any(by_layer.values()):
+                wanted = ", ".join(what for what, is_wanted in by_layer.items() if is_wanted)
+                raise ValueError(
+                    f"{type(self.rnn).__name__} has hooks or replaces a layer of torch.nn, so it is called as a whole, "
+                    f"which does not allow: {wanted}. Hang hooks on the block around it, or leave that out."
+                )
+            if lengths is None and ends is not None:
+                lengths = ends.cpu()
+            output, final = self._call_module(x, state, p, lengths)
+            shown, output = ([], output) if show is None else show(output)
+            return output, None if show is None else [shown], *final
+        if not (any(by_layer.values()) or show is not None or (ends is not None and lengths is None)):
             output, final = self._call(
                 x, state, self._weights(range(self.num_layers)), self.num_layers, p, lengths
             )
             return output, None, *final
 
         outputs, finals, ways = [], [], self.directions
-        order = None if ends is None or lengths is not None else reversal(ends, len(x))
+        order = None if ends is None or lengths is not None else reversal(ends, x.shape[0])
         for layer in range(self.num_layers):
             layer_state = tuple(s[layer * ways : (layer + 1) * ways] for s in state)
             weights = self._dropped_weights(layer)
@@ -172,15 +198,20 @@ class RecurrentBlock(GradientCheckpointingLayer):
                 x, final = self._call(x, layer_state, weights, 1, 0.0, lengths)
             else:
                 x, final = self._both_ways(x, layer_state, weights, ends, order)
-            outputs.append(x)
+            if show is not None:
+                shown, x = show(x)
+                outputs.append(shown)
             finals.append(final)
             if layer < self.num_layers - 1:
                 x = dropout(x, self.hidden_dropout, self.training, self.variational_dropout)
         final = tuple(torch.cat(tensors) for tensors in zip(*finals, strict=True))
-        return x, outputs if every_layer else None, *final
+        return x, None if show is None else outputs, *final
 
     def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """One time step in evaluation mode: x [batch, input] -> ([batch, hidden], state)."""
+        if not self._is_readable():
+            output, state = self._call_module(x.unsqueeze(0), state, 0.0, None)
+            return output[0], state
         cell = getattr(torch._VF, f"{self.mode.lower()}_cell")
         layers = []
         for layer in range(self.num_layers):
@@ -205,6 +236,54 @@ class RecurrentBlock(GradientCheckpointingLayer):
         last = (ends - 1).view(1, -1, 1).expand(1, -1, self.hidden_size)
         final = torch.cat([forwards.gather(0, last), backwards.gather(0, last)])
         return torch.cat([forwards, _ReverseRows.apply(backwards, order)], dim=-1), (final,)
+
+    def _is_readable(self) -> bool:
+        """Whether the kernel may be given the weights. A hook on every module of the process does not count here."""
+        return isinstance(self.rnn, nn.RNNBase) and not has_hooks(self.rnn)
+
+    def _call_module(self, x, state, p, lengths) -> tuple[torch.Tensor, State]:
+        """The layer as a module: as `_call`, for all of its layers."""
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # see `_call`
+            with torch.autocast("cpu", enabled=False):
+                return self._call_module(x.float(), tuple(s.float() for s in state), p, lengths)
+        self.rnn.dropout = p
+        hx = state if self.mode == "LSTM" else state[0]
+        if lengths is None:
+            output, final = self.rnn(x.contiguous(), hx)
+        else:
+            packed, final = self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False), hx)
+            output, _ = pad_packed_sequence(packed, total_length=x.shape[0])
+        return output, final if self.mode == "LSTM" else (final,)
+
+    def _unrolled(self, x, state, lengths, show) -> tuple:
+        """Final states of ragged rows in a graph, which cannot hold a `PackedSequence`: one cell after the other."""
+        cell = getattr(torch._VF, f"{self.mode.lower()}_cell")
+        order, outputs, finals = reversal(lengths, x.shape[0]), [], []
+        for layer in range(self.num_layers):
+            weights, ways = self._dropped_weights(layer), []
+            for way in range(self.directions):
+                number = layer * self.directions + way
+                now = tuple(s[number] for s in state)
+                matrices = weights[way * len(WEIGHT_NAMES) :][: len(WEIGHT_NAMES)]
+                steps, inputs = [], _ReverseRows.apply(x, order) if way else x
+                for t in range(x.shape[0]):
+                    new = cell(inputs[t], now if self.mode == "LSTM" else now[0], *matrices)
+                    new = new if self.mode == "LSTM" else (new,)
+                    now = tuple(
+                        torch.where((t < lengths).unsqueeze(1), n, o) for n, o in zip(new, now, strict=True)
+                    )
+                    steps.append(new[0])
+                output = torch.stack(steps)
+                ways.append(_ReverseRows.apply(output, order) if way else output)
+                finals.append(now)
+            x = ways[0] if len(ways) == 1 else torch.cat(ways, dim=-1)
+            if show is not None:
+                shown, x = show(x)
+                outputs.append(shown)
+            if layer < self.num_layers - 1:
+                x = dropout(x, self.hidden_dropout, self.training, self.variational_dropout)
+        final = tuple(torch.stack(tensors) for tensors in zip(*finals, strict=True))
+        return x, None if show is None else outputs, *final
 
     def zero_state(self, x: torch.Tensor) -> State:
         shape = (self.num_layers * self.directions, x.shape[-2], self.hidden_size)
@@ -356,7 +435,8 @@ class RecurrentModel(RecurrentPreTrainedModel):
             output_hidden_states: also return the embeddings and every layer's output.
             stream_id: [batch], the text stream each row continues: its state is carried from the last segment
                 (one table for training, one for evaluation). starts_anew: [batch], True where it begins again.
-            position_ids: recurrent models have no positions; accepted beside a mask or a cache (generate sends them).
+            position_ids: recurrent models have no positions; accepted beside a mask or a cache (generate sends them),
+                or where they count on from left to right, which says that nothing is packed.
             features: [batch, feature_size], what each text begins with, where config.feature_size is not 0. Needed with
                 the first tokens; once a cache holds a state, not looked at.
 
@@ -365,7 +445,13 @@ class RecurrentModel(RecurrentPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs)
+        refuse_packed_rows(
+            "Recurrent models refuse",
+            "the state would leak from one sequence into the next",
+            "Use contiguous streams (hfseq.data.StreamPlan) or padded batches with an attention_mask.",
+            {**kwargs, "position_ids": position_ids},
+            ("position_ids", attention_mask is not None or past_key_values is not None),
+        )
         if stream_id is not None and (use_cache or past_key_values is not None or attention_mask is not None):
             raise ValueError(
                 "stream_id carries the state itself and streams have no padding: pass neither past_key_values, "
@@ -384,6 +470,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
             )
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and stream_id is None and not both_ways
+            use_cache = use_cache and not torch.compiler.is_exporting()  # graphs take and give tensors
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         cache = None
@@ -395,7 +482,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
 
         # Padding: every row's tokens to the front. A recording cache must know the state after each *position*.
         recording = cache is not None and cache.is_recording
-        back = lengths = None
+        order = back = lengths = None
         if mask is not None and time > 1 and not recording:
             order, back = tokens_first(mask)
             if order is not None:
@@ -413,14 +500,16 @@ class RecurrentModel(RecurrentPreTrainedModel):
         x = dropout(x, self.config.input_dropout, self.training, self.config.variational_dropout)
         states = self._initial_states(x, cache, stream_id, starts_anew, features)
 
-        layer_outputs, finals = [x], []
+        show = partial(expose, order=order, back=back, mask=mask) if output_hidden_states else None
+        shown, finals = [], []
+        if show is not None:
+            vectors, x = show(x)
+            shown.append(vectors)
         for number, block in enumerate(self.blocks):
             if number:
                 x = dropout(x, self.config.hidden_dropout, self.training, self.config.variational_dropout)
-            x, layers, final = run_block(
-                block, x, states[number], cache, number, mask, lengths, output_hidden_states, ends
-            )
-            layer_outputs.extend(layers or [])
+            x, layers, final = run_block(block, x, states[number], cache, number, mask, lengths, show, ends)
+            shown.extend(layers or [])
             finals.append(final)
         if cache is not None:
             cache.seen_tokens += time
@@ -428,16 +517,17 @@ class RecurrentModel(RecurrentPreTrainedModel):
             self.carried_states.write(stream_id, finals, self.training)
 
         return BaseModelOutputWithPast(
-            last_hidden_state=restore_padding(x, back, mask),
+            last_hidden_state=shown[-1] if output_hidden_states else restore_padding(x, back, mask),
             past_key_values=cache if use_cache else None,
-            hidden_states=tuple(restore_padding(h, back, mask) for h in layer_outputs)
-            if output_hidden_states
-            else None,
+            hidden_states=tuple(shown) if output_hidden_states else None,
         )
 
     def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
         """[batch, time] -> [time, batch, embedding_size], with whole words dropped."""
-        x = self.embed_tokens(input_ids.t())
+        if is_plain(self.embed_tokens, nn.Embedding):
+            x = self.embed_tokens(input_ids.t())
+        else:  # whoever watches it or stands in for it expects [batch, time] (captum, NEFTune)
+            x = self.embed_tokens(input_ids).transpose(0, 1)
         if self.training and self.config.embedding_dropout:
             words = x.new_ones(self.config.vocab_size)
             x = x * F.dropout(words, self.config.embedding_dropout)[input_ids.t()].unsqueeze(-1)
@@ -448,7 +538,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
             return [layer.states for layer in cache.layers]
         if self.config.feature_size or features is not None:
             check_features(features, self.config.feature_size, x.shape[1], stream_id)
-            features = features.to(self.feature_projection.linear.weight.dtype)
+            features = features.to(self.dtype)
             return [tuple(s.to(x.dtype) for s in state) for state in self.feature_projection(features)]
         if stream_id is None:
             return [None] * self.num_blocks
@@ -502,6 +592,8 @@ def bool_mask(attention_mask, batch: int, time: int) -> torch.Tensor | None:
             f"not {tuple(attention_mask.shape)}."
         )
     mask = attention_mask[:, -time:].bool()
+    if torch.compiler.is_compiling():  # a graph does not depend on what the mask holds
+        return mask
     return None if mask.device.type == "cpu" and bool(mask.all()) else mask
 
 
@@ -521,7 +613,7 @@ def run_block(
     number: int,
     mask: torch.Tensor | None,
     lengths: torch.Tensor | None,
-    every_layer: bool,
+    show: Show | None,
     ends: torch.Tensor | None = None,
 ) -> tuple:
     """One block by the path that fits: all time steps in one call, or step by step. Updates `cache.layers[number]`.
@@ -533,14 +625,18 @@ def run_block(
         (output [time, batch, hidden], outputs of its layers or None, final state)
     """
     recording = cache is not None and cache.is_recording
-    if recording and (block.training or every_layer):
-        raise ValueError("A cache that records its past needs evaluation mode and no output_hidden_states.")
-    one_step = len(x) == 1 and not (block.training or every_layer or x.is_cuda or block.bidirectional)
+    if recording and block.training:
+        raise ValueError("A cache that records its past needs evaluation mode: call model.eval() first.")
+    one_step = x.shape[0] == 1 and not (block.training or show or x.is_cuda or block.bidirectional)
     if recording or one_step:
-        output, layers, states = step_by_step(block, x, state, mask)
-        final = states[-1]
+        output, states = step_by_step(block, x, state, mask)
+        final, layers = states[-1], None
+        if show is not None:  # what a layer puts out is its h
+            layers = [torch.stack([s[0][layer] for s in states]) for layer in range(block.num_layers - 1)]
+            layers, (last, output) = [show(h)[0] for h in layers], show(output)
+            layers.append(last)
     else:
-        output, layers, *final = block(x, *(state or ()), lengths=lengths, every_layer=every_layer, ends=ends)
+        output, layers, *final = block(x, *(state or ()), lengths=lengths, show=show, ends=ends)
         final, states = tuple(final), None
         if mask is not None and cache is not None:
             final = keep_state(mask.any(1), final, state or block.zero_state(x))
@@ -551,21 +647,24 @@ def run_block(
 
 def step_by_step(
     block: RecurrentBlock, x: torch.Tensor, state: State | None, mask: torch.Tensor | None
-) -> tuple:
-    """x [time, batch, width] -> (output [time, batch, hidden], None, the state after each step)."""
+) -> tuple[torch.Tensor, list[State]]:
+    """x [time, batch, width] -> (output [time, batch, hidden], the state after each step)."""
     state = state or block.zero_state(x)
     outputs, states = [], []
-    for t in range(len(x)):
+    for t in range(x.shape[0]):
         output, new = block.step(x[t], state)
         state = new if mask is None else keep_state(mask[:, t], new, state)
         outputs.append(output)
         states.append(state)
-    return torch.stack(outputs), None, states
+    return torch.stack(outputs), states
 
 
 def is_right_padded(mask: torch.Tensor) -> bool:
-    """Whether a bool mask [batch, time] is known to be padded on the right; not asked of a GPU, which would wait."""
-    return mask.device.type == "cpu" and bool((mask[:, 1:] <= mask[:, :-1]).all())
+    """Whether a bool mask [batch, time] is known to be padded on the right; not asked of a GPU, which would
+    wait, nor for a graph, which is compiled for any mask."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
 def keep_state(alive: torch.Tensor, new: State, old: State) -> State:
@@ -582,16 +681,16 @@ def restore_padding(x: torch.Tensor, back: torch.Tensor | None, mask: torch.Tens
     return x if mask is None else x * mask.unsqueeze(-1)
 
 
-def refuse_packed_rows(position_ids, attention_mask, past_key_values, kwargs) -> None:
-    """A recurrent state would run from one packed sequence into the next."""
-    packed = [name for name in ("cu_seq_lens_q", "seq_idx") if kwargs.get(name) is not None]
-    if position_ids is not None and attention_mask is None and past_key_values is None:
-        packed.append("position_ids without an attention_mask")
-    if packed:
-        raise ValueError(
-            f"Recurrent models refuse packed rows ({', '.join(packed)}): the state would leak from one sequence into "
-            "the next. Use contiguous streams (hfseq.data.StreamPlan) or padded batches with an attention_mask."
-        )
+def expose(
+    x: torch.Tensor, order: torch.Tensor | None, back: torch.Tensor | None, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a caller sees of x [time, batch, width] among the hidden states, and x again, computed from it.
+
+    So the gradient of what comes after flows through what the caller sees (captum, `retain_grad`).
+    """
+    seen = restore_padding(x, back, mask)  # [batch, time, width]
+    again = seen if order is None else seen.gather(1, order.unsqueeze(-1).expand_as(seen))
+    return seen, again.transpose(0, 1)
 
 
 class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
@@ -628,7 +727,6 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
-        shift_labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         stream_id: torch.LongTensor | None = None,
@@ -642,13 +740,15 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
 
         Args:
             labels: [batch, time], scored one position later (position t predicts labels[t + 1]); -100 does not count.
-            shift_labels: [batch, time], already moved: position t predicts shift_labels[t]. Wins over labels.
+            shift_labels: [batch, time], already moved: position t predicts shift_labels[t]. Wins over labels. No
+                argument by name: Trainer computes an `eval_loss` only for batches with every label that it finds there.
             logits_to_keep: compute logits only for the last so many positions (0: all), or for these positions.
             num_items_in_batch: number of labels in the whole update; the summed loss is divided by it.
 
         Returns:
             loss; logits [batch, time, vocab_size], None in training with labels; past_key_values; hidden_states.
         """
+        shift_labels = kwargs.pop("shift_labels", None)
         if shift_labels is None and labels is not None:
             shift_labels = next_token_labels(labels)
             if attention_mask is not None:  # padding on the left must not be scored on a row's first token
@@ -694,13 +794,8 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
 
     def _training_loss(self, hidden, dropped, raw, labels, num_items_in_batch) -> torch.Tensor:
         # Time-major as the recurrent layers left it, so that flattening copies nothing.
-        loss = linear_cross_entropy(
-            hidden.transpose(0, 1).flatten(0, 1),
-            self.lm_head.weight,
-            self.lm_head.bias,
-            labels.t().flatten(),
-            self.config.label_smoothing,
-        )
+        hidden = hidden.transpose(0, 1).flatten(0, 1)
+        loss = output_layer_loss(self.lm_head, hidden, labels.t().flatten(), self.config.label_smoothing)
         alpha, beta = self.config.activation_regularization, self.config.temporal_activation_regularization
         if alpha or beta:
             loss = loss + activation_penalty(dropped, raw, labels, alpha, beta)
@@ -810,6 +905,7 @@ class RecurrentClassifier(RecurrentPreTrainedModel):
         """(what the head reads: the last layer's output or those of all, what the caller asked for or None)."""
         asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         every = self.config.classifier_layers == "all"
+        kwargs.pop("use_cache", None)  # one answer for a whole text: there is nothing to go on with
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,

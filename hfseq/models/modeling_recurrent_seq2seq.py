@@ -13,6 +13,7 @@ beam search repeats it as it repeats the memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ from .modeling_recurrent import (
     RecurrentPreTrainedModel,
     bool_mask,
     dropout,
+    expose,
     keep_state,
     recurrent_cache,
     restore_padding,
@@ -135,7 +137,7 @@ class SourceAttention(nn.Module):
             mask: bool [batch, source time], or None.
 
         Returns:
-            (context [time, batch, memory_size], weights [batch, time, source time] or None)
+            (context [time, batch, memory_size], weights [batch, 1, time, source time] or None)
         """
         queries = linear(self.query, x).transpose(0, 1)  # [batch, time, width]
         mask = None if mask is None else mask.unsqueeze(1)  # [batch, 1, source time]
@@ -149,8 +151,8 @@ class SourceAttention(nn.Module):
             scores = queries @ keys.transpose(1, 2)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=-1)
-        return (weights @ memory).transpose(0, 1), weights if wants_weights else None
+        weights = scores.softmax(dim=-1).unsqueeze(1)  # as of one head
+        return (weights.squeeze(1) @ memory).transpose(0, 1), weights if wants_weights else None
 
 
 class Bridge(nn.Module):
@@ -189,7 +191,7 @@ class Bridge(nn.Module):
         Returns:
             [batch, state tensors * decoder layers, hidden]
         """
-        config, batch = self.config, len(memory)
+        config, batch = self.config, memory.shape[0]
         if config.hands_over:
             return torch.cat(final).transpose(0, 1)
         if config.bridge == "mean":
@@ -197,7 +199,7 @@ class Bridge(nn.Module):
             mean = total / (memory.shape[1] if mask is None else mask.sum(1, keepdim=True).clamp(min=1))
             h = torch.tanh(self.projection(mean)).unsqueeze(1).expand(-1, config.decoder_layers, -1)
         elif config.attention is not None:
-            last = len(output) - 1 if ends is None else ends - 1
+            last = output.shape[0] - 1 if ends is None else ends - 1
             rows = torch.arange(batch, device=output.device)
             width = config.encoder_width
             h = [output[last, rows, :width]]
@@ -247,12 +249,12 @@ class RecurrentEncoder(RecurrentSeq2SeqPreTrainedModel):
         **kwargs,
     ) -> RecurrentEncoderOutput:
         """Reads the source; see `RecurrentSeq2SeqModel.forward` for the arguments."""
-        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING, masked=(attention_mask is not None, False))
         x = source_vectors(self.embed_tokens, input_ids, inputs_embeds, attention_mask)
         batch, time = x.shape[:2]
         config = self.config
         mask = bool_mask(attention_mask, batch, time)
-        back = ends = lengths = None
+        order = back = ends = lengths = None
         if mask is not None:
             order, back = tokens_first(mask)
             x = x if order is None else x.gather(1, order.unsqueeze(-1).expand_as(x))
@@ -261,13 +263,17 @@ class RecurrentEncoder(RecurrentSeq2SeqPreTrainedModel):
         x = x.transpose(0, 1)  # [time, batch, width]
         x = dropout(x, config.input_dropout, self.training, config.variational_dropout)
         wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        show = vectors = None
+        if wanted:
+            show = partial(expose, order=order, back=back, mask=mask)
+            vectors, x = show(x)
         output, layers, *final = self.block(
-            x, lengths=lengths, every_layer=wanted, ends=ends if config.bidirectional else None
+            x, lengths=lengths, show=show, ends=ends if config.bidirectional else None
         )
-        memory = restore_padding(output, back, mask)
+        memory = layers[-1] if wanted else restore_padding(output, back, mask)
         return RecurrentEncoderOutput(
             last_hidden_state=memory,
-            hidden_states=tuple(restore_padding(h, back, mask) for h in (x, *layers)) if wanted else None,
+            hidden_states=(vectors, *layers) if wanted else None,
             initial_state=self.bridge(memory, mask, output, final, ends),
         )
 
@@ -329,7 +335,8 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         """x: target word vectors [batch, time, embedding_size]; the rest as in `RecurrentSeq2SeqModel.forward`.
 
         Returns:
-            last hidden state [batch, time, output_size], hidden states, attention weights [batch, time, source time].
+            last hidden state [batch, time, output_size], hidden states,
+            attention weights [batch, 1, time, source time].
         """
         batch, time = x.shape[:2]
         memory = source.last_hidden_state
@@ -337,7 +344,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         mask = bool_mask(decoder_attention_mask, batch, time)
         recording = cache is not None and cache.is_recording
         loop = self.config.input_feeding
-        back = lengths = None
+        order = back = lengths = None
         if mask is not None and time > 1 and not (recording or loop):
             order, back = tokens_first(mask)
             x = x if order is None else x.gather(1, order.unsqueeze(-1).expand_as(x))
@@ -346,6 +353,11 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         x = x.transpose(0, 1)  # [time, batch, width]
         x = dropout(x, config.input_dropout, self.training, config.variational_dropout)
         states = self._states(source, cache)
+        show, hidden = None, []
+        if wants_states:
+            show = partial(expose, order=order, back=back, mask=mask)
+            vectors, x = show(x)
+            hidden.append(vectors)
         attend = None
         if self.attention is not None:
             keys = self.attention.keys(memory, cache)
@@ -354,16 +366,16 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
                 return self.attention(x, memory, keys, source_mask, wants_weights)
 
         if loop:
-            x, hidden, weights = self._step_by_step(x, states, attend, mask, cache)
+            x, layers, weights = self._step_by_step(x, states, attend, mask, cache)
+            hidden += [restore_padding(h, back, mask) for h in layers]
         else:
-            x, hidden, weights = self._all_at_once(x, states, attend, mask, lengths, cache, wants_states)
+            x, layers, weights = self._all_at_once(x, states, attend, mask, lengths, cache, show)
+            hidden += layers
         if cache is not None:
             cache.seen_tokens += time
         if back is not None and weights is not None:
-            weights = weights.gather(1, back.unsqueeze(-1).expand_as(weights))
-        if hidden is not None:
-            hidden = [restore_padding(h, back, mask) for h in hidden]
-        return restore_padding(x, back, mask), hidden, weights
+            weights = weights.gather(2, back[:, None, :, None].expand_as(weights))
+        return restore_padding(x, back, mask), hidden if wants_states else None, weights
 
     def _states(self, source: RecurrentEncoderOutput, cache) -> list[State]:
         """What each layer of the cache holds, at the beginning what the encoder hands over."""
@@ -381,10 +393,10 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
             states.append((first.new_zeros(1, first.shape[1], self.readout_size),))
         return states
 
-    def _all_at_once(self, x, states, attend, mask, lengths, cache, wants_states) -> tuple:
-        config, weights, hidden = self.config, None, [x]
+    def _all_at_once(self, x, states, attend, mask, lengths, cache, show) -> tuple:
+        config, weights, hidden = self.config, None, []
         for number, block in enumerate(self.blocks):
-            x, layers, _ = run_block(block, x, states[number], cache, number, mask, lengths, wants_states)
+            x, layers, _ = run_block(block, x, states[number], cache, number, mask, lengths, show)
             hidden += layers or []
             if number == 0 and self.attends_between:
                 context, weights = attend(x)
@@ -393,7 +405,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         if self.combine is not None:
             context, weights = attend(x)
             x = self._readout(x, context)
-        return x, hidden if wants_states else None, weights
+        return x, hidden, weights
 
     def _readout(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         return torch.tanh(linear(self.combine, torch.cat([x, context], dim=-1)))
@@ -402,7 +414,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         """The recurrences with input feeding, x [time, batch, width]."""
         block, late = self.blocks[0], self._feeds_back
         outputs, layers, weights, history = [], [], [], []
-        for t in range(len(x)):
+        for t in range(x.shape[0]):
             if late:
                 inputs = torch.cat([x[t], states[1][0][0]], dim=-1)
             else:
@@ -424,8 +436,8 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         if cache is not None:
             for number, layer in enumerate(cache.layers):
                 layer.update(states[number], [s[number] for s in history] if cache.is_recording else None)
-        seen = torch.cat(weights, dim=1) if weights[0] is not None else None
-        return torch.stack(outputs), [x, *torch.stack(layers, dim=1)], seen
+        seen = torch.cat(weights, dim=2) if weights[0] is not None else None
+        return torch.stack(outputs), torch.stack(layers, dim=1), seen
 
     def _one_step(self, block: RecurrentBlock, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         if not (self.training or x.is_cuda or torch.is_grad_enabled()):
@@ -476,7 +488,8 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
             last_hidden_state [batch, time, decoder.output_size]; past_key_values; encoder_last_hidden_state; where
             asked hidden states of both sides and cross_attentions, one [batch, 1, time, source time].
         """
-        refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+        target_masked = decoder_attention_mask is not None or past_key_values is not None
+        refuse_packed_pairs(kwargs, *REFUSES_PACKING, masked=(attention_mask is not None, target_masked))
         check_one_source(input_ids, inputs_embeds, encoder_outputs)
         config = self.config
         wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -520,7 +533,7 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
             last_hidden_state=x,
             past_key_values=past_key_values if use_cache else None,
             decoder_hidden_states=tuple(states) if wants_states else None,
-            cross_attentions=(weights.unsqueeze(1),) if wants_weights else None,
+            cross_attentions=(weights,) if wants_weights else None,
             encoder_last_hidden_state=memory,
             encoder_hidden_states=encoder_outputs.hidden_states,
         )
@@ -571,7 +584,8 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
             loss; logits [batch, time, vocabulary] (None in training with labels); and what the base model returns.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            refuse_packed_pairs(kwargs, *REFUSES_PACKING)
+            masked = attention_mask is not None, decoder_attention_mask is not None
+            refuse_packed_pairs(kwargs, *REFUSES_PACKING, masked=masked)
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if labels is not None and use_cache is None:
             use_cache = False

@@ -14,33 +14,32 @@ Its default is the paper's: post-norm, sinusoidal positions, scaled and shared e
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple
 
-from .attention import (
-    Packed,
-    Segments,
-    attend_segments,
-    eager_attention,
-    find_packed,
-    rotary_angles,
-    rotate,
+from .attention import Packed, Segments, find_packed, rotary_angles, rotate
+from .attention_layer import (
+    AttentionContext,
+    AttentionLayer,
+    attends_by_segment,
+    flash_options,
+    keeping_weights,
 )
 from .caches import SourceCache
 from .configuration_transformer import TransformerConfig
 from .dropout import dropout
+from .feed_forward import FeedForward
 from .losses import IGNORE_INDEX, cross_entropy
+from .plain_layers import is_plain
 from .pretrained import HfseqPreTrainedModel
 from .seq2seq import (
     Seq2SeqGenerationMixin,
@@ -52,48 +51,23 @@ from .seq2seq import (
 )
 
 
-@dataclass(frozen=True)
-class AttentionContext:
-    """What the attention of every layer needs beside the hidden states.
-
-    Args:
-        mask: as the attention implementation takes it, or None.
-        segments: borders of packed segments, in place of a mask.
-        angles: rotary cosines and sines of the positions.
-        options: passed on to the attention implementation.
-    """
-
-    mask: object = None
-    segments: Segments | None = None
-    angles: tuple[torch.Tensor, torch.Tensor] | None = None
-    options: dict | None = None
-
-
-class TransformerAttention(nn.Module):
-    """Multi-head attention with its projections: of a sequence to itself, or of the target to the source."""
+class TransformerAttention(AttentionLayer):
+    """Attention of a sequence to itself, or of the target to the source."""
 
     def __init__(self, config: TransformerConfig, heads: int, layer: int, causal: bool = False):
-        super().__init__()
-        self.config = config
-        self.heads = heads
+        super().__init__(config, config.d_model, heads, dropout=config.attention_dropout, causal=causal)
         self.layer = layer
-        self.is_causal = causal
-        self.scaling = (config.d_model // heads) ** -0.5
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.k_proj = nn.Linear(config.d_model, config.d_model)
-        self.v_proj = nn.Linear(config.d_model, config.d_model)
-        self.o_proj = nn.Linear(config.d_model, config.d_model)
 
     def forward(
         self, x: torch.Tensor, context: AttentionContext, cache: Cache | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Self-attention, x [batch, time, d_model] -> ([batch, time, d_model], weights or None)."""
-        q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (self.split(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         if context.angles is not None:
             q, k = rotate(q, context.angles), rotate(k, context.angles)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
-        return self._attend(x, q, k, v, context)
+        return self.attend(q, k, v, context)
 
     def to_source(
         self,
@@ -103,21 +77,21 @@ class TransformerAttention(nn.Module):
         cache: EncoderDecoderCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Cross-attention of x [batch, time, d_model] to the source [batch, source time, d_model]."""
-        q = self._heads(self.q_proj(x))
+        q = self.split(self.q_proj(x))
         if cache is not None and cache.is_updated.get(self.layer):
             kept = cache.cross_attention_cache.layers[self.layer]
             k, v = kept.keys, kept.values
         else:
-            k, v = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
+            k, v = self.split(self.k_proj(source)), self.split(self.v_proj(source))
             if cache is not None:
                 k, v = cache.cross_attention_cache.update(k, v, self.layer)
                 cache.is_updated[self.layer] = True
-        return self._attend(x, q, k, v, context)
+        return self.attend(q, k, v, context)
 
     def fused(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Weight and bias of query, key and value in one; None where these are not plain layers (adapters, hooks)."""
         layers = self.q_proj, self.k_proj, self.v_proj
-        if any(type(layer) is not nn.Linear or layer._forward_hooks for layer in layers):
+        if not all(is_plain(layer) for layer in layers):
             return None
         return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
@@ -127,7 +101,7 @@ class TransformerAttention(nn.Module):
             parts = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         else:
             parts = F.linear(x, *fused).chunk(3, dim=1)
-        q, k, v = (part.view(len(x), self.heads, 1, -1) for part in parts)
+        q, k, v = (part.view(x.shape[0], self.heads, 1, -1) for part in parts)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         k, v = cache.update(k, v)
@@ -138,46 +112,9 @@ class TransformerAttention(nn.Module):
         self, x: torch.Tensor, cache: CacheLayerMixin, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Cross-attention of one new token per row to the source in the cache, x [batch, d_model] -> the same."""
-        q = self.q_proj(x).view(len(x), self.heads, 1, -1)
+        q = self.q_proj(x).view(x.shape[0], self.heads, 1, -1)
         output = F.scaled_dot_product_attention(q, cache.keys, cache.values, mask, scale=self.scaling)
         return self.o_proj(output.reshape(x.shape))
-
-    def _attend(self, x, q, k, v, context: AttentionContext):
-        p = self.config.attention_dropout if self.training else 0.0
-        weights = None
-        if context.segments is not None:
-            flat = [t.transpose(1, 2).flatten(0, 1) for t in (q, k, v)]
-            output = attend_segments(*flat, context.segments, self.scaling, p, self.is_causal)
-        else:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-            output, weights = attend(
-                self, q, k, v, context.mask, scaling=self.scaling, dropout=p, **(context.options or {})
-            )
-        return self.o_proj(output.reshape(x.shape)), weights
-
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [batch, heads, time, width]
-
-
-class TransformerMLP(nn.Module):
-    """The feed-forward network, gated by option."""
-
-    def __init__(self, config: TransformerConfig, inner: int):
-        super().__init__()
-        width = config.d_model
-        self.dropout = config.activation_dropout
-        self.gate_proj = nn.Linear(width, inner) if config.gated_mlp else None
-        self.up_proj = nn.Linear(width, inner)
-        self.down_proj = nn.Linear(inner, width)
-        self.act = ACT2FN[config.activation_function]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = (
-            self.act(self.up_proj(x))
-            if self.gate_proj is None
-            else self.act(self.gate_proj(x)) * self.up_proj(x)
-        )
-        return self.down_proj(dropout(x, self.dropout, self.training))
 
 
 class Residual(nn.Module):
@@ -199,12 +136,22 @@ class Residual(nn.Module):
         return x if self.pre_norm else self.norm(x)
 
 
+def feed_forward(config: TransformerConfig, inner: int) -> FeedForward:
+    return FeedForward(
+        config.d_model,
+        inner,
+        config.activation_function,
+        gated=config.gated_mlp,
+        dropout=config.activation_dropout,
+    )
+
+
 class TransformerEncoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
         self.attention = TransformerAttention(config, config.encoder_attention_heads, layer)
         self.attention_residual = Residual(config)
-        self.mlp = TransformerMLP(config, config.encoder_ffn_dim)
+        self.mlp = feed_forward(config, config.encoder_ffn_dim)
         self.mlp_residual = Residual(config)
 
     def forward(self, x: torch.Tensor, context: AttentionContext) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -222,7 +169,7 @@ class TransformerDecoderLayer(GradientCheckpointingLayer):
         self.attention_residual = Residual(config)
         self.cross_attention = TransformerAttention(config, heads, layer)
         self.cross_attention_residual = Residual(config)
-        self.mlp = TransformerMLP(config, config.decoder_ffn_dim)
+        self.mlp = feed_forward(config, config.decoder_ffn_dim)
         self.mlp_residual = Residual(config)
 
     def forward(
@@ -331,15 +278,21 @@ class TransformerStack(TransformerPreTrainedModel):
         """Word vectors [batch, time, d_model], the first of them at position `first` -> the first layer's input."""
         x = x * self.embed_scale
         if self.embed_positions is not None:
-            learned = isinstance(self.embed_positions, nn.Embedding)
-            table = self.embed_positions.weight if learned else self.embed_positions.table
-            places = (
-                table[first : first + x.shape[1]]
-                if position_ids is None
-                else F.embedding(position_ids, table)
-            )
-            x = x + places.to(x.dtype)
+            x = x + self._positions(first, x.shape[1], position_ids).to(x.dtype)
         return dropout(x, self.config.dropout, self.training)
+
+    def _positions(self, first: int, time: int, position_ids: torch.Tensor | None) -> torch.Tensor:
+        """Vectors of the given positions, or of `time` positions from `first` on: [batch or nothing, time, d_model]."""
+        positions = self.embed_positions
+        if isinstance(positions, SinusoidalPositions):
+            table = positions.table
+        elif is_plain(positions, nn.Embedding):
+            table = positions.weight
+        else:
+            if position_ids is None:
+                position_ids = torch.arange(first, first + time, device=self.device).unsqueeze(0)
+            return positions(position_ids)
+        return table[first : first + time] if position_ids is None else F.embedding(position_ids, table)
 
     def _angles(self, x: torch.Tensor, first: int, position_ids: torch.Tensor | None, heads: int):
         if self.config.position_embedding_type != "rotary":
@@ -358,34 +311,20 @@ class TransformerStack(TransformerPreTrainedModel):
                 "into sentences, or train with more positions."
             )
 
-    def _attends_by_segment(self, x: torch.Tensor, packed: Packed) -> bool:
-        """Whether segments are attended to one by one, exactly and faster than under a mask."""
-        if self.config._attn_implementation != "sdpa":
-            return False
-        if x.device.type == "cpu":
-            return not torch.compiler.is_compiling()  # the number of calls depends on the data
-        half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
-        drops = self.training and self.config.attention_dropout > 0
-        return x.is_cuda and half and not drops and packed.has_borders
-
     def _packed_context(
-        self, x: torch.Tensor, borders: Segments | None, mask, angles=None
+        self, config: TransformerConfig, borders: Segments | None, mask, angles=None
     ) -> AttentionContext:
         """Attention within segments: by their borders where there are any, else under what `mask()` returns."""
+        context = AttentionContext(angles=angles, implementation=config._attn_implementation)
         if borders is None:
-            return AttentionContext(mask(), None, angles)
-        if "flash" not in self.config._attn_implementation:
-            return AttentionContext(None, borders, angles)
-        options = {
-            "cu_seq_lens_q": borders.queries,
-            "cu_seq_lens_k": borders.keys,
-            "max_length_q": borders.longest_query,
-            "max_length_k": borders.longest_key,
-        }
-        return AttentionContext(None, None, angles, options)
+            return replace(context, mask=mask())
+        if "flash" in config._attn_implementation:
+            return replace(context, options=flash_options(borders))
+        return replace(context, segments=borders)
 
-    def _uses_borders(self, x: torch.Tensor, packed: Packed) -> bool:
-        return "flash" in self.config._attn_implementation or self._attends_by_segment(x, packed)
+    def _uses_borders(self, config: TransformerConfig, x: torch.Tensor, packed: Packed) -> bool:
+        drops = config.attention_dropout if self.training else 0.0
+        return "flash" in config._attn_implementation or attends_by_segment(config, x, packed, drops)
 
 
 def positions_from(attention_mask: torch.Tensor | None, time: int) -> torch.Tensor | None:
@@ -434,15 +373,15 @@ class TransformerEncoder(TransformerStack):
             position_ids = positions_from(attention_mask, time)
         x = self._embed(x, 0, position_ids)
         angles = self._angles(x, 0, position_ids, self.config.encoder_attention_heads)
+        wants_states, wants_weights = wanted(self.config, output_hidden_states, output_attentions)
+        config = keeping_weights(self.config) if wants_weights else self.config
         if packed is None:
-            mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=x, attention_mask=attention_mask
-            )
-            context = AttentionContext(mask, None, angles)
+            mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=attention_mask)
+            context = AttentionContext(mask, angles=angles, implementation=config._attn_implementation)
         else:
-            borders = packed.segments if self._uses_borders(x, packed) else None
+            borders = packed.segments if self._uses_borders(config, x, packed) else None
             context = self._packed_context(
-                x, borders, lambda: within_segments(self.config, x, packed), angles
+                config, borders, lambda: within_segments(config, x, packed), angles
             )
         states, attentions = [x], []
         for layer in self.layers:
@@ -451,7 +390,6 @@ class TransformerEncoder(TransformerStack):
             attentions.append(weights)
         if self.final_norm is not None:
             x = states[-1] = self.final_norm(x)
-        wants_states, wants_weights = wanted(self.config, output_hidden_states, output_attentions)
         return BaseModelOutput(
             last_hidden_state=x,
             hidden_states=tuple(states) if wants_states else None,
@@ -465,11 +403,6 @@ def wanted(
     """Whether to return hidden states and attention weights."""
     hidden_states = config.output_hidden_states if hidden_states is None else hidden_states
     attentions = config.output_attentions if attentions is None else attentions
-    if attentions and config._attn_implementation != "eager":
-        raise ValueError(
-            f"attn_implementation {config._attn_implementation!r} keeps no attention weights: load the model with "
-            'attn_implementation="eager" for output_attentions.'
-        )
     return hidden_states, attentions
 
 
@@ -520,6 +453,7 @@ class TransformerDecoder(TransformerStack):
         packed: Packed | None = None,
         source_packed: Packed | None = None,
         options: dict | None = None,
+        wants_weights: bool = False,
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor | None], list[torch.Tensor | None]]:
         """x: target word vectors [batch, time, d_model]; the rest as in `TransformerModel.forward`.
 
@@ -542,13 +476,19 @@ class TransformerDecoder(TransformerStack):
             position_ids = positions_from(decoder_attention_mask, time)
         x = self._embed(x, seen, position_ids)
         angles = self._angles(x, seen, position_ids, self.config.decoder_attention_heads)
+        config = keeping_weights(self.config) if wants_weights else self.config
         if packed is None:
             context = AttentionContext(
-                self._causal_mask(x, decoder_attention_mask, cache, seen), None, angles
+                self._causal_mask(config, x, decoder_attention_mask, cache, seen),
+                angles=angles,
+                implementation=config._attn_implementation,
             )
-            cross_context = AttentionContext(self._source_mask(x, source, attention_mask))
+            cross_context = AttentionContext(
+                self._source_mask(config, x, source, attention_mask),
+                implementation=config._attn_implementation,
+            )
         else:
-            context, cross_context = self._packed_contexts(x, source, packed, source_packed, angles)
+            context, cross_context = self._packed_contexts(config, x, source, packed, source_packed, angles)
         if options:
             context, cross_context = (
                 replace(c, options={**(c.options or {}), **options}) for c in (context, cross_context)
@@ -609,31 +549,30 @@ class TransformerDecoder(TransformerStack):
             x = layer.step(x, kept, cross, mask, angles, fused)
         return (x if self.final_norm is None else self.final_norm(x)).unsqueeze(1)
 
-    def _causal_mask(self, x: torch.Tensor, mask, cache, seen: int):
-        if self.config._attn_implementation == "sdpa" and mask is None and (x.shape[1] == 1 or not seen):
+    def _causal_mask(self, config, x: torch.Tensor, mask, cache, seen: int):
+        if config._attn_implementation == "sdpa" and mask is None and (x.shape[1] == 1 or not seen):
             return (
                 None  # one token sees all before it; a target from its start is causal by the kernel's flag
             )
         return create_causal_mask(
-            config=self.config,
+            config=config,
             inputs_embeds=x,
             attention_mask=mask,
             past_key_values=None if cache is None else cache.self_attention_cache,
         )
 
-    def _source_mask(self, x: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None):
+    def _source_mask(self, config, x: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None):
         if mask is None:
             return None
-        if self.config._attn_implementation == "sdpa" and mask.ndim == 2:
+        if config._attn_implementation == "sdpa" and mask.ndim == 2:
             return (mask != 0)[:, None, None, :]  # at each step of decoding: nothing but a view
         return create_bidirectional_mask(
-            config=self.config, inputs_embeds=x, attention_mask=mask, encoder_hidden_states=source
+            config=config, inputs_embeds=x, attention_mask=mask, encoder_hidden_states=source
         )
 
-    def _packed_contexts(self, x, source, packed: Packed, source_packed: Packed, angles):
-        config = self.config
+    def _packed_contexts(self, config, x, source, packed: Packed, source_packed: Packed, angles):
         targets = sources = cross = None
-        if self._uses_borders(x, packed):
+        if self._uses_borders(config, x, packed):
             targets, sources = packed.segments, source_packed.segments
             if len(targets.queries) != len(sources.queries):
                 raise ValueError(
@@ -660,8 +599,9 @@ class TransformerDecoder(TransformerStack):
         def cross_mask():
             return within_segments(config, x, packed, source_packed, source)
 
-        return self._packed_context(x, targets, causal_mask, angles), self._packed_context(
-            x, cross, cross_mask
+        return (
+            self._packed_context(config, targets, causal_mask, angles),
+            self._packed_context(config, cross, cross_mask),
         )
 
 
@@ -715,7 +655,7 @@ class TransformerModel(TransformerPreTrainedModel):
             encoder_outputs: an encoded source, in place of input_ids.
             past_key_values: an `EncoderDecoderCache` of earlier steps.
             use_cache: return a cache; by default where the model is not in training.
-            output_hidden_states, output_attentions: also return them (attention weights: eager attention only).
+            output_hidden_states, output_attentions: also return them; attention weights are computed eagerly.
             cu_seq_lens, decoder_cu_seq_lens: borders int32 [n + 1] of packed segments in the rows laid one after the
                 other, of sources and of targets; equally many, segment k of the one belongs to segment k of the other,
                 and none crosses a row. max_length, decoder_max_length: lengths of the longest.
@@ -780,6 +720,7 @@ class TransformerModel(TransformerPreTrainedModel):
             past_key_values,
             packed,
             source_packed,
+            wants_weights=wants_weights,
         )
         return Seq2SeqModelOutput(
             last_hidden_state=x,
@@ -889,7 +830,7 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin
             cache.cross_attention_cache = SourceCache()
 
     def _r_drop_loss(self, inputs: dict, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Summed, label-smoothed loss of two passes, and how far they are apart (Wu et al. 2021)."""
+        """Summed, label-smoothed loss of two passes, and how far they are apart (R-Drop, Liang et al. 2021)."""
         config, head, flat = self.config, self.lm_head, labels.flatten()
         again = self.model(**inputs).last_hidden_state  # other dropout
         counted = flat != IGNORE_INDEX

@@ -6,13 +6,35 @@ from transformers.modeling_utils import PreTrainedModel
 
 
 class HfseqPreTrainedModel(PreTrainedModel):
-    """A `PreTrainedModel` whose ordinary saves are ordinary checkpoints."""
+    """A `PreTrainedModel` whose ordinary saves are ordinary checkpoints, and which reads those of its older versions.
+
+    `renamed` says how parameters were called once, {beginning of the old name: beginning of the new}. `from_pretrained`
+    of transformers 5 loads past every hook of `nn.Module`, and its own table of conversions would also turn the names
+    back at each save; so both ways of loading are told here, and saves have the new names.
+    """
 
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    renamed: dict[str, str] = {}
+
+    @classmethod
+    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
+        """As in transformers."""
+        renamed = {"^" + old.replace(".", r"\."): new for old, new in cls.renamed.items()}
+        return super().from_pretrained(
+            *args, key_mapping={**renamed, **(key_mapping or {})} or None, **kwargs
+        )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for old, new in self.renamed.items():
+            for name in [name for name in state_dict if name.startswith(prefix + old)]:
+                state_dict[prefix + new + name.removeprefix(prefix + old)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def save_pretrained(self, save_directory, **kwargs):
         """As in transformers; an `auto_map` left from loading an exported checkpoint is written only with its code."""
+        if self.renamed:
+            kwargs.setdefault("save_original_format", False)
         auto_map = getattr(self.config, "auto_map", None)
         if auto_map is None or self._auto_class is not None:
             return super().save_pretrained(save_directory, **kwargs)

@@ -10,7 +10,8 @@ from torch import nn
 from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 
 from .generation import HfseqGenerationMixin
-from .losses import IGNORE_INDEX, count_labels, cross_entropy, linear_cross_entropy
+from .losses import IGNORE_INDEX, count_labels, cross_entropy, output_layer_loss
+from .packed_rows import refuse_packed_rows
 
 
 def source_vectors(
@@ -65,30 +66,27 @@ def _source_shape(input_ids, inputs_embeds) -> tuple[int, int]:
 
 def check_as_many(source: torch.Tensor, target: torch.Tensor) -> None:
     """Raises ValueError unless there is one source for each target."""
-    if len(source) != len(target):
-        raise ValueError(f"There are {len(source)} sources, but {len(target)} targets.")
+    if source.shape[0] != target.shape[0]:
+        raise ValueError(f"There are {source.shape[0]} sources, but {target.shape[0]} targets.")
 
 
-def refuse_packed_pairs(kwargs: dict, models: str, because: str) -> None:
+def refuse_packed_pairs(
+    arguments: dict, models: str, because: str, masked: tuple[bool, bool] = (False, False)
+) -> None:
     """Raises ValueError if anything among the arguments says that a row holds several pairs.
 
     Args:
         models, because: who refuses, and what would happen, for the message.
+        masked: whether there is a mask (or a cache) of the sources, and of the targets; see `refuse_packed_rows`.
     """
-    names = (
-        "position_ids",
-        "decoder_position_ids",
-        "cu_seq_lens",
-        "decoder_cu_seq_lens",
-        "cu_seq_lens_q",
-        "seq_idx",
+    refuse_packed_rows(
+        f"{models} models refuse",
+        because,
+        "Use padded batches with an attention_mask (PairPlan with packing off).",
+        arguments,
+        ("position_ids", masked[0]),
+        ("decoder_position_ids", masked[1]),
     )
-    packed = [name for name in names if kwargs.get(name) is not None]
-    if packed:
-        raise ValueError(
-            f"{models} models refuse packed rows ({', '.join(packed)}): {because}. "
-            "Use padded batches with an attention_mask (PairPlan with packing off)."
-        )
 
 
 class TwoSidedEmbeddings:
@@ -168,10 +166,8 @@ class Seq2SeqGenerationMixin(HfseqGenerationMixin):
 
     def summed_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The label-smoothed cross-entropy of all labels [batch, time], without materialising logits."""
-        head = self.lm_head
-        return linear_cross_entropy(
-            hidden.flatten(0, 1), head.weight, head.bias, labels.flatten(), self.config.label_smoothing
-        )
+        smoothing = self.config.label_smoothing
+        return output_layer_loss(self.lm_head, hidden.flatten(0, 1), labels.flatten(), smoothing)
 
     def prepare_inputs_for_generation(
         self, input_ids, next_sequence_length=None, past_key_values=None, **kwargs

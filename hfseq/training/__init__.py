@@ -9,21 +9,22 @@ from .callbacks import (
     TrueEpoch,
     replace_progress,
 )
-from .checkpoints import CheckpointCallback, newest_complete_checkpoint
+from .checkpoints import CheckpointCallback, newest_complete_checkpoint, refused_pickles_told
 from .evaluation import (
     LanguageModelScore,
     MaskedLanguageModelScore,
     score_language_model,
     score_masked_language_model,
+    score_rows,
 )
+from .label_weights import weigh_losses_by_labels
 from .optimizers import optimizer_factory, parameter_groups
 from .report import describe_machine, write_json
-from .translation import (
+from .translating import (
     Seq2SeqScore,
     TranslationEvaluation,
     TranslationScore,
     score_translation,
-    seq2seq_loss,
     translate,
 )
 from .unfreezing import GradualUnfreezing, layer_groups, layerwise_optimizer, slanted_triangular
@@ -52,12 +53,14 @@ __all__ = [
     "newest_complete_checkpoint",
     "optimizer_factory",
     "parameter_groups",
+    "refused_pickles_told",
     "replace_progress",
     "score_language_model",
     "score_masked_language_model",
     "score_translation",
-    "seq2seq_loss",
+    "score_rows",
     "slanted_triangular",
     "translate",
+    "weigh_losses_by_labels",
     "write_json",
 ]

@@ -22,7 +22,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 
 class Plan(Protocol):
-    """What these callbacks ask of a batch plan (`hfseq.data.streams.StreamPlan` is one)."""
+    """What these callbacks ask of a batch plan (`hfseq.data.StreamPlan` is one)."""
 
     segment_length: int
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -41,6 +44,26 @@ def is_complete(checkpoint: str | os.PathLike) -> bool:
         return all((checkpoint / name).stat().st_size == size for name, size in marker["files"].items())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
         return False
+
+
+@contextmanager
+def refused_pickles_told(checkpoint: str | os.PathLike | None) -> Iterator[None]:
+    """Around `trainer.train(resume_from_checkpoint=checkpoint)`: what a refused pickle means, in our words.
+
+    Trainer keeps optimiser, schedule and random state as pickles of torch and reads them with `weights_only`, so that
+    nothing in them is run; but the error names no file and tells how to switch the protection off.
+
+    Raises:
+        ValueError: one of them is damaged, or holds what could run code.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{checkpoint} cannot be resumed from: its optimizer.pt, scheduler.pt or rng_state*.pth is damaged, or "
+            "holds more than tensors and plain values, and a pickle of anything else can run code. Take another "
+            "checkpoint, or begin anew."
+        ) from error
 
 
 def write_marker(checkpoint: Path, global_step: int, world_size: int) -> None:

@@ -1,22 +1,29 @@
 """The exact loss of a language model over a whole text, and the units it is told in.
 
-Trainer's `eval_loss` is a mean of batch means; here every target of the text counts once. Perplexity per token
-depends on the tokenizer, perplexity per word and bits per byte do not: compare models by those. A masked language
-model gives no probability of a text: its perplexity is that of the masked tokens, given all others.
+Trainer's `eval_loss` is a mean over batches; here every target of the text counts once. Perplexity per token depends on
+the tokenizer, perplexity per word and bits per byte do not: compare models by those. A masked language model gives no
+probability of a text: its perplexity is that of the masked tokens, given all others.
+
+Every function here is called by all processes of a run: they share the work and all have the result. Models whose class
+ignores `num_items_in_batch` are measured by their logits (`exact_loss.py`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
+from torch.utils.data import Dataset
 
-from ..data.collators import StreamCollator
-from ..data.masked_plan import MaskedPlan
-from ..data.streams import StreamPlan
-from ..data.token_arrays import TokenArray
+from ..data import StreamCollator, StreamPlan, TokenArray
 from ..metrics.language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
+from ..models.losses import IGNORE_INDEX
+from .exact_loss import honours_item_count, on_device, summed_loss
+from .model_batches import ModelBatches
+from .processes import add_up, share
 
 
 @dataclass
@@ -40,7 +47,6 @@ class LanguageModelScore:
         }
 
 
-@torch.inference_mode()
 def score_language_model(
     model, array: TokenArray, *, streams: int = 8, segment_length: int = 256
 ) -> LanguageModelScore:
@@ -56,25 +62,45 @@ def score_language_model(
     segment_length = min(segment_length, len(array.tokens) - 1)
     plan = StreamPlan(array.tokens, streams=streams, segment_length=segment_length)
     collate = StreamCollator()
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    try:
-        for start in range(0, len(plan), streams):
-            rows = plan.__getitems__(list(range(start, start + streams)))
-            batch = {k: v.to(device) for k, v in collate(rows).items()}
-            total += model(**batch, num_items_in_batch=1).loss.double()
-    finally:
-        model.train(was_training)
-        model.carried_states.clear(training=False)
-    nll = total.item()
-    if not math.isfinite(nll):
-        raise FloatingPointError(
-            f"The model's loss on {array.path} is {nll}: its weights are not finite or it diverged in training; "
-            "train again with a lower learning rate."
-        )
+    own = share(range(streams))
+    total = _zero(model)
+    with _evaluating(model):
+        try:
+            for start in range(0, len(plan), streams):
+                # A process without a stream of its own reads one that it does not count: no other may wait for it.
+                rows = plan.__getitems__([start + stream for stream in own or [0]])
+                loss = model(**on_device(collate(rows), model), num_items_in_batch=1).loss.double()
+                total += loss if own else 0 * loss
+        finally:
+            model.carried_states.clear(training=False)
+    nll = _finite(add_up(total)[0], array.path)
     return LanguageModelScore(nll=nll, tokens=plan.n_targets, words=array.n_words, bytes=array.n_bytes)
+
+
+@torch.inference_mode()
+def score_rows(model, plan: Dataset, *, shifts: bool = False) -> tuple[float, int]:
+    """Summed loss of all targets of an evaluation plan (no label smoothing), in nats, and their number.
+
+    Args:
+        model: any model with `labels`; its mode is left as found.
+        plan: a map-style data set of whole batches, -100 where there is no target; as many batches as a multiple of
+            the processes.
+        shifts: the model predicts label t + 1 at position t.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    collate, total = ModelBatches(type(model)), _zero(model)
+    tokens = torch.zeros((), dtype=torch.int64, device=total.device)
+    with _evaluating(model):
+        honours = honours_item_count(model, collate([plan[0]]))
+        for index in share(range(len(plan))):
+            batch = collate([plan[index]])
+            total += summed_loss(model, batch, honours=honours, shifts=shifts)
+            labels = batch["labels"]
+            tokens += int(((labels[:, 1:] if shifts else labels) != IGNORE_INDEX).sum())
+    total, tokens = add_up(total, tokens)
+    return _finite(total, f"{int(tokens)} targets"), int(tokens)
 
 
 @dataclass
@@ -100,39 +126,63 @@ class MaskedLanguageModelScore:
 
 
 @torch.inference_mode()
-def score_masked_language_model(model, plan: MaskedPlan) -> MaskedLanguageModelScore:
+def score_masked_language_model(model, plan: Dataset) -> MaskedLanguageModelScore:
     """Scores every masked token of an evaluation plan (`MaskedPlan.evaluation`).
 
     Args:
-        model: an encoder with a masked-LM head, on any device; its mode is left as found. Only the masked positions'
-            logits are computed.
+        model: any model with a masked-LM head, on any device; its mode is left as found.
         plan: masked rows in whole batches.
     """
-    device = next(model.parameters()).device
+    collate, nll = ModelBatches(type(model)), _zero(model)
+    counts = torch.zeros(3, dtype=torch.int64, device=nll.device)  # right, targets, tokens
+    with _evaluating(model):
+        for index in share(range(len(plan))):
+            batch = on_device(collate([plan[index]]), model)
+            labels, columns = batch.pop("labels"), batch.pop("masked_positions", None)
+            batch.pop("next_sentence_label", None)
+            logits, target = _masked_logits(model, batch, labels, columns)  # [targets, vocabulary], [targets]
+            nll += torch.nn.functional.cross_entropy(logits, target, reduction="sum").double()
+            tokens = (batch["input_ids"] != plan.vocabulary.pad_id).sum()
+            counts += torch.stack(
+                [(logits.argmax(-1) == target).sum(), tokens.new_tensor(len(target)), tokens]
+            )
+    nll, counts = add_up(nll, counts)
+    correct, targets, tokens = counts.tolist()
+    return MaskedLanguageModelScore(_finite(nll, plan.array.path), correct, targets, tokens)
+
+
+def _masked_logits(model, batch, labels, columns) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits where a token is masked; a model that can computes no others."""
+    if hasattr(model, "logits_at") and columns is not None:
+        used = columns >= 0
+        columns = columns.masked_fill(~used, labels.shape[1] - 1)
+        return model.logits_at(columns, used, **batch).float(), labels.gather(1, columns)[used]
+    outputs = model(**batch)
+    logits = outputs["prediction_logits"] if "prediction_logits" in outputs else outputs["logits"]
+    masked = labels != IGNORE_INDEX
+    return logits[masked].float(), labels[masked]
+
+
+@contextmanager
+def _evaluating(model) -> Iterator[None]:
     was_training = model.training
     model.eval()
-    nll = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    targets = tokens = 0
     try:
-        for index in range(len(plan)):
-            batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in plan[index].items()}
-            labels, columns = batch.pop("labels"), batch.pop("masked_positions")
-            batch.pop("next_sentence_label", None)
-            used = columns >= 0
-            columns = columns.masked_fill(~used, labels.shape[1] - 1)
-            hidden = model.model(**batch, output_positions=columns).last_hidden_state[used]
-            target = labels.gather(1, columns)[used]
-            logits = model.lm_head(model.head(hidden)).float()  # [targets, vocabulary]
-            nll += torch.nn.functional.cross_entropy(logits, target, reduction="sum").double()
-            correct += (logits.argmax(-1) == target).sum()
-            targets += len(target)
-            tokens += int((batch["input_ids"] != plan.vocabulary.pad_id).sum())
+        with torch.inference_mode():
+            yield
     finally:
         model.train(was_training)
-    if not math.isfinite(nll.item()):
+
+
+def _zero(model) -> torch.Tensor:
+    return torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+
+
+def _finite(total: torch.Tensor, where: object) -> float:
+    nll = total.item()
+    if not math.isfinite(nll):
         raise FloatingPointError(
-            f"The model's loss on {plan.array.path} is {nll.item()}: its weights are not finite or it diverged in "
-            "training; train again with a lower learning rate."
+            f"The model's loss on {where} is {nll}: its weights are not finite or it diverged in training; train again "
+            "with a lower learning rate."
         )
-    return MaskedLanguageModelScore(nll=nll.item(), correct=int(correct), targets=targets, tokens=tokens)
+    return nll

@@ -65,7 +65,9 @@ def start_processes(backend: str | None = None) -> None:
 
 def _check_launcher() -> None:
     """`accelerate launch --cpu --num_processes 2` starts one process and says nothing: say it."""
-    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and os.environ.get("CCL_WORKER_COUNT", "1")
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and os.environ.get(
+        "CCL_WORKER_COUNT", "1"
+    )
     if asked and asked.isdecimal() and int(asked) > 1 and world_size() == 1:
         sys.exit(
             f"accelerate launch was asked for {asked} processes on the CPU and started one. Launch them with: torchrun "

@@ -26,9 +26,9 @@ import torch
 import transformers
 
 import hfseq
+from hfseq.models.losses import IGNORE_INDEX as IGNORE_INDEX  # what all lines count labels by
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-IGNORE_INDEX = -100
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -78,6 +78,8 @@ QUICK = PervasiveSize(vocabulary=50, embedding=8, layers=3, growth=4, rows=4, so
 
 
 def pervasive(report: Report) -> None:
+    from . import pervasive_published as published  # its sizes and batches are those here
+
     settings = report.settings
     if settings.device == "cuda":
         for length in (8,) if settings.quick else (16, 32, 64, 128):
@@ -86,6 +88,8 @@ def pervasive(report: Report) -> None:
     sizes = [QUICK] if settings.quick else [SMALL, PAPER]
     for size, goal in zip(sizes, (1.6, 1.35), strict=False):
         report.section(training_line, size, goal)
+    for size in published.QUICK if settings.quick else (published.DENSENET, published.RESNET):
+        report.section(published.published_training_line, size)
     report.section(memory_line, sizes[0])
     report.section(decoding_line, sizes[0])
 

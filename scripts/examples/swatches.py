@@ -31,9 +31,10 @@ import hfseq  # noqa: F401  (registers the model classes)
 from hfseq import data
 from hfseq.cards import write_model_card
 from hfseq.data.colours import RGB, lab_of, rgb_of
+from hfseq.objectives.vector_to_text import VectorToText
 from hfseq.plots import Swatch, plot_swatches, require_matplotlib
 from hfseq.training import write_json
-from hfseq.training.features import describe_vectors
+from hfseq.training.vectors import describe_vectors
 
 SAMPLED = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 20}
 SHOWN = 30
@@ -116,7 +117,7 @@ def complete(arguments: argparse.Namespace) -> None:
         ]
         facts["swatches"]["command"] = f"{twin['command']}\n{facts['swatches']['command']}"
     write_json(summary, facts)
-    print(write_model_card(arguments.model, facts))
+    print(write_model_card(arguments.model, facts, VectorToText.card))
     for row in rows:
         print(row)
 

@@ -35,6 +35,7 @@ from hfseq.contracts import (
 )
 from hfseq.models import (
     attention,
+    attention_layer,
     caches,
     modeling_encoder,
     modeling_recurrent,
@@ -423,7 +424,7 @@ def test_packed_rows_that_leak(monkeypatch):
 
 
 def test_packed_rows_that_leak_under_a_mask(monkeypatch):
-    monkeypatch.setattr(modeling_encoder.EncoderModel, "_attends_by_segment", lambda *arguments: False)
+    monkeypatch.setattr(modeling_encoder, "attends_by_segment", lambda *arguments: False)
     packing.outputs_of_packed_rows(encoder("Model-modern"))
     monkeypatch.setattr(
         modeling_encoder.Packed, "numbers", property(lambda self: torch.zeros_like(self.position_ids))
@@ -565,12 +566,12 @@ def test_a_target_that_sees_one_token_too_many(monkeypatch):
 
 def test_packed_targets_that_see_their_future(monkeypatch):
     """In packed rows alone, whose attention goes another way."""
-    original = modeling_transformer.attend_segments
+    original = attention_layer.attend_segments
 
     def seeing(query, key, value, segments, scaling, dropout, causal):
         return original(query, key, value, segments, scaling, dropout, False)
 
-    monkeypatch.setattr(modeling_transformer, "attend_segments", seeing)
+    monkeypatch.setattr(attention_layer, "attend_segments", seeing)
     case = transformer()
     caught_by(packing.outputs_of_packed_rows, case, "logits of 1 packed rows")
     causality.evaluation_mode(case)
@@ -709,7 +710,7 @@ def test_packed_pairs_that_leak_through_cross_attention(monkeypatch, change):
 
 
 def test_packed_pairs_that_leak_through_cross_attention_under_a_mask(monkeypatch):
-    monkeypatch.setattr(modeling_transformer.TransformerStack, "_attends_by_segment", lambda *args: False)
+    monkeypatch.setattr(modeling_transformer, "attends_by_segment", lambda *args: False)
     case = transformer(variant="modern")
     packing.outputs_of_packed_rows(case)
     original = modeling_transformer.within_segments
@@ -749,11 +750,11 @@ def test_a_translation_model_that_takes_its_own_mean(monkeypatch):
 
 
 def test_smoothing_that_is_forgotten(monkeypatch):
-    original = seq2seq.linear_cross_entropy
+    original = seq2seq.output_layer_loss
     monkeypatch.setattr(
         seq2seq,
-        "linear_cross_entropy",
-        lambda hidden, weight, bias, labels, epsilon: original(hidden, weight, bias, labels, 0.0),
+        "output_layer_loss",
+        lambda layer, hidden, labels, epsilon: original(layer, hidden, labels, 0.0),
     )
     case = transformer()
     caught_by(loss.label_smoothing, case, "training loss, label_smoothing=0.2")

@@ -25,16 +25,56 @@ def write(path, value, protocol):
     return path
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
 def test_values_and_arrays_come_back(tmp_path, protocol):
     value = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": [1, "two", (3.0, None)],
         "c": np.float64(4),
+        "d": (np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(["x", "yy"]), np.array(5, ">i2")),
     }
     read = load_arrays(write(tmp_path / "x.pkl", value, protocol))
-    assert read["b"] == value["b"] and read["c"] == 4
-    assert read["a"].dtype == np.float32 and np.array_equal(read["a"], value["a"])
+    assert read["b"] == value["b"] and read["c"] == 4 and type(read["c"]) is np.float64
+    for array, expected in zip((read["a"], *read["d"]), (value["a"], *value["d"]), strict=True):
+        assert type(array) is np.ndarray and array.dtype == expected.dtype and array.flags.writeable
+        assert np.array_equal(array, expected)
+
+
+class FromAddresses:
+    """An array of objects over bytes: NumPy would take them for the addresses of objects."""
+
+    def __reduce__(self):
+        return np.ndarray, ((1,), np.dtype("O"), b"\x10" * 8)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [FromAddresses(), np.array([None]), np.zeros(2, "f4,i4"), np.zeros(2, "M8[s]"), np.float32],
+    ids=["objects over bytes", "objects", "records", "dates", "a class"],
+)
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_types_whose_bytes_are_no_plain_values_are_refused(tmp_path, value, protocol):
+    with pytest.raises(ValueError, match=r"x\.pkl was not read"):
+        load_arrays(write(tmp_path / "x.pkl", value, protocol))
+
+
+def test_damage_is_one_kind_of_error(tmp_path):
+    """NumPy's own functions crash the interpreter on some of these."""
+    random = np.random.default_rng(0)
+    value = {"a": np.arange(6, dtype=np.float32), "b": [np.float64(1), (None, "two")]}
+    refused = 0
+    for protocol in (2, 5):
+        whole = np.frombuffer(pickle.dumps(value, protocol=protocol), np.uint8)
+        for _ in range(150):
+            damaged = whole.copy()
+            damaged[random.integers(0, len(whole), 3)] = random.integers(0, 256, 3)
+            (tmp_path / "x.pkl").write_bytes(damaged.tobytes())
+            try:
+                load_arrays(tmp_path / "x.pkl")
+            except ValueError as error:
+                assert "x.pkl was not read" in str(error)
+                refused += 1
+    assert refused > 150
 
 
 @pytest.mark.parametrize(

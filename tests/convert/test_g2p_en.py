@@ -124,7 +124,7 @@ def test_what_is_not_the_model_is_refused(package, tmp_path):
     with pytest.raises(ValueError, match="29 letters and 73 phonemes"):
         import_model(tmp_path, "g2p-en")
     file.write_bytes(b"no arrays")
-    with pytest.raises(ValueError, match="not a file of NumPy arrays"):
+    with pytest.raises(ValueError, match="not a whole file of NumPy arrays"):
         import_model(tmp_path, "g2p-en")
 
 

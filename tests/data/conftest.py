@@ -37,10 +37,10 @@ def vocabulary_by_hand(size: int) -> MaskingVocabulary:
 def array_by_hand(documents: list, vocab_size: int, path: Path) -> TokenArray:
     """A memory-mapped token array of lists of ids, written as `build_token_arrays` writes it."""
     from hfseq.data import load_token_array
-    from hfseq.data.token_arrays import _Writer
+    from hfseq.data.token_arrays import ArrayWriter
 
     path.mkdir(parents=True, exist_ok=True)
-    writer = _Writer(path / "train", vocab_size, SEP)
+    writer = ArrayWriter(path / "train", vocab_size, SEP)
     lengths = np.array([len(d) for d in documents], np.int64)
     ids = (
         np.concatenate([np.asarray(d, np.uint32) for d in documents]) if documents else np.empty(0, np.uint32)

@@ -7,11 +7,12 @@ import gzip
 import importlib.metadata
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from hfseq.data import Corpus, load_corpus, split_of
+from hfseq.data import Corpus, fingerprints, load_corpus, split_of
 from hfseq.data.packages import PACKAGES
 
 DOCUMENTS = [f"Document number {i} tells of {i * i}." for i in range(400)]
@@ -144,6 +145,82 @@ def test_what_is_no_text():
         Corpus.from_documents(["a", 5])
     with pytest.raises(ValueError, match="document 2: half a surrogate pair"):
         _ = Corpus.from_documents(["a", "b\ud800"]).train
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_share": "a lot"}, "validation_share must be a number, at least 0 and below 1, not 'a lot'"),
+        ({"test_share": True}, "test_share must be a number"),
+        ({"test_share": None}, "test_share must be a number"),
+        ({"validation_share": -0.1}, "validation_share must be at least 0 and below 1, not -0.1"),
+        ({"test_share": float("nan")}, "test_share must be a number"),
+        ({"validation_share": 0.5, "test_share": 0.5}, "leave nothing to train on"),
+        ({"split_seed": -1}, "split_seed must be a whole number, at least 0, not -1"),
+        ({"split_seed": 1.5}, "split_seed must be a whole number"),
+        ({"split_seed": "x" * 100}, "split_seed must be a whole number"),
+        ({"deduplicate": ["exact"]}, "deduplicate must be false, true, 'whitespace' or 'exact', not"),
+        ({"deduplicate": 1}, "deduplicate must be"),
+        ({"held_out_limit": 0}, "held_out_limit must be a number of bytes"),
+        ({"text_column": ["text"]}, r"text_column must be one name, not \['text'\]"),
+        ({"txt_document": ["line"]}, "txt_document must be one of"),
+        ({"corpus": [["kjv"]]}, r"corpus must be a name or a list of names"),
+        ({"corpus": []}, r"corpus must be a name or a list of names"),
+        ({"corpus": 3}, r"corpus must be a name or a list of names"),
+    ],
+)  # fmt: skip
+def test_arguments_that_are_none(tmp_path, options, message):
+    path = write_jsonl(tmp_path / "a.jsonl", DOCUMENTS)
+    with pytest.raises(ValueError, match=message):
+        load_corpus(**({"train_file": path} if "corpus" not in options else {}), **options)
+
+
+def test_held_out_sides_of_a_huge_corpus_are_capped(tmp_path, caplog):
+    path = write_jsonl(tmp_path / "a.jsonl", many := [f"{i} {d}" for i in range(20) for d in DOCUMENTS])
+    whole = load_corpus(train_file=path)
+    size = path.stat().st_size
+    assert (
+        load_corpus(train_file=path, held_out_limit=size).fingerprint == whole.fingerprint and not caplog.text
+    )
+    capped = load_corpus(train_file=path, held_out_limit=size // 80)  # a quarter of a twentieth
+    assert "a.jsonl: 0.0 GB; of the held-out sides" in caplog.text and "25% are held out" in caplog.text
+    assert capped.fingerprint != whole.fingerprint
+    for side in ("validation", "test"):
+        assert set(getattr(capped, side)) < set(getattr(whole, side))
+        assert 0.7 < 4 * len(getattr(capped, side)) / len(getattr(whole, side)) < 1.3
+    assert len(capped.train) + len(capped.validation) + len(capped.test) == len(many)
+
+
+def test_large_files_are_sampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "WHOLE", 1000)
+    monkeypatch.setattr(fingerprints, "BLOCK", 100)
+    path = tmp_path / "a.txt"
+    path.write_bytes(bytes(10_000))
+
+    def digest(time: int = 10**18) -> str:
+        os.utime(path, ns=(time, time))
+        return fingerprints.file_digest([path])
+
+    first = digest()
+    assert digest() == first and digest(10**18 + 1) != first
+    for place in (0, 9_999, 5):
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+        assert digest() != first
+        path.write_bytes(bytes(10_000))
+    path.write_bytes(bytes(10_001))
+    assert digest() != first
+    path.write_bytes(bytes(1000))
+    assert digest(1) == digest(2)  # read whole, as the corpora of packages are: the time does not matter
+
+
+def test_the_words_of_a_long_text_are_hashed_in_parts(monkeypatch):
+    texts = [" a  b\u2003c\n" * 40, "x" * 300, " " * 300, "", "ab " * 99 + "y" * 200]
+    whole = [fingerprints.words_hash(text, 3) for text in texts]
+    assert whole == [fingerprints.hash_of(" ".join(text.split()).encode(), 3) for text in texts]
+    monkeypatch.setattr(fingerprints, "PART", 7)
+    assert [fingerprints.words_hash(text, 3) for text in texts] == whole
 
 
 # ---- files

@@ -25,7 +25,7 @@ arrays = load_token_arrays(sys.argv[1])
 check_ids(arrays["train"].tokens, 300)
 plan = StreamPlan(arrays["train"].tokens, streams=2, segment_length=8)
 StreamCollator()(plan.__getitems__([0, 1]))
-WholeBatchCollator()([BucketPlan(arrays["train"], batch_tokens=64, max_length=32)[0]])
+WholeBatchCollator()([BucketPlan(arrays["train"], tokens_per_update=64, max_length=32)[0]])
 import pickle
 from hfseq.data import MaskedPlan, Masking
 vocabulary = pickle.load(open(sys.argv[1] + "/vocabulary", "rb"))
@@ -59,8 +59,8 @@ def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    stages = ["buckets", "collators", "hashing", "masked_plan", "masking", "rows", "sentences", "streams"]
-    stages += ["token_arrays", "vocabulary"]
+    plans = ["base", "buckets", "collators", "cuts", "masked", "masking", "rows", "sentences", "streams"]
+    stages = ["hashing", "plans", "ragged", "token_arrays", "vocabulary", *[f"plans.{p}" for p in plans]]
     assert lines[0] == str(sorted(["hfseq.data", *[f"hfseq.data.{s}" for s in stages], "hfseq.paths"]))
     assert lines[1] == "text number 0"
     assert lines[2:] == ["True False"] * len(kjv)

@@ -63,10 +63,64 @@ def test_padding_and_truncation_of_an_earlier_call_do_not_matter():
     assert as_lists(CorpusEncoder(tokenizer), texts) == before
 
 
-def test_special_tokens_in_the_text_are_text():
+def test_special_tokens_in_the_text_are_text_unless_asked_for():
     tokenizer = train_tokenizer(nasty_texts(300), "bpe", 500)
     [ids] = as_lists(CorpusEncoder(tokenizer), ["a <|endoftext|> b"])
     assert 0 not in ids and tokenizer.decode(ids) == "a <|endoftext|> b"
+    encoder = CorpusEncoder(tokenizer, parse_special_tokens=True)
+    assert encoder.by_word
+    texts = ["a <|endoftext|> b<|endoftext|>", *nasty_texts(300)]
+    found = as_lists(encoder, texts)
+    assert (
+        found == [e.ids for e in tokenizer.backend_tokenizer.encode_batch(texts)] and found[0].count(0) == 2
+    )
+    # What takes the space after it, or has one within, cannot be found word by word.
+    for token in (AddedToken("<x>", rstrip=True, special=True), AddedToken("<a b>", special=True)):
+        other = train_tokenizer(nasty_texts(300), "bpe", 500)
+        other.add_special_tokens({"additional_special_tokens": [token]})
+        assert CorpusEncoder(other).by_word and not CorpusEncoder(other, parse_special_tokens=True).by_word
+
+
+# ---- long documents, long words
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_long_texts_in_parts_are_what_they_are_whole(algorithm, monkeypatch):
+    """Parts, windows and shortened words, with limits so low that everything is long."""
+    letters = random.Random(3)
+    runs = ["".join(letters.choices("abAB19", k=n)) for n in (30, 200, 700)] * 2
+    texts = ["".join(pair) for pair in zip(nasty_texts(6, 5), runs, strict=True)]
+    texts += ["".join(nasty_texts(40, seed)) for seed in range(30)] + [
+        "a" * 500,
+        "é" * 300,
+        "中" * 300,
+        "😀a" * 200,
+    ]
+    tokenizer = train_tokenizer([*nasty_texts(300), *texts], algorithm, 700)
+    expected = reference(tokenizer, texts)
+    monkeypatch.setattr(encoding, "PART_CHARACTERS", 60)
+    monkeypatch.setattr(encoding, "WINDOW_CHARACTERS", 40)
+    encoder = CorpusEncoder(tokenizer)
+    windows = []
+    if algorithm in ("bpe", "character"):
+        real = encoder._in_pieces
+        encoder._in_pieces = lambda piece: windows.append(len(piece)) or real(piece)
+    assert as_lists(encoder, texts) == expected
+    assert len(windows) > 10 or algorithm not in ("bpe", "character")
+    for text in texts:
+        assert "".join(encoding.parts_of(text, 60)) == text
+        assert sum(len(part.split()) for part in encoding.parts_of(text, 60)) == len(text.split())
+
+
+def test_windows_are_joined_only_where_no_merge_crosses(monkeypatch):
+    """Where the vocabulary is one of long runs, most borders would be crossed; none is taken for whole."""
+    texts = ["ab" * 40 + "aab" * 30, "abc" * 50, "aaaaaaaab" * 20, "a" * 200]
+    tokenizer = train_tokenizer(texts * 3, "bpe", 330)
+    monkeypatch.setattr(encoding, "WINDOW_CHARACTERS", 64)
+    encoder = CorpusEncoder(tokenizer)
+    choose = random.Random(0)
+    trials = texts + ["".join(choose.choices(["a", "ab", "abc", "aaab", "b"], k=150)) for _ in range(200)]
+    assert as_lists(encoder, trials) == reference(tokenizer, trials)
 
 
 def test_tokenizers_that_look_across_spaces_are_not_cut():

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from hfseq import data
 from hfseq.data import FeaturePlan, FeatureTable, load_features
@@ -144,59 +143,6 @@ def test_wrong_calls_say_what_to_do(table, tmp_path):
     (tmp_path / "one.csv").write_text("name,x,y\nred,0,1\n")
     with pytest.raises(ValueError, match="no row fell on the"):
         load(tmp_path / "one.csv")
-
-
-# ---- batches
-
-
-def test_every_text_once_an_epoch_and_updates_are_micro_batches_together(arrays):
-    loaded, _, sides = arrays
-    plan = FeaturePlan(
-        sides["train"], loaded.features["train"], tokens_per_update=200, epochs=2, micro_batches=2, seed=3
-    )
-    assert len(plan) == 2 * plan.n_updates and plan.epoch_at(plan.n_updates) == 2
-    assert sum(plan.tokens_at(update) for update in range(plan.n_updates)) == 2 * (len(sides["train"]) - 1)
-    first = {tuple(row) for i in range(plan.batches_per_epoch) for row in plan[i]["features"].tolist()}
-    assert len(first) == len(loaded.texts["train"])
-    assert all(plan[i]["input_ids"].numel() <= 100 for i in range(len(plan)))
-    assert all(set(plan[i]) == {*plan[0]} for i in range(len(plan)))  # those that fill up, too
-
-
-def test_the_twin_reads_the_same_rows_without_vectors(arrays):
-    loaded, _, sides = arrays
-    with_vectors, without = (
-        FeaturePlan(sides["train"], given, tokens_per_update=100, seed=1)
-        for given in (loaded.features["train"], None)
-    )
-    for index in range(len(with_vectors)):
-        batch = with_vectors[index]
-        features = batch.pop("features")
-        assert features.dtype == torch.float32 and len(features) == len(batch["input_ids"])
-        twin = without[index]
-        assert twin.keys() == batch.keys() and all(torch.equal(twin[k], batch[k]) for k in twin)
-
-
-def test_permuted_vectors_are_those_of_other_texts(arrays):
-    loaded, _, sides = arrays
-    features = loaded.features["train"]
-    plan = FeaturePlan(sides["train"], features, tokens_per_update=100, permuted=True)
-    assert not (plan.features == features).all(1).any()
-    assert sorted(map(tuple, plan.features)) == sorted(map(tuple, features))
-
-
-def test_a_plan_refuses_what_does_not_fit(arrays):
-    loaded, _, sides = arrays
-    features = loaded.features["train"]
-    with pytest.raises(ValueError, match=r"\[texts, width\]"):
-        FeaturePlan(sides["train"], features[1:], tokens_per_update=100)
-    with pytest.raises(ValueError, match=r"\[texts, width\]"):
-        FeaturePlan(sides["train"], features[:, 0], tokens_per_update=100)
-    spoilt = features.copy()
-    spoilt[3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"features\[3, 1\] is nan: 1 of"):
-        FeaturePlan(sides["train"], spoilt, tokens_per_update=100)
-    with pytest.raises(ValueError, match="more than a micro-batch of 10 .*raise tokens_per_update"):
-        FeaturePlan(sides["train"], features, tokens_per_update=20, micro_batches=2)
 
 
 # ---- colours

@@ -17,6 +17,7 @@ from hfseq.data import (
     padded_vocab_size,
     surplus_ids,
     tokenizer_config_fields,
+    tokenizers,
     train_tokenizer,
 )
 from hfseq.data.encoding import CorpusEncoder
@@ -137,6 +138,40 @@ def test_training_errors():
     for algorithm in ALGORITHMS:
         with pytest.raises(ValueError, match="No text to train a tokenizer on"):
             train_tokenizer(["", ""], algorithm, 400)
+
+
+def test_the_limit_is_kept_or_the_needed_number_named(tmp_path, caplog):
+    """Han text: every character is a token, and for wordpiece another one inside a word."""
+    characters = [chr(0x4E00 + i) for i in range(800)]
+    documents = ["".join(characters[i : i + 40]) for i in range(0, 800, 20)] + [characters[0] * 9] * 9
+    for algorithm in set(ALGORITHMS) - {"unigram"}:
+        assert len(train_tokenizer(documents, algorithm, 300)) <= 300, algorithm
+    assert (
+        "wordpiece keeps the 148 most frequent, and words with others are <|unk|>. All need 1" in caplog.text
+    )
+    train_tokenizer(documents, "wordpiece", 300, masked=True).save_pretrained(tmp_path)
+    limited = AutoTokenizer.from_pretrained(tmp_path)
+    assert sorted(limited.get_vocab().values()) == list(range(len(limited)))
+    assert limited.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    known = limited(characters[0] * 3 + " " + characters[1] + " " + characters[799])["input_ids"]
+    assert limited.convert_ids_to_tokens(known) == [
+        "[CLS]", characters[0], f"##{characters[0]}", f"##{characters[0]}", characters[1], "[UNK]", "[SEP]",
+    ]  # fmt: skip
+    with pytest.raises(
+        ValueError, match="vocab_size 300 is too small for unigram .* alone need 804"
+    ) as error:
+        train_tokenizer(documents, "unigram", 300)
+    assert "Set vocab_size to 804 or more, or take bpe" in str(error.value)
+    assert len(train_tokenizer(documents, "unigram", 804)) <= 804
+    # These limits made the trainer of tokenizers exceed them, or run for ever.
+    for size in (5, 7):
+        with pytest.raises(ValueError, match="too small for unigram"):
+            train_tokenizer(["a b c. "] * 3, "unigram", size)
+
+
+def test_encoded_data_in_a_text_does_not_cost_its_length():
+    counted = list(tokenizers._Counted(["x" * 500_000, "a " + "y" * 100_001 + " b", "c " * 100_000]))
+    assert [len(text) for text in counted] == [100_000, 100_004, 200_000]
 
 
 def test_vocabulary_is_rounded_up_and_the_surplus_never_generated(trained):

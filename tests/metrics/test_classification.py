@@ -48,6 +48,31 @@ def test_against_scikit_learn(case):
     assert metrics.accuracy(*several) == pytest.approx(reference.accuracy_score(*several))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_weights_and_chosen_classes_against_scikit_learn(case):
+    reference = pytest.importorskip("sklearn.metrics")
+    true, claimed = case
+    weights = np.random.default_rng(1).uniform(0.1, 2, len(true))
+    weighed = {"sample_weight": weights}
+    assert metrics.accuracy(true, claimed, weights) == pytest.approx(
+        reference.accuracy_score(true, claimed, **weighed)
+    )
+    assert metrics.matthews_correlation(true, claimed, weights) == pytest.approx(
+        reference.matthews_corrcoef(true, claimed, **weighed)
+    )
+    several = np.eye(5, dtype=int)[true] | np.eye(5, dtype=int)[claimed], np.eye(5, dtype=int)[claimed]
+    for labels in (None, [1, 0]):
+        for average in ("micro", "macro", "weighted"):
+            options = {"average": average, "labels": labels, **weighed}
+            for sides in (case, several):
+                expected = reference.f1_score(*sides, zero_division=0, **options)
+                assert metrics.f1(*sides, **options) == pytest.approx(expected), options
+        expected = reference.f1_score(*several, average="samples", labels=labels, zero_division=0, **weighed)
+        assert metrics.f1(*several, "samples", labels=labels, **weighed) == pytest.approx(expected)
+        expected = reference.f1_score(*case, average=None, labels=labels, zero_division=0, **weighed)
+        assert metrics.f1_of_classes(*case, labels, weights).tolist() == pytest.approx(expected.tolist())
+
+
 def test_against_scipy():
     stats = pytest.importorskip("scipy.stats")
     for x, y in (*CASES[:4], (RANDOM.normal(size=50), RANDOM.normal(size=50))):
@@ -63,6 +88,8 @@ def test_against_scipy():
         (lambda: metrics.pearson([1.0, 2.0], [1.0, math.nan]), "predictions hold NaN"),
         (lambda: metrics.f1([0, 1, 2], [0, 1, 2]), "3 classes"),
         (lambda: metrics.f1([0, 1], [0, 1], "mean"), "Unknown average 'mean'"),
+        (lambda: metrics.f1([0, 1], [0, 1], "samples"), "several labels per text"),
+        (lambda: metrics.accuracy([0, 1], [0, 1], [1.0]), "one number for each of 2 examples"),
         (lambda: metrics.entity_scores([["O"]], [["O", "O"]]), "Sentence 0: 1 reference tags, 2"),
         (lambda: metrics.answer_scores([["a"]], []), "1 questions have references, 0"),
     ],

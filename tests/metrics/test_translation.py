@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import sys
 
@@ -75,11 +76,57 @@ def test_tokenized_bleu_is_that_of_the_tokens():
         [moses_tokenized(REFERENCES, "de")],
         tokenize="none",
         force=True,
+        smooth_method="none",
     )
     assert scores["tokenized_bleu"] == pytest.approx(expected.score)
     signature = scores["tokenized_bleu_signature"]
     assert "case:lc" in signature and "tok:moses-de(sacremoses " in signature
-    assert "tok:none" not in signature and "case:mixed" not in signature
+    assert "tok:none" not in signature and "case:mixed" not in signature and "smooth:none" in signature
+
+
+def multi_bleu(hypotheses: list[str], references: list[str]) -> float:
+    """What Moses' multi-bleu.perl prints of tokenised lines, before it rounds: counts of one to four tokens, clipped by
+    the reference's, no smoothing, the brevity penalty of the whole text."""
+    matched, total, made, wanted = [0] * 4, [0] * 4, 0, 0
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        words, truth = hypothesis.split(" "), reference.split(" ")
+        words, truth = ([w for w in side if w] for side in (words, truth))
+        made, wanted = made + len(words), wanted + len(truth)
+        for n in range(1, 5):
+            there: dict[tuple[str, ...], int] = {}
+            for i in range(len(truth) - n + 1):
+                gram = tuple(truth[i : i + n])
+                there[gram] = there.get(gram, 0) + 1
+            for i in range(len(words) - n + 1):
+                gram = tuple(words[i : i + n])
+                total[n - 1] += 1
+                if there.get(gram, 0) > 0:
+                    there[gram] -= 1
+                    matched[n - 1] += 1
+    if not all(matched):
+        return 0.0
+    mean = sum(math.log(m / t) for m, t in zip(matched, total, strict=True)) / 4
+    return 100 * math.exp(mean + min(0.0, 1 - wanted / made))
+
+
+@needs_moses
+@pytest.mark.parametrize(
+    ("hypotheses", "references"),
+    [
+        (["Ein Mann mit einem Hut, der etwas anstarrt.", *REFERENCES[1:]], REFERENCES),
+        (["Ein Mann mit Hut", "", "Fünf Leute stehen im Schnee"], REFERENCES),
+        ([f"{text} {text}" for text in REFERENCES], REFERENCES),
+        # No four tokens in a row, none at all, no translation as long as four tokens.
+        (["ein hund läuft im gras"], ["ein hund läuft auf gras"]),
+        (["kein wort davon hier"], ["ein hund läuft auf gras"]),
+        (["ein hund"], ["ein hund"]),
+        (["", ""], ["ein hund", "zwei hunde"]),
+    ],
+    ids=["some", "short", "long", "no match of order four", "no match", "too short", "empty"],
+)
+def test_tokenized_bleu_is_that_of_multi_bleu(hypotheses, references):
+    expected = multi_bleu(*(moses_tokenized(side, "de") for side in (hypotheses, references)))
+    assert tokenized_bleu(hypotheses, references, "de")["tokenized_bleu"] == pytest.approx(expected)
 
 
 def test_the_bootstrap_tells_a_difference_from_none():

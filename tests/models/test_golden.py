@@ -103,6 +103,10 @@ GOLDEN = {
     "pervasive-residual": PervasiveConfig(
         form="residual", kernel_size=5, aggregation="gated_max", **PERVASIVE, **SPECIAL
     ),
+    "pervasive-densenet-2018": PervasiveConfig(form="densenet_2018", kernel_size=5, **PERVASIVE, **SPECIAL),
+    "pervasive-resnet-2020": PervasiveConfig(
+        form="resnet_2020", kernel_size=5, aggregation="gated_max", **PERVASIVE, **SPECIAL
+    ),
 }
 INPUT_IDS = torch.tensor([[1, 5, 9, 31, 7, 2, 2], [1, 30, 4, 4, 17, 22, 3]])
 ATTENTION_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]])

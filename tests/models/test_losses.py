@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hfseq.models import losses
 from hfseq.models.losses import (
@@ -10,10 +11,18 @@ from hfseq.models.losses import (
     cross_entropy,
     linear_cross_entropy,
     next_token_labels,
-    reference_linear_cross_entropy,
 )
 
 ROWS, WIDTH, VOCABULARY = 37, 8, 19
+
+
+def reference_linear_cross_entropy(hidden, weight, bias, labels, label_smoothing=0.0):
+    """Summed cross-entropy of `hidden @ weight.T + bias` [rows, vocabulary] against `labels` [rows]: the oracle."""
+    logits = F.linear(hidden, weight, bias)
+    logits = logits if hidden.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(
+        logits, labels, ignore_index=-100, reduction="sum", label_smoothing=label_smoothing
+    )
 
 
 @pytest.fixture(params=[1 << 22, 5 * VOCABULARY, 1], ids=["one chunk", "five rows a chunk", "a row a chunk"])

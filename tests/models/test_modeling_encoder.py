@@ -22,7 +22,7 @@ from hfseq import (
 from hfseq.contracts.cases import sharpen
 from hfseq.convert import import_model
 from hfseq.convert.bert import HEADS
-from hfseq.models import attention, modeling_encoder
+from hfseq.models import attention, attention_layer, modeling_encoder
 
 SIZES = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
@@ -129,10 +129,10 @@ def test_evaluation_ignores_masked_positions_and_gives_all_logits():
 
 def test_the_output_layer_sees_the_labelled_positions_alone(monkeypatch):
     seen = []
-    original = modeling_encoder.linear_cross_entropy
+    original = modeling_encoder.output_layer_loss
     monkeypatch.setattr(
-        modeling_encoder, "linear_cross_entropy",
-        lambda hidden, *rest: (seen.append(hidden.shape), original(hidden, *rest))[1],
+        modeling_encoder, "output_layer_loss",
+        lambda layer, hidden, *rest: (seen.append(hidden.shape), original(layer, hidden, *rest))[1],
     )  # fmt: skip
     build(EncoderForMaskedLM).train()(**BATCH, labels=LABELS)
     assert seen == [(ROWS * 3, 16)]  # as many slots in each row as the fullest has labels
@@ -258,7 +258,7 @@ def test_packed_under_sdpa_on_a_cpu_goes_segment_by_segment(monkeypatch):
     calls = []
     original = modeling_encoder.attend_segments
     monkeypatch.setattr(
-        modeling_encoder, "attend_segments", lambda *a, **k: (calls.append(a[3]), original(*a, **k))[1]
+        attention_layer, "attend_segments", lambda *a, **k: (calls.append(a[3]), original(*a, **k))[1]
     )
     ids, _, borders, labels, columns = packed()
     model = build(EncoderForMaskedLM).train()
@@ -271,13 +271,12 @@ def test_packed_under_sdpa_on_a_cpu_goes_segment_by_segment(monkeypatch):
 def test_packed_under_the_compilers_mask(monkeypatch):
     """A number of calls that depends on the data cannot be compiled: there a block-diagonal mask does it."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr(modeling_encoder, "attend_segments", None)  # not to be called
+    monkeypatch.setattr(attention_layer, "attend_segments", None)  # not to be called
     ids, _, _, labels, columns = packed()
     model = build(EncoderForMaskedLM)
-    context = model.model._attends_by_segment(torch.zeros(1), None)
-    assert context is False
+    assert not attention_layer.attends_by_segment(model.config, torch.zeros(1), None, 0.0)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: False)
-    monkeypatch.setattr(EncoderModel, "_attends_by_segment", lambda *arguments: False)
+    monkeypatch.setattr(modeling_encoder, "attends_by_segment", lambda *arguments: False)
     expected = loss_and_gradients(model, separate(model, ids, labels))
     output = model.train()(
         input_ids=ids, labels=labels, masked_positions=columns, **in_form("borders and positions")
@@ -307,12 +306,14 @@ def test_packed_on_a_gpu_goes_through_one_call_per_layer(monkeypatch):
 
     original = attention.attend_segments
     monkeypatch.setattr(
-        modeling_encoder, "attend_segments",
+        attention_layer, "attend_segments",
         lambda q, k, v, s, scaling, dropout: fake(
             q, k, v, s.queries, s.keys, s.longest_query, s.longest_key, scale=scaling
         ),
     )  # fmt: skip
-    monkeypatch.setattr(EncoderModel, "_attends_by_segment", lambda self, x, packed: packed.has_borders)
+    monkeypatch.setattr(
+        modeling_encoder, "attends_by_segment", lambda config, x, packed, p: packed.has_borders
+    )
     ids, _, _, labels, columns = packed()
     model = build(EncoderForMaskedLM)
     expected = loss_and_gradients(model, separate(model, ids, labels))

@@ -39,6 +39,13 @@ VARIANTS = {
     "residual, maximum": RESIDUAL,
     "residual, attention": {**RESIDUAL, "kernel_size": 11, "aggregation": "attention"},
 }
+FORMS = {
+    "dense": {},
+    "batch": {"norm": "batch"},
+    "residual": {**RESIDUAL, "aggregation": "gated_max"},
+    "densenet_2018": {"form": "densenet_2018"},
+    "resnet_2020": {"form": "resnet_2020", "aggregation": "gated_max"},
+}
 GENERATOR = torch.Generator().manual_seed(0)
 SOURCE_LENGTHS, TARGET_LENGTHS = (7, 4, 1), (3, 6, 5)
 IDS = torch.randint(3, 30, (3, 7), generator=GENERATOR)
@@ -112,8 +119,8 @@ class Oracle:
             x = F.relu(self._batch_norm(norms, x))
         size = config.embedding_size
         s, t, x = x[:, :size], x[:, size : 2 * size], x[:, 2 * size :]
-        pooled, s = self._aggregate(x, s)
-        return torch.cat([pooled, s, t[:, :, :, 0].transpose(1, 2)], dim=2)
+        pooled, (s, t) = self._aggregate(x, s, t)
+        return torch.cat([pooled, s, t], dim=2)
 
     def _residual(self, s, t):
         grid, width = self.grid, self.config.hidden_size
@@ -131,21 +138,21 @@ class Oracle:
             x = x + self._pointwise(layer.mix, y)
             y = F.relu(self._pointwise(layer.up, self._layer_norm(layer.mlp_norm, x)))
             x = x + self._pointwise(layer.down, y)
-        return self._aggregate(self._layer_norm(grid.output_norm, x), None)[0]
+        return self._aggregate(self._layer_norm(grid.output_norm, x))[0]
 
-    def _aggregate(self, x, s):
-        """[batch, channels, T, S] -> [batch, T, channels], and the same of the source's share where there is one"""
+    def _aggregate(self, x, *words):
+        """[batch, channels, T, S] -> [batch, T, channels], and the same of each side's share of the grid"""
         aggregation, count = self.grid.aggregation, x.shape[-1]
         cells = x.permute(0, 2, 3, 1)
-        extra = None if s is None else s.permute(0, 2, 3, 1)
+        words = [share.permute(0, 2, 3, 1) for share in words]
         if aggregation.kind == "average":
-            return cells.sum(2) / count**0.5, None if extra is None else extra.sum(2) / count**0.5
+            return cells.sum(2) / count**0.5, [share.sum(2) / count**0.5 for share in words]
         if aggregation.kind == "attention":
             weights = aggregation.score(torch.tanh(aggregation.hidden(cells))).softmax(dim=2)
-            return (cells * weights).sum(2), None if extra is None else (extra * weights).sum(2)
+            return (cells * weights).sum(2), [(share * weights).sum(2) for share in words]
         if aggregation.kind == "gated_max":
             cells = cells * torch.sigmoid(aggregation.gate(cells))
-        return cells.amax(2), None if extra is None else extra.amax(2)
+        return cells.amax(2), [share.amax(2) for share in words]
 
     def _masked_conv(self, conv: CausalGridConv, x):
         """A whole kernel, its lower half multiplied by zero: nothing below its own target position."""
@@ -303,6 +310,107 @@ def test_checkpointing_changes_nothing():
             torch.testing.assert_close(a, b)
 
 
+def test_checkpointing_by_the_config():
+    """As old configurations ask for it; the encoder, which has no layers, must not raise."""
+    for model_class in (PervasiveForSeq2SeqLM, PervasiveModel):
+        model = model_class(PervasiveConfig(**SIZES, gradient_checkpointing=True))
+        assert all(layer.gradient_checkpointing for layer in model.get_decoder().grid.layers)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def double_by_hook(layer: nn.Linear) -> None:
+    layer.register_forward_hook(lambda module, given, output: 2 * output)
+
+
+def double_by_adapter(layer: nn.Linear) -> None:
+    """Another class in its place, as PEFT has it."""
+
+    class Adapted(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layer.__class__ = Adapted
+
+
+def double_by_parametrization(layer: nn.Linear) -> None:
+    nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
+    if layer.bias is not None:
+        nn.utils.parametrize.register_parametrization(layer, "bias", Doubled())
+
+
+@pytest.mark.parametrize("double", [double_by_hook, double_by_adapter, double_by_parametrization])
+@pytest.mark.parametrize("name", FORMS)
+def test_linear_layers_are_called(name, double):
+    """What hangs on a layer takes effect in training and in decoding: all outputs doubled are all weights doubled."""
+    outcomes = []
+    for wanted in (False, True):
+        model = build(std=0.3, **FORMS[name])
+        with torch.no_grad():
+            for layer in [m for m in model.model.modules() if isinstance(m, nn.Linear)]:
+                if wanted:
+                    layer.weight.mul_(2)
+                    if layer.bias is not None:
+                        layer.bias.mul_(2)
+                else:
+                    double(layer)
+            outputs, cache = [], None
+            for step in range(3):
+                given = LABELS[:, step : step + 1].clamp(min=1)
+                output = model(IDS, MASK, given, past_key_values=cache, use_cache=True)
+                cache = output.past_key_values
+                outputs.append(output.logits)
+        loss = model.train()(**BATCH).loss
+        loss.backward()
+        gradients = [layer.conv.weight.grad for layer in model.model.decoder.grid.layers]
+        outcomes.append([*outputs, loss, *gradients])
+    for a, b in zip(*outcomes, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_exported_graph_holds_for_every_mask_and_size(name):
+    """Traced with a mask that masks nothing: no branch may have been taken for it."""
+    model = build(**FORMS[name], num_hidden_layers=2)
+    padded = {"input_ids": IDS, "attention_mask": MASK, "decoder_input_ids": LABELS.clamp(min=1)}
+    traced = {**padded, "attention_mask": torch.ones_like(MASK), "use_cache": False}
+    auto = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    shapes = {key: None if key == "use_cache" else auto for key in traced}
+    program = torch.export.export(model, (), traced, dynamic_shapes=shapes, strict=False).module()
+    for given in (padded, {key: value[:2, :4] for key, value in padded.items()}):
+        expected = model(**given, use_cache=False).logits
+        torch.testing.assert_close(program(**given, use_cache=False).logits, expected)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_compiler_sees_one_graph_of_a_padded_batch(name):
+    model = build(**FORMS[name], num_hidden_layers=2).train()
+    expected = model(**BATCH).loss
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**BATCH).loss, expected)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_int8_weights_of_torchao(name):
+    """A third of the size, nearly the same logits, and generate() with the cache as without."""
+    quantization = pytest.importorskip("torchao.quantization")
+    sizes = {"embedding_size": 32, "growth_size": 16, "bottleneck_size": 128, "hidden_size": 64, "std": 0.1}
+    model = build(**{**sizes, "kernel_size": 1, "aggregation": "max", **FORMS[name]}).float()
+    linear = [m for m in model.model.modules() if isinstance(m, nn.Linear)]
+    with torch.no_grad():
+        expected = model(**BATCH).logits
+        quantization.quantize_(model.model, quantization.Int8WeightOnlyConfig())
+        assert all(type(layer.weight).__name__ == "Int8Tensor" for layer in linear)
+        assert (model(**BATCH).logits - expected).std() < 0.05 * expected.std()
+        options = {"attention_mask": MASK, "max_new_tokens": 6, "num_beams": 2, "do_sample": False}
+        runs = [model.generate(IDS, use_cache=cache, **options) for cache in (True, False)]
+    assert torch.equal(*runs)
+
+
 def test_channels_share_a_buffer_whose_gradient_is_asked_for_in_order():
     """Backward twice, for some of the parameters only, with frozen ones; nothing outlives the graph."""
     model = build(num_hidden_layers=4)  # the loss of training can be run backward only once
@@ -380,10 +488,14 @@ def test_only_live_taps_are_stored():
     [
         ({"kernel_size": 4}, "kernel_size 4 must be odd"),
         ({"growth_size": 0}, "growth_size must be at least 1, not 0"),
-        ({"form": "wide"}, "form must be one of dense, residual, not 'wide'"),
-        ({"norm": "group"}, "norm must be one of layer, batch, not 'group'"),
+        ({"form": "wide"}, "form must be one of dense, residual, densenet_2018, resnet_2020, not 'wide'"),
+        ({"norm": "group"}, "norm must be one of layer, batch with form 'dense', not 'group'"),
         ({"aggregation": "min"}, "aggregation must be one of max, average"),
-        ({"form": "residual", "norm": "batch"}, "norm 'batch' belongs to the dense form"),
+        ({"form": "residual", "norm": "batch"}, "not 'batch'. It belongs to form 'dense' or 'densenet_2018'"),
+        ({"padding": "published"}, "'published' where form is one of densenet_2018, resnet_2020"),
+        ({"form": "resnet_2020", "norm": "layer"}, "norm must be one of none with form 'resnet_2020'"),
+        ({"form": "densenet_2018", "aggregation": "gated_max"}, "must be one of max, average with form"),
+        ({"form": "resnet_2020", "embedding_size": 7}, "embedding_size 7 must be even"),
         ({"form": "residual", "hidden_size": 7}, "hidden_size 7 must be even"),
         ({"decoder_vocab_size": 50}, "share_encoder_decoder_embeddings"),
         ({"hidden_dropout": 1.0}, "hidden_dropout must be at least 0 and below 1"),

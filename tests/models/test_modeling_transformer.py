@@ -17,8 +17,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hfseq import TransformerConfig, TransformerForSeq2SeqLM, TransformerModel
 from hfseq.contracts.cases import sharpen
-from hfseq.models import modeling_transformer
-from hfseq.models.modeling_transformer import TransformerDecoder, TransformerStack
+from hfseq.models import attention_layer, modeling_transformer
+from hfseq.models.modeling_transformer import TransformerDecoder
 
 SIZES = {
     "vocab_size": 40, "d_model": 16, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
@@ -321,7 +321,7 @@ def test_packed_under_a_mask_is_separate(variant, monkeypatch):
     """sdpa where segments cannot be attended to one by one, as under torch.compile."""
     model = build(**variant)
     expected = loss_and_gradients(model, separate_loss(model, "borders"))
-    monkeypatch.setattr(TransformerStack, "_attends_by_segment", lambda *arguments: False)
+    monkeypatch.setattr(modeling_transformer, "attends_by_segment", lambda *arguments: False)
     got = model.train()(**packed_batch("borders and positions")).loss
     require_same(loss_and_gradients(model, got), expected)
 
@@ -330,7 +330,7 @@ def test_packed_goes_segment_by_segment_between_the_given_borders(monkeypatch):
     calls = []
     original = modeling_transformer.attend_segments
     monkeypatch.setattr(
-        modeling_transformer, "attend_segments", lambda *a, **k: (calls.append(a[3]), original(*a, **k))[1]
+        attention_layer, "attend_segments", lambda *a, **k: (calls.append(a[3]), original(*a, **k))[1]
     )
     build().train()(**packed_batch("borders and positions"))
     assert len(calls) == 2 + 2 * 3
@@ -745,8 +745,18 @@ def test_packed_rows_that_do_not_fit_together():
         build()(**whole)
 
 
-def test_weights_that_are_not_kept():
-    refused('sdpa.*attn_implementation="eager"', output_attentions=True)
+def test_a_call_that_asks_for_weights_is_computed_eagerly():
+    """SDPA keeps none: the weights are those of an eager model, and other calls stay with SDPA."""
+    inputs = {"input_ids": IDS, "attention_mask": MASK, "decoder_input_ids": LABELS.clamp(min=0)}
+    eager, sdpa = build(attn="eager"), build()
+    sdpa.load_state_dict(eager.state_dict())
+    expected, got = (m(**inputs, output_attentions=True) for m in (eager, sdpa))
+    for name in ("encoder_attentions", "decoder_attentions", "cross_attentions"):
+        for one, other in zip(getattr(expected, name), getattr(got, name), strict=True):
+            assert torch.equal(one, other)
+    assert torch.equal(got.logits, expected.logits)
+    assert sdpa.config._attn_implementation == "sdpa"
+    assert sdpa(**inputs).cross_attentions is None
 
 
 @pytest.mark.parametrize("field", ["decoder_start_token_id", "pad_token_id"])

@@ -4,7 +4,7 @@ import runpy
 
 import pytest
 
-from hfseq.data.features import lab_of
+from hfseq.data.colours import lab_of
 
 RED, BLUE, DARK = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.3, 0.0, 0.0)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
-from hfseq.training import checkpoints
+from hfseq.training import checkpoints, refused_pickles_told
 from hfseq.training.checkpoints import MARKER_NAME, is_complete, newest_complete_checkpoint, write_marker
 
 
@@ -141,3 +143,35 @@ class TestTrainerRun:
 
 def _absent(self):
     raise AttributeError
+
+
+class Trap:
+    """Leaves a mark in the working directory when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trapped",)
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tiny_run, tmp_path_factory):
+    """The folder of a run that ended early."""
+    folder = tmp_path_factory.mktemp("stopped")
+    tiny_run.make_trainer(folder, callbacks=[tiny_run.StopAfter(2)]).train()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_state_that_runs_code_is_refused_and_does_not_run(
+    tiny_run, stopped_run, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(stopped_run, tmp_path, dirs_exist_ok=True)
+    checkpoint = tmp_path / "checkpoint-2"
+    torch.save({"state": Trap()}, checkpoint / name)
+    trainer = tiny_run.make_trainer(tmp_path)
+    with (
+        pytest.raises(ValueError, match=r"checkpoint-2 cannot be resumed from: .*can run code") as raised,
+        refused_pickles_told(checkpoint),
+    ):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert "weights_only" not in str(raised.value) and not (tmp_path / "trapped").exists()

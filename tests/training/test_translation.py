@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from hfseq import TransformerConfig, TransformerForSeq2SeqLM
-from hfseq.data.collators import WholeBatchCollator
+from hfseq.data import WholeBatchCollator
 from hfseq.training import TranslationEvaluation, score_translation, seq2seq_loss, translate
 
 WORDS = list("abcdefghijklmnopqrst")

@@ -16,8 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import set_seed
 
 from hfseq import LSTMConfig, LSTMForCausalLM
-from hfseq.data.collators import StreamCollator
-from hfseq.data.streams import StreamPlan
+from hfseq.data import StreamCollator, StreamPlan
 from hfseq.training.averaging import AveragedEvaluation
 from hfseq.training.callbacks import (
     ReadableProgress,

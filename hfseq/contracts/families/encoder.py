@@ -59,11 +59,6 @@ def _encoder_bad_inputs(class_name: str) -> tuple[BadInput, ...]:
         BadInput("a classifier dropout of 2", config_with(classifier_dropout=2), ("classifier_dropout", "2")),
         BadInput("label smoothing of 1.5", config_with(label_smoothing=1.5), ("label_smoothing", "1.5")),
         BadInput("segment types below none", config_with(type_vocab_size=-1), ("type_vocab_size", "-1")),
-        BadInput(
-            "attention weights that SDPA does not keep",
-            spoilt(output_attentions=True),
-            ("sdpa", 'attn_implementation="eager"'),
-        ),
     ]
     if class_name != "EncoderForMultipleChoice":
         borders = torch.arange(0, (rows + 1) * time, time, dtype=torch.int32)

@@ -28,9 +28,25 @@ def _pervasive_bad_inputs() -> tuple[BadInput, ...]:
     )
 
 
+_STATISTICS = "norm='batch': in training, as published, the statistics are of the whole batch, "
+_PUBLISHED_PADDING = "padding='published': as in the authors' code, outputs depend on how a row is padded"
+BATCH_NORM = {
+    "padding": f"{_STATISTICS}so that a row depends on its neighbours",
+    "causality": f"{_STATISTICS}future target words included",
+    "loss": f"{_STATISTICS}which accumulation cuts into others",
+    "distributed": f"{_STATISTICS}which each process takes of its own part",
+}
+PUBLISHED_PADDING = {
+    "padding": _PUBLISHED_PADDING,
+    "caching": f"{_PUBLISHED_PADDING}: a padded batch is not its rows alone, with which decoding is compared",
+    "loss": f"{_PUBLISHED_PADDING}, and accumulation pads micro-batches otherwise",
+    "distributed": f"{_PUBLISHED_PADDING}, and processes pad their parts otherwise",
+}
+
+
 def _pervasive_cases() -> Iterator[Case]:
-    """norm="batch" has no case: in training it is neither causal nor independent of batch-mates, which is what the
-    contracts demand; `tests/models/test_modeling_pervasive.py` has what holds for it."""
+    """`tests/models/test_modeling_pervasive.py` and `test_pervasive_published.py` have what holds where a contract does
+    not: both are causal in evaluation, and padding="masked" mends what is not the statistics' doing."""
     from ...models import configuration_pervasive as configs
     from ...models import modeling_pervasive as models
 
@@ -52,6 +68,17 @@ def _pervasive_cases() -> Iterator[Case]:
         "attention": {"aggregation": "attention", "kernel_size": 5, "tie_word_embeddings": False},
         "average": {"aggregation": "average", "kernel_size": 1},
         "separate": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 50},
+        "batch": {"norm": "batch"},
+        "densenet_2018": {"form": "densenet_2018"},
+        "densenet_2018-masked": {"form": "densenet_2018", "padding": "masked"},
+        "resnet_2020": {"form": "resnet_2020", "aggregation": "gated_max", "kernel_size": 5},
+        "resnet_2020-masked": {"form": "resnet_2020", "aggregation": "gated_max", "padding": "masked"},
+    }
+    broken = {
+        "batch": BATCH_NORM,
+        "densenet_2018": {**PUBLISHED_PADDING, **BATCH_NORM},
+        "densenet_2018-masked": BATCH_NORM,
+        "resnet_2020": PUBLISHED_PADDING,
     }
     for head, kind in (("Model", kinds.SEQ2SEQ_BASE), ("ForSeq2SeqLM", kinds.SEQ2SEQ_LM)):
         for variant, fields in variants.items():
@@ -64,6 +91,8 @@ def _pervasive_cases() -> Iterator[Case]:
                 bad_inputs=_pervasive_bad_inputs(),
                 full=variant != "dense",
                 in_subprocesses=variant == "dense",
+                sharpness=0.4 if variant == "batch" or "20" in variant else 0.7,
+                broken=broken.get(variant, {}),
             )
 
 

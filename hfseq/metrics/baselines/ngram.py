@@ -141,7 +141,7 @@ def _find_mitlm() -> Estimator | None:
 def _find_kenlm() -> Estimator | None:
     program = shutil.which("lmplz")
     # lmplz does not tell its version.
-    return program and Estimator(kind="kenlm", name="KenLM", program=program)
+    return Estimator(kind="kenlm", name="KenLM", program=program) if program else None
 
 
 class BackoffModel:

@@ -6,7 +6,7 @@ Needs hfseq and no network: `hfseq.metrics.load("f1")`.
 import datasets
 import evaluate
 
-from hfseq.metrics.classification import f1
+from hfseq.metrics.classification import f1, f1_of_classes
 
 
 class F1(evaluate.Metric):
@@ -22,10 +22,16 @@ class F1(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The harmonic mean of precision and recall.",
             citation="",
-            inputs_description="predictions, references: class numbers; average: binary, micro, macro or weighted; "
-            "pos_label: the class of binary. Configuration 'multilabel' takes 0/1 lists.",
+            inputs_description="predictions, references: class numbers; average: binary, micro, macro, weighted, "
+            "samples, or None for each class; pos_label: the class of binary; labels: the classes that count; "
+            "sample_weight: how much each text counts. Configuration 'multilabel' takes 0/1 lists.",
             features=features,
         )
 
-    def _compute(self, predictions, references, average="binary", pos_label=1):
-        return {"f1": f1(references, predictions, average, pos_label)}
+    def _compute(
+        self, predictions, references, labels=None, pos_label=1, average="binary", sample_weight=None
+    ):
+        if average is None:
+            each = f1_of_classes(references, predictions, labels, sample_weight)
+            return {"f1": float(each[0]) if len(each) == 1 else each}
+        return {"f1": f1(references, predictions, average, pos_label, labels, sample_weight)}

@@ -19,9 +19,9 @@ class MatthewsCorrelation(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Matthews' correlation coefficient of any number of classes.",
             citation="",
-            inputs_description="predictions, references: class numbers.",
+            inputs_description="predictions, references: class numbers; sample_weight: how much each counts.",
             features=features,
         )
 
-    def _compute(self, predictions, references):
-        return {"matthews_correlation": matthews_correlation(references, predictions)}
+    def _compute(self, predictions, references, sample_weight=None):
+        return {"matthews_correlation": matthews_correlation(references, predictions, sample_weight)}

@@ -19,9 +19,15 @@ class Pearson(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Pearson's correlation of numbers.",
             citation="",
-            inputs_description="predictions, references: numbers.",
+            inputs_description="predictions, references: numbers; return_pvalue: also how likely so strong a "
+            "correlation is by chance (by scipy).",
             features=features,
         )
 
-    def _compute(self, predictions, references):
-        return {"pearsonr": pearson(references, predictions)}
+    def _compute(self, predictions, references, return_pvalue=False):
+        scores = {"pearsonr": pearson(references, predictions)}
+        if return_pvalue:
+            from scipy import stats
+
+            scores["p-value"] = float(stats.pearsonr(references, predictions).pvalue)
+        return scores

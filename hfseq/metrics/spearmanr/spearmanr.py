@@ -19,9 +19,15 @@ class Spearman(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Spearman's correlation of ranks; equal numbers share the mean of theirs.",
             citation="",
-            inputs_description="predictions, references: numbers.",
+            inputs_description="predictions, references: numbers; return_pvalue: also how likely so strong a "
+            "correlation is by chance (by scipy).",
             features=features,
         )
 
-    def _compute(self, predictions, references):
-        return {"spearmanr": spearman(references, predictions)}
+    def _compute(self, predictions, references, return_pvalue=False):
+        scores = {"spearmanr": spearman(references, predictions)}
+        if return_pvalue:
+            from scipy import stats
+
+            scores["spearmanr_pvalue"] = float(stats.spearmanr(references, predictions).pvalue)
+        return scores

@@ -10,7 +10,7 @@ from hfseq.metrics.answers import answer_scores
 
 
 class Squad(evaluate.Metric):
-    """`compute` returns {"exact_match": ...}."""
+    """`compute` returns {"exact_match": ..., "f1": ...}; more of both where some questions have no answer."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = datasets.Features(
@@ -38,7 +38,9 @@ class Squad(evaluate.Metric):
         missing = [reference["id"] for reference in references if reference["id"] not in answer_of]
         if missing:
             raise ValueError(f"No prediction for question {missing[0]!r} ({len(missing)} in all).")
-        return answer_scores(
+        scores = answer_scores(
             [reference["answers"]["text"] for reference in references],
             [answer_of[reference["id"]] for reference in references],
         )
+        del scores["questions"]
+        return scores

@@ -1,0 +1,56 @@
+"""Writes the cards in model_cards/ anew from their numbers (training_summary.json): after a change of the card's form.
+
+    python scripts/write_cards.py                 # all
+    python scripts/write_cards.py lstm-kjv gru-kjv
+
+No number changes: all of them are in the summaries. Summaries of hfseq 0.1 are brought to today's form on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hfseq.cards import write_model_card
+from hfseq.objectives import OBJECTIVES
+from hfseq.objectives.old_recipes import is_old, modernise
+from hfseq.training import write_json
+
+CARDS = Path(__file__).parents[1] / "model_cards"
+
+
+def main(names: list[str]) -> None:
+    for directory in sorted(CARDS.iterdir()):
+        summary = directory / "training_summary.json"
+        if summary.is_file() and (not names or directory.name in names):
+            facts = todays_form(json.loads(summary.read_text(encoding="utf-8")))
+            write_json(summary, facts)
+            write_model_card(directory, facts, OBJECTIVES[facts["objective"]].card)
+
+
+def todays_form(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a run with the recipe, the command and the names of today."""
+    if is_old(facts["recipe_content"]):
+        facts["recipe_content"] = modernise(facts["recipe_content"])
+    if "objective" not in facts:
+        facts = {("objective" if key == "task" else key): value for key, value in facts.items()}
+        facts["objective"] = facts["recipe_content"]["objective"]["type"]
+    facts["command"] = todays_command(facts["command"])
+    for run in facts.get("fine_tuning") or []:
+        if "command" in run:
+            run["command"] = todays_command(run["command"])
+    return facts
+
+
+def todays_command(command: str) -> str:
+    """A command line of hfseq 0.1 as one writes it now."""
+    command = re.sub(r"python scripts/(\w+)\.py", r"hfseq \1", command)
+    command = command.replace("hfseq swatches", "python scripts/examples/swatches.py")
+    return re.sub(r"scripts/recipes/([\w-]+)\.yaml", r"\1", command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,147 @@
+"""hfseq generate on a tiny untrained language model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from hfseq import LSTMForCausalLM, data
+
+GREEDY = ["--do_sample", "false"]
+
+
+def test_prompt(run, language_model):
+    assert run("generate", language_model, "--prompt", "In the year").startswith("In the year")
+
+
+def test_lines_keep_their_order_and_are_what_each_gives_alone(run, language_model):
+    lines = ["In the year 3 the king", "and", "", "the city", "In the"]
+    options = [*GREEDY, "--max_new_tokens", "8", "--batch_size=2"]
+    together = run("generate", language_model, *options, stdin="\n".join(lines) + "\n")
+    for line in lines:
+        if line:
+            assert run("generate", language_model, *options, "--prompt", line) in together
+    starts = [together.index(line) for line in ("In the year 3", "the city")]
+    assert starts == sorted(starts)
+
+
+def test_the_seed_decides(run, language_model):
+    words = [language_model, "--prompt", "In", "--temperature", "2.0", "--seed"]
+    assert run("generate", *words, "1") == run("generate", *words, "1") != run("generate", *words, "2")
+
+
+def new_tokens(directory, text: str, prompt: str) -> int:
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    return len(tokenizer(text.removesuffix("\n")).input_ids) - len(tokenizer(prompt).input_ids)
+
+
+@pytest.fixture(scope="module")
+def endless(language_model, tmp_path_factory):
+    """The same model, which never ends a text, and whose generation_config has a length of its own."""
+    folder = tmp_path_factory.mktemp("endless")
+    model = LSTMForCausalLM.from_pretrained(language_model)
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    letters = [i for i in range(len(tokenizer)) if tokenizer.decode([i]).strip().isalpha()]
+    others = sorted(set(range(model.config.vocab_size)) - set(letters))
+    model.generation_config.suppress_tokens = others
+    model.generation_config.max_new_tokens = 5
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "length"),
+    [
+        ([], 60),  # this command's own
+        (["--max_new_tokens", 9], 9),
+        (["--max_length=7"], 7),
+        (["--min_new_tokens", 70], 70),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_how_long_a_text_is(endless, options, length, monkeypatch, run):
+    """The command's default gives way to whatever option says how long."""
+    lengths = []
+    generate = LSTMForCausalLM.generate
+
+    def spy(self, *args, **kwargs):
+        ids = generate(self, *args, **kwargs)
+        prompt = 0 if "--max_length=7" in options else kwargs["input_ids"].shape[1]
+        lengths.append(ids.shape[1] - prompt)
+        return ids
+
+    monkeypatch.setattr(LSTMForCausalLM, "generate", spy)
+    run("generate", endless, *GREEDY, "--prompt", "In the", *options)
+    assert lengths == [length]
+
+
+def test_stop_strings(endless, run):
+    whole = run("generate", endless, *GREEDY, "--prompt", "In").removesuffix("\n")
+    stop = whole[10:14]
+    expected_end = whole.index(stop, 2) + len(stop)
+    for option in ([f"--stop_strings={stop}"], ["--stop_strings", json.dumps([stop, "~~"])]):
+        text = run("generate", endless, *GREEDY, "--prompt", "In", *option).removesuffix("\n")
+        # a token may hold letters after the string
+        assert whole.startswith(text) and expected_end <= len(text) < expected_end + 12 < len(whole)
+
+
+def test_a_model_of_transformers_without_a_padding_token(run, language_model, tmp_path):
+    """Of any architecture; lines of several lengths are padded with what the attention mask hides."""
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    config = LlamaConfig(
+        vocab_size=data.padded_vocab_size(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    options = [*GREEDY, "--max_new_tokens", 6]
+    together = run("generate", tmp_path, *options, stdin="In the year 3 the king\nand\n")
+    assert run("generate", tmp_path, *options, "--prompt", "and") in together
+
+
+def test_bytes_that_are_not_utf8_on_standard_input(refused, language_model):
+    message = refused("generate", language_model, stdin=b"In the\nna\xefve\n")
+    assert "standard input, line 2: byte 0xef is not UTF-8" in message and "iconv -f LATIN1" in message
+    message = refused("generate", language_model, "--prompt", "na\udcefve")
+    assert "--prompt holds bytes that are not UTF-8" in message
+
+
+def test_a_byte_order_mark_is_dropped(run, language_model):
+    words = [language_model, *GREEDY, "--max_new_tokens", 4]
+    assert run("generate", *words, stdin=b"\xef\xbb\xbfIn the\n") == run("generate", *words, stdin="In the\n")
+
+
+def test_bad_input(refused, language_model, tmp_path):
+    prompt = [language_model, "--prompt", "a"]
+    assert "nothing to continue" in refused("generate", language_model)
+    assert "--option value pairs" in refused("generate", *prompt, "--num_beams")
+    for wrong in ("0", "-1", "two", "1.5", "true"):
+        message = refused("generate", *prompt, "--num_beams", wrong)
+        assert f"--num_beams must be a whole number of at least 1, not '{wrong}'" in message
+    assert "--max_new_tokens must be" in refused("generate", *prompt, "--max_new_tokens=0")
+    assert "is no value in YAML" in refused("generate", *prompt, "--eta_cutoff", "[1")
+    assert "num_beamz" in refused("generate", *prompt, "--num_beamz", "3")
+    assert "--batch_size must be at least 1" in refused("generate", *prompt, "--batch_size", "0")
+    assert "--seed must be between" in refused("generate", *prompt, "--seed", "-1")
+    assert "no device 'cuda:99' here" in refused("generate", *prompt, "--device", "cuda:99")
+    assert f"No checkpoint at {tmp_path / 'nowhere'}" in refused(
+        "generate", tmp_path / "nowhere", "--prompt", "a"
+    )
+
+
+def test_outputs_are_checked_before_the_work(refused, language_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfseq.commands.generate.load_model", None)  # the work begins with it
+    prompt = [language_model, "--prompt", "a", "--output"]
+    assert f"there is no folder {tmp_path / 'no'}" in refused("generate", *prompt, tmp_path / "no/out.txt")
+    assert f"--output {tmp_path} is a directory" in refused("generate", *prompt, tmp_path)
+    assert "cannot write in /proc" in refused("generate", *prompt, "/proc/out.txt")
+
+
+def test_another_models_tokenizer(refused, language_model, tmp_path):
+    LSTMForCausalLM.from_pretrained(language_model).save_pretrained(tmp_path)
+    data.train_tokenizer(["some words"], "word", 20).save_pretrained(tmp_path)
+    assert "they were not made for each other" in refused("generate", tmp_path, "--prompt", "a")
