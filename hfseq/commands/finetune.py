@@ -41,6 +41,7 @@ import shutil
 import statistics
 import sys
 import time
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,14 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    SchedulerType,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 import hfseq  # noqa: F401  (registers the model classes)
 
@@ -150,6 +158,12 @@ class FineTuning:
             )
         if self.output_dir is not None:
             self.output_dir = str(user_path(self.output_dir))
+        schedules = [SLANTED, *(kind.value for kind in SchedulerType)]
+        if self.lr_scheduler_type not in schedules:
+            raise ValueError(
+                f"unknown lr_scheduler_type {self.lr_scheduler_type!r}."
+                f"{nearest_hint(self.lr_scheduler_type, schedules)} Known: {', '.join(schedules)}."
+            )
         if self.lr_scheduler_type == SLANTED:
             for key in self.lr_scheduler_kwargs or {}:
                 if key not in ("cut_fraction", "ratio"):
@@ -189,7 +203,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = CommandParser("finetune", __doc__)
     add_arguments(parser)
     argv = sys.argv[1:] if argv is None else argv
-    known, rest = parser.parse_known_args(argv)
+    # The recipe or model comes first, or is left out; argparse would take an unknown option's value for it.
+    left_out = [""] if argv and argv[0].startswith("-") else []
+    known, rest = parser.parse_known_args([*left_out, *argv])
     transformers.logging.disable_progress_bar()
     with mistakes_told(parser):
         recipe = load_recipe(known, rest)
@@ -205,7 +221,7 @@ def load_recipe(known: argparse.Namespace, rest: list[str]) -> Recipe:
     Raises:
         ValueError: what does not fit, by its name; FileNotFoundError: no such recipe.
     """
-    target = known.recipe_or_model
+    target = known.recipe_or_model or None
     raw: dict[str, dict[str, Any]] = {}
     name, path = "", "finetune"
     if target is not None and is_recipe(target):
@@ -434,14 +450,17 @@ def train_once(
     given = recipe.others["training"]
     folder = output / f"run-{rate:g}-{seed}"
     decide(lambda: shutil.rmtree(folder, ignore_errors=True))
-    updates = math.ceil(
-        len(rows["train"]) / options.batch_size / int(given.get("gradient_accumulation_steps", 1))
-    )
+    accumulated = given.get("gradient_accumulation_steps", 1)
+    if not isinstance(accumulated, int) or accumulated < 1:
+        raise ValueError(
+            f"gradient_accumulation_steps must be a whole number of at least 1, not {accumulated!r}."
+        )
+    updates = math.ceil(len(rows["train"]) / options.batch_size / accumulated)
     arguments = make_arguments(options, given, task, folder, rate, seed, updates)
     set_seed(seed)
     model, drawn = make_model(recipe.sections["model"], task, recipe.others["model"])
     model.to(arguments.device)
-    inputs = {side: model_inputs(model, side_rows) for side, side_rows in rows.items()}
+    inputs = {side: model_inputs(model, tokenizer, side_rows) for side, side_rows in rows.items()}
     side = settle_padding(model, tokenizer, task, inputs["train"])
     stopping = EarlyStoppingCallback(options.patience)
     trainer = TaskTrainer(
@@ -531,6 +550,11 @@ def make_arguments(
     if options.lr_scheduler_type != SLANTED:
         fixed["lr_scheduler_type"] = options.lr_scheduler_type
         fixed["lr_scheduler_kwargs"] = options.lr_scheduler_kwargs or {}
+    kinds = typing.get_type_hints(TrainingArguments)
+    for name, value in given.items():
+        wanted = set(typing.get_args(kinds[name])) or {kinds[name]}
+        if isinstance(value, str) and wanted <= {int, float, bool, dict, list, type(None)}:
+            raise ValueError(f"training.{name} must be a number, not {value!r:.60}.")
     try:
         arguments = TrainingArguments(**{**defaults, **given, **fixed})
     except (TypeError, ValueError) as error:
@@ -540,10 +564,15 @@ def make_arguments(
     return arguments
 
 
-def model_inputs(model: PreTrainedModel, rows: list[Row]) -> list[Row]:
-    """The columns of each row that this model takes."""
+def model_inputs(model: PreTrainedModel, tokenizer: Any, rows: list[Row]) -> list[Row]:
+    """The columns of each row that this model takes.
+
+    Segments only where the tokenizer gives them to whoever calls it: GPT-2 adds the embedding of token 0 for segment 0,
+    and a pipeline, which passes none, would find another model than was trained.
+    """
     takes = set(inspect.signature(model.forward).parameters)
-    if getattr(model.config, "type_vocab_size", 2) < 2:
+    has_segments = "token_type_ids" in tokenizer.model_input_names
+    if not has_segments or getattr(model.config, "type_vocab_size", 2) < 2:
         takes.discard("token_type_ids")
     return [{name: value for name, value in row.items() if name in takes} for row in rows]
 
@@ -712,6 +741,8 @@ def finish(task: Task, facts: dict[str, Any], output: Path) -> None:
 
 def spread(values: list[float]) -> dict[str, Any]:
     """Mean and sample standard deviation (0 for a single run)."""
+    if not all(map(math.isfinite, values)):  # such as the correlation of an answer that is always the same
+        return {"mean": math.nan, "std": math.nan, "runs": values}
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.fmean(values), "std": std, "runs": values}
 

@@ -49,8 +49,8 @@ def settle_padding(model: PreTrainedModel, tokenizer: Any, task: Task, rows: Seq
     try:
         for side in (own, "left" if own == "right" else "right"):
             tokenizer.padding_side = side
-            alone = _output(model, tokenizer, task, [short])[0]
-            beside = own_columns(task, short, _output(model, tokenizer, task, [short, long])[0], side)
+            alone = _logits(model, tokenizer, task, [short])[0]
+            beside = own_columns(task, short, _logits(model, tokenizer, task, [short, long])[0], side)
             if (alone - beside).abs().max() <= TOLERANCE * alone.abs().max():
                 if side != own:
                     logger.warning(
@@ -74,12 +74,12 @@ def _length(row: Row) -> int:
 
 
 @torch.no_grad()
-def _output(model: PreTrainedModel, tokenizer: Any, task: Task, rows: list[Row]) -> torch.Tensor:
+def _logits(model: PreTrainedModel, tokenizer: Any, task: Task, rows: list[Row]) -> torch.Tensor:
+    """The first of the model's outputs: logits as they are, for a new head's probabilities hardly differ."""
     batch = task.collator(tokenizer)(rows)
     names = ("labels", "start_positions", "end_positions")
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name not in names}
-    output = model(**inputs)
-    return task.keep(tuple(value for value in output.to_tuple() if torch.is_tensor(value)))
+    return model(**inputs).to_tuple()[0].float()
 
 
 __all__ = ["own_columns", "settle_padding"]

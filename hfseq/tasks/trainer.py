@@ -82,6 +82,7 @@ class TaskTrainer(Trainer):
 
     # Each loss is already a part of the whole update's mean.
     loss_is_scaled_for_ga = True
+    evaluating = False
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class TaskTrainer(Trainer):
     # ---- loss
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        if not self.model.training:
+        if self.evaluating:  # its batches are weighed afterwards, and not all processes have equally many
             return None
         total = torch.tensor(float(sum(batch[WEIGHT] for batch in batch_samples)), device=device)
         return self.accelerator.reduce(total, "sum")
@@ -192,6 +193,7 @@ class TaskTrainer(Trainer):
         n_batches = math.ceil(len(dataset) / size)
         parts: list[tuple[float, int, list[np.ndarray]]] = []
         self.model.eval()
+        self.evaluating = True
         for numbers, batch in zip(dataloader.batch_sampler, dataloader, strict=True):
             weight = batch[WEIGHT]
             loss, output, _ = self.prediction_step(
@@ -204,6 +206,7 @@ class TaskTrainer(Trainer):
                 for number, row in zip(numbers, kept, strict=True)
             ]
             parts.append((float(loss), weight, own))
+        self.evaluating = False
         parts = collect(parts[: len(share(range(n_batches)))], n_batches)
         labels = max(sum(weight for _, weight, _ in parts), 1)
         metrics = {f"{metric_key_prefix}_loss": sum(loss * weight for loss, weight, _ in parts) / labels}

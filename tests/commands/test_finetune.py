@@ -42,16 +42,21 @@ FAST = ["--learning_rates", "0.01", "--num_train_epochs", "6", "--batch_size", "
 
 
 def texts(n: int, seed: int) -> list[tuple[str, str]]:
-    """Each of another length, so that batches have padding."""
+    draw = random.Random(seed)
+    return [
+        (f"{draw.choice(NAMES)} saw a {word} {draw.choice(THINGS)} {number}", word)
+        for number, word in ((number, draw.choice(["good", "bad"])) for number in range(n))
+    ]
+
+
+def sentences(n: int, seed: int) -> list[str]:
+    """Each of another length, so that batches have padding; some with an entity of two words."""
     draw = random.Random(seed)
     found = []
     for number in range(n):
-        word = draw.choice(["good", "bad"])
         first, second = draw.sample(NAMES, 2)
         names = f"{first} {second}" if number % 3 == 0 else first
-        found.append(
-            (f"{'so ' * draw.randrange(4)}{names} saw a {word} {draw.choice(THINGS)} {number}", word)
-        )
+        found.append(f"{'so ' * draw.randrange(4)}{names} saw a {draw.choice(THINGS)} {number}")
     return found
 
 
@@ -59,7 +64,7 @@ def texts(n: int, seed: int) -> list[tuple[str, str]]:
 def models(tmp_path_factory):
     """Pretrained models, ours and transformers', with a tokenizer of masked or of causal language models."""
     folder = tmp_path_factory.mktemp("models")
-    corpus = [text for text, _ in texts(200, 0)]
+    corpus = [*(text for text, _ in texts(200, 0)), *sentences(100, 0)]
     masked = train_tokenizer(corpus, "bpe", 320, masked=True)
     causal = train_tokenizer(corpus, "bpe", 320)
     pad, end = causal.pad_token_id, causal.eos_token_id
@@ -83,7 +88,7 @@ def models(tmp_path_factory):
 def write_files(n: int = 96) -> None:
     """The files of every task, in the working directory."""
     for side, count in (("train", n), ("test", 24)):
-        rows = texts(count, seed=len(side))
+        rows, plain = texts(count, seed=len(side)), sentences(count, seed=len(side))
         Path(f"{side}.tsv").write_text("text\tlabel\n" + "".join(f"{t}\t{w}\n" for t, w in rows))
         Path(f"{side}-pairs.csv").write_text(
             "text,other,label\n"
@@ -93,10 +98,10 @@ def write_files(n: int = 96) -> None:
             "\n".join(json.dumps({"text": t, "label": [w, *(n for n in NAMES if n in t)]}) for t, w in rows)
         )
         Path(f"{side}.conll").write_text(
-            "\n".join("".join(f"{w}\t{tag}\n" for w, tag in tagged(t)) for t, _ in rows)
+            "\n".join("".join(f"{w}\t{tag}\n" for w, tag in tagged(t)) for t in plain)
         )
         qas = []
-        for i, (t, _) in enumerate(rows):
+        for i, t in enumerate(plain):
             name = next(word for word in t.split() if word in NAMES)
             answers = [{"text": name, "answer_start": t.index(name)}]
             qas.append({"context": t, "qas": [{"id": str(i), "question": "Who?", "answers": answers}]})
@@ -215,9 +220,9 @@ def test_classification_learns_and_leaves_everything(finetune, model):
         ("encoder", "right", []),
         ("lstm", "left", ["--learning_rates", "0.03"]),
         ("lstm", "right", ["--learning_rates", "0.03", "--bidirectional", "true", "--from_scratch"]),
-        ("qwen", "left", []),
+        ("qwen", "left", ["--num_train_epochs", "20"]),
         # It counts its absolute positions from the first column, padding or not: the other side is found.
-        ("gpt2", "left", []),
+        ("gpt2", "left", ["--num_train_epochs", "20"]),
     ],
 )
 def test_a_tagger_whatever_the_padding_side(finetune, models, model, side, words):
@@ -225,8 +230,8 @@ def test_a_tagger_whatever_the_padding_side(finetune, models, model, side, words
     tokenizer = AutoTokenizer.from_pretrained(models / model)
     tokenizer.padding_side = side
     tokenizer.save_pretrained("sided")
-    facts = finetune(model, *TAG, *FAST, *words, "--tokenizer", "sided")
-    assert facts["scores"]["test"]["f1"]["mean"] > 0.95
+    facts = finetune(model, *TAG, *FAST, "--num_train_epochs", "12", *words, "--tokenizer", "sided")
+    assert facts["scores"]["test"]["f1"]["mean"] > 0.8
     assert facts["classes"]["person"]["support"] == 24
     assert facts["labelled_pieces"] == ("all" if model == "lstm" and "true" not in words else "first")
     found = "right" if model == "gpt2" else side
@@ -234,11 +239,11 @@ def test_a_tagger_whatever_the_padding_side(finetune, models, model, side, words
     assert_the_pipeline_finds_what_is_in_predictions(facts)
 
 
-@pytest.mark.parametrize("model", ["lstm", "gpt2", "encoder"])
-def test_the_pipeline_of_a_poor_tagger_finds_the_same(finetune, model):
+@pytest.mark.parametrize(("model", "rate"), [("lstm", "0.03"), ("gpt2", "0.01"), ("encoder", "0.01")])
+def test_the_pipeline_of_a_poor_tagger_finds_the_same(finetune, model, rate):
     """Where pieces of a word disagree, too."""
     pytest.importorskip("seqeval")
-    facts = finetune(model, *TAG, *FAST, "--num_train_epochs", "0.8")
+    facts = finetune(model, *TAG, *FAST, "--num_train_epochs", "3", "--learning_rates", rate)
     assert facts["scores"]["test"]["f1"]["mean"] < 0.95
     assert_the_pipeline_finds_what_is_in_predictions(facts)
 
@@ -377,7 +382,7 @@ def fake_run(rate: float, seed: int, folder: Path, scores: dict) -> dict:
     return {
         "learning_rate": rate, "seed": seed, "diverged": False, "epochs": 1, "validation": scores, "test": scores,
         "model_class": "M", "parameters": 1, "drawn": "the head", "padding_side": "right", "folder": folder,
-        "predictions": {"test": [{"prediction": ["O"] * len(text.split())} for text, _ in texts(24, 4)]},
+        "predictions": {"test": [{"prediction": ["O"] * len(text.split())} for text in sentences(24, 4)]},
     }  # fmt: skip
 
 
@@ -493,11 +498,11 @@ def test_the_command_line_in_all_its_forms():
         (["encoder", *CLASSIFY, "--num_train_epochs", "0"], "num_train_epochs must be above 0"),
         (["encoder", *CLASSIFY, "--gradient_accumulation_steps", "0"], "gradient_accumulation_steps"),
         (["encoder", *CLASSIFY, "--weight_decay", "much"], "weight_decay"),
-        (["encoder", *CLASSIFY, "--output_dir", "train.tsv/out"], "train.tsv is a file"),
+        (["encoder", *CLASSIFY, "--output_dir", "train.tsv/out"], "Name a directory"),
         (["lstm", *CLASSIFY, "--from_scratch", "--gradual_unfreezing"], "--from_scratch has none"),
         (["lstm", *CLASSIFY, "--gradual_unfreezing", "0"], "epochs per layer above 0, not 0"),
         (["lstm", *CLASSIFY, "--layer_learning_rate_decay", "2"], "above 0 and at most 1, not 2"),
-        (["lstm", *CLASSIFY, "--lr_scheduler_type", "slanted"], "lr_scheduler_type"),
+        (["lstm", *CLASSIFY, "--lr_scheduler_type", "slanted"], "Did you mean 'slanted_triangular'"),
         (["lstm", *CLASSIFY, "--bidirectional", "true"], "Or leave out bidirectional, or train without"),
         (["lstm", *files("multiple-choice", "-choices.jsonl")], "which has no head for multiple-choice"),
         (["mine.yaml"], "No recipe 'mine.yaml'"),
@@ -514,7 +519,10 @@ def test_refused(finetune, capsys, words, message):
     ("damage", "message"),
     [
         (lambda w: {k.replace("model.", "other."): v for k, v in w.items()}, "lacks model."),
-        (lambda w: {k: v for i, (k, v) in enumerate(sorted(w.items())) if i != 3}, "lacks model."),
+        (
+            lambda w: {k: v for k, v in w.items() if k != max(n for n in w if n[:6] == "model.")},
+            "lacks model.",
+        ),
         (lambda w: {k: v * float("nan") if "norm" in k else v for k, v in w.items()}, "not finite"),
     ],
     ids=["other names", "one missing", "not finite"],
@@ -592,22 +600,24 @@ def test_a_rate_that_diverges_is_a_trial_that_failed(finetune):
 def test_gradient_accumulation_changes_nothing(finetune, model):
     """The stock class, too, whose loss ignores how many labels an update has."""
     pytest.importorskip("seqeval")
-    words = [*TAG, "--learning_rates", "0.01", "--num_train_epochs", "1", "--warmup_steps", "0"]
+    # Adam would make much of the last digits of a gradient that is nearly zero.
+    words = [*TAG, "--learning_rates", "0.3", "--num_train_epochs", "1", "--optim", "sgd"]
     whole = finetune(model, *words, "--batch_size", "16")
     parts = finetune(
         model, *words, "--batch_size", "4", "--gradient_accumulation_steps", "4", "--overwrite",
         "--per_device_eval_batch_size", "32",
     )  # fmt: skip
     for a, b in zip(whole["runs"][0]["evaluations"], parts["runs"][0]["evaluations"], strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["f1"] == b["f1"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
 def test_two_processes_give_the_numbers_of_one(finetune, models):
-    """83 sentences in batches of 8: the last batch of an epoch has one for the one and two for the other."""
+    """97 sentences in batches of 8: the last is of one sentence, of which one process has nothing."""
     pytest.importorskip("seqeval")
-    write_files(94)
+    write_files(97)
     words = [str(models / "encoder"), *TAG, *FAST, "--num_train_epochs", "2", "--evaluations_per_epoch", "2"]
-    words += ["--validation_file", "test.conll", "--learning_rates", "0.003", "0.01", "--seeds", "3", "5"]
+    words += ["--validation_file", "test.conll", "--learning_rates", "0.1", "0.3", "--seeds", "3", "5"]
+    words += ["--optim", "sgd"]  # Adam would make much of the last digits of a gradient that is nearly zero
     one = finetune(*words)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "hfseq",
@@ -621,7 +631,7 @@ def test_two_processes_give_the_numbers_of_one(finetune, models):
     for a, b in zip(one["runs"], two["runs"], strict=True):
         assert a["updates"] == b["updates"] and a["best_update"] == b["best_update"]
         assert [e["loss"] for e in a["evaluations"]] == pytest.approx(
-            [e["loss"] for e in b["evaluations"]], rel=1e-4
+            [e["loss"] for e in b["evaluations"]], rel=1e-5
         )
         assert a["validation"] == pytest.approx(b["validation"]) and a["test"] == pytest.approx(b["test"])
     assert {path.name for path in Path("two").iterdir()} == {path.name for path in Path("out").iterdir()}
