@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         optimizer_cls_and_kwargs=optimizer,
         compute_loss_func=plan.compute_loss,
     )
+    training.weigh_losses_by_labels(trainer)
     training.replace_progress(trainer, progress)
     if is_main():
         parameters = sum(p.numel() for p in model.parameters())

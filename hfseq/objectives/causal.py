@@ -135,7 +135,12 @@ class Causal(Objective):
                 f"{accumulation} x {processes} = {rows * accumulation * processes}. Change streams, "
                 "per_device_train_batch_size, gradient_accumulation_steps or the number of processes."
             )
-        evaluation_rows = max(1, fields.evaluation_streams // processes)
+        validation = data.StreamPlan.evaluation(
+            self.arrays["validation"].tokens,
+            streams=fields.evaluation_streams,
+            segment_length=fields.segment_length,
+            processes=processes,
+        )
         train = data.StreamPlan(
             self.arrays["train"].tokens,
             streams=fields.streams,
@@ -146,16 +151,12 @@ class Causal(Objective):
         )
         return Plan(
             train=train,
-            validation=data.StreamPlan(
-                self.arrays["validation"].tokens,
-                streams=evaluation_rows * processes,
-                segment_length=fields.segment_length,
-            ),
+            validation=validation,
             collator=data.StreamCollator(),
             sizes={
                 "per_device_train_batch_size": rows,
                 "gradient_accumulation_steps": accumulation,
-                "per_device_eval_batch_size": evaluation_rows,
+                "per_device_eval_batch_size": validation.streams // processes,
             },
             tokens_at=train.tokens_at,
             callbacks=[ScaleRateWithLength(train)] if fields.random_lengths else [],

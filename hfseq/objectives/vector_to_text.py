@@ -151,11 +151,11 @@ class VectorToText(Objective):
         return self.table.features[side] if self._conditional else None
 
     def _evaluation(self, side: str, processes: int = 1, permuted: bool = False) -> data.FeaturePlan:
-        return data.FeaturePlan(
+        return data.FeaturePlan.evaluation(
             self.arrays[side],
             self._vectors(side),
-            tokens_per_update=self.fields.tokens_per_update,
-            micro_batches=processes,
+            tokens_per_batch=self.fields.tokens_per_update,
+            processes=processes,
             permuted=permuted,
         )
 

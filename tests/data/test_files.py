@@ -8,12 +8,12 @@ import json
 import sys
 
 import pytest
+from hfseq.data.tasks import Columns, read_examples
 
 from hfseq.data import load_corpus, load_features, load_pairs
-from hfseq.tasks.answering import read_squad
 from hfseq.data.files import lines_of, one_line, write_lines
 from hfseq.data.tables import finite_number, read_json, read_table
-from hfseq.data.tasks import Columns, read_examples
+from hfseq.tasks.answering import read_squad
 
 # All that Python's str.splitlines takes for the end of a line, and more that might be.
 STRANGE = [
