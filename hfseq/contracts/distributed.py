@@ -9,6 +9,7 @@ One subprocess (torchrun, two workers) covers all heads of a family; this module
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -271,6 +272,7 @@ def work_fsdp(case: Case, root: Path) -> None:
 
 def main(source: str, directory: str, *names: str) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # accelerate collects before each training, which takes longer than the training
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
     world = torch.distributed.get_world_size()

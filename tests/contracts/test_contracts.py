@@ -24,26 +24,27 @@ def in_process():
 
 
 def in_subprocesses():
+    """One subprocess for what stands for all classes: starting it costs as much as ten of the models."""
     for contract in CONTRACTS:
         if contract.per_family:
+            name = f"{contract.number}-{contract.key}"
+            chosen = [case for case in CASES if case.in_subprocesses and cell(case, contract) == RUN]
+            yield pytest.param(contract, chosen, id=name)
             for family, cases in families():
-                applicable = [case for case in cases if cell(case, contract) == RUN]
-                chosen = [case for case in applicable if case.in_subprocesses]
-                others = [case for case in applicable if not case.in_subprocesses]
-                name = f"{contract.number}-{contract.key}-{family}"
-                yield pytest.param(contract, chosen, id=name)
+                others = [c for c in cases if not c.in_subprocesses and cell(c, contract) == RUN]
                 if others:
-                    yield pytest.param(contract, others, id=f"{name}-others", marks=pytest.mark.full)
+                    yield pytest.param(contract, others, id=f"{name}-{family}", marks=pytest.mark.full)
+
+
+# The longest first: what comes last is what a second process waits for.
+@pytest.mark.parametrize(("contract", "cases"), list(in_subprocesses()))
+def test_contract_in_a_subprocess(contract, cases):
+    contract.run(cases, SOURCE)
 
 
 @pytest.mark.parametrize(("contract", "case"), list(in_process()))
 def test_contract(contract, case):
     contract.run(case)
-
-
-@pytest.mark.parametrize(("contract", "cases"), list(in_subprocesses()))
-def test_contract_of_a_family(contract, cases):
-    contract.run(cases, SOURCE)
 
 
 # --- the table itself ---------------------------------------------------------------------------------------------
