@@ -48,7 +48,10 @@ def todays_form(facts: dict[str, Any]) -> dict[str, Any]:
 def todays_command(command: str) -> str:
     """A command line of hfseq 0.1 as one writes it now."""
     command = re.sub(r"python scripts/(\w+)\.py", r"hfseq \1", command)
-    command = command.replace("hfseq swatches", "python scripts/examples/swatches.py")
+    for old, new in (("swatches", None), ("push_to_hub", "push"), ("train_tokenizer", "tokenize")):
+        command = command.replace(
+            f"hfseq {old}", f"hfseq {new}" if new else f"python scripts/examples/{old}.py"
+        )
     return re.sub(r"scripts/recipes/([\w-]+)\.yaml", r"\1", command)
 
 

@@ -35,10 +35,11 @@ from ..cards import write_model_card
 from ..objectives import Objective, Plan, load_recipe, model_config, objective_of
 from ..objectives.old_recipes import is_old, modernise
 from ..paths import user_path
-from ..plots import plot_loss_curve
-from ..recipe import Recipe
+from ..plots import has_matplotlib, plot_loss_curve
+from ..recipe import Recipe, packaged_recipes
 from ..training.arguments import training_arguments
 from ..training.processes import decide, is_main, start_processes, world_size
+from .console import CommandParser
 
 T = TypeVar("T")
 
@@ -99,7 +100,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{output}{(notice and chr(10) + notice) or ''}"
         )
 
-    trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
+    with training.refused_pickles_told(resume_from):
+        trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
     trainer.save_model(str(output))  # the tokenizer goes with it
     if is_main():
         objective.save_tokenizers(output)
@@ -111,12 +113,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_command_line(argv: list[str] | None) -> tuple[Recipe, str | None]:
-    parser = argparse.ArgumentParser(
-        prog="hfseq pretrain",
-        description=__doc__.splitlines()[0],
-        epilog="Any field of the recipe: --field value, or --section.field value.",
-        allow_abbrev=False,
-    )
+    parser = CommandParser("pretrain", __doc__)
     add_arguments(parser)
     known, rest = parser.parse_known_args(argv)
     if known.resume and known.overwrite:
@@ -341,16 +338,16 @@ def measure(recipe: Recipe, objective: Objective, trainer: Trainer, averaging: d
 
 def recipe_word(recipe: Recipe) -> str:
     """How the command line names the recipe: a packaged one by its name."""
-    from ..recipe import packaged_recipes
-
     packaged = packaged_recipes().get(recipe.name)
     return recipe.name if packaged and str(packaged) == recipe.path else shlex.quote(recipe.path)
 
 
 def finish(facts: dict, objective: Objective, trainer: Trainer, output: Path) -> None:
     """Writes summary, loss curve and card, and shows what was reached."""
-    curve = plot_loss_curve(trainer.state.log_history, output / "loss_curve.png", facts["recipe"])
-    facts["loss_curve"] = curve and curve.name
+    facts["loss_curve"] = None
+    if has_matplotlib():
+        picture = output / "loss_curve.png"
+        facts["loss_curve"] = plot_loss_curve(trainer.state.log_history, picture, facts["recipe"]).name
     training.write_json(output / "training_summary.json", facts)
     write_model_card(output, facts, objective.card)
     show(facts, objective, output)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -72,7 +73,7 @@ def model_config(recipe: Recipe, **fields: Any) -> Any:
     given = {key: value for key, value in recipe.model.items() if key != "model_type"}
     try:
         config = config_class(**{**{k: v for k, v in fields.items() if k in known}, **given})
-    except Exception as error:
+    except (StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"{recipe.path}: section model: {error}") from error
     return config
 
