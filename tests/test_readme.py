@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hfseq.__main__ import COMMANDS
+from hfseq.commands import pretrain
+from hfseq.recipe import packaged_recipes
+
 ROOT = Path(__file__).parents[1]
 
 # What makes the blocks run in seconds; each must still be in the README, or this test says so.
@@ -20,7 +24,7 @@ SMALLER = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A folder with a small text and a checkpoint trained by the quickstart's script and recipe."""
+    """A folder with a small text and a checkpoint trained by the quickstart's command and recipe."""
     folder = tmp_path_factory.mktemp("readme")
     chapters = [
         "\n".join(
@@ -30,16 +34,11 @@ def workspace(tmp_path_factory):
         for n in range(60)
     ]
     (folder / "verses.txt").write_text("\n\n".join(chapters), encoding="utf-8")
-    recipe = ROOT / "scripts/recipes/lstm-kjv.yaml"
-    smaller = (
-        "--corpus null --train_file verses.txt --tokenizer_vocab_size 300 --hidden_size 16 --embedding_size 8"
-    )
-    run = subprocess.run(
-        [sys.executable, ROOT / "scripts/pretrain.py", recipe, *smaller.split(), "--num_train_epochs", "1",
-         "--streams", "4", "--segment_length", "16", "--cache_dir", "cache", "--output_dir", "outputs/lstm-kjv"],
-        cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
+    sizes = "--tokenizer.vocab_size 300 --hidden_size 16 --embedding_size 8 --streams 4 --segment_length 16"
+    words = f"lstm-kjv --corpus null --train_file verses.txt {sizes} --num_train_epochs 1 --cache_dir cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        pretrain.main([*words.split(), "--output_dir", "outputs/lstm-kjv"])
     return folder
 
 
@@ -66,6 +65,13 @@ def test_readme_names_what_exists():
         assert (ROOT / path).exists(), path
     for script in re.findall(r"scripts/\w+\.py", text):
         assert (ROOT / script).is_file(), script
+    commands = re.findall(
+        r"hfseq (\w+) ?([\w-]*)", "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL))
+    )
+    assert {name for name, _ in commands} >= {"pretrain", "finetune", "generate", "evaluate", "compare"}
+    for name, word in commands:
+        assert name in COMMANDS, name
+        assert name != "pretrain" or word in packaged_recipes(), word
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", text, flags=re.MULTILINE):
         assert f"\n{target}:" in makefile

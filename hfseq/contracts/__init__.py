@@ -1,6 +1,6 @@
 """The contracts: what "a model works" means here, implemented once for every class.
 
-    python scripts/check.py CHECKPOINT           every contract on a checkpoint, ours or a stranger's
+    hfseq check CHECKPOINT           every contract on a checkpoint, ours or a stranger's
     pytest tests/contracts                       every contract on every class of hfseq, tiny
     make contracts                               the same in all variants
 

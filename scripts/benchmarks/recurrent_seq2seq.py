@@ -60,7 +60,7 @@ class Seq2SeqSize:
         )
 
 
-# That of scripts/recipes/lstm-multi30k-en-de.yaml, and one whose layers are those of the language models' lines.
+# That of hfseq/recipes/lstm-multi30k-en-de.yaml, and one whose layers are those of the language models' lines.
 RECIPE = Seq2SeqSize(vocabulary=10000, embedding=128, width=256, layers=2, tokens=4096, updates=5)
 WIDE = Seq2SeqSize(vocabulary=10000, embedding=512, width=512, layers=2, tokens=4096, updates=5)
 QUICK = Seq2SeqSize(vocabulary=320, embedding=12, width=16, layers=2, tokens=512, updates=2)

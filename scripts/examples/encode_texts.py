@@ -1,7 +1,7 @@
 """Vectors of texts by any encoder of transformers, as a table that a vector-to-sequence model learns from.
 
     python scripts/examples/encode_texts.py sentence-transformers/all-MiniLM-L6-v2 captions.en table.jsonl
-    python scripts/pretrain.py scripts/recipes/lstm-colours.yaml --corpus null --train_file table.jsonl \\
+    hfseq pretrain lstm-colours --corpus null --train_file table.jsonl \\
         --feature_columns vector --prompt null --output_dir outputs/lstm-captions
 
 The LSTM then writes a sentence from its vector. With --targets (a line for each text) it learns to write something else

@@ -1,9 +1,9 @@
 """What a model of colour names has learnt: a picture of held-out colours with its names for them, and numbers.
 
-    python scripts/pretrain.py scripts/recipes/lstm-colours.yaml
-    python scripts/pretrain.py scripts/recipes/lstm-colours.yaml --feature_size 0 --output_dir outputs/colours-blind
-    python scripts/swatches.py outputs/lstm-colours --twin outputs/colours-blind
-    python scripts/swatches.py outputs/lstm-colours --colours "#c04e01" "#a0b0c0"
+    hfseq pretrain lstm-colours
+    hfseq pretrain lstm-colours --feature_size 0 --output_dir outputs/colours-blind
+    python scripts/examples/swatches.py outputs/lstm-colours --twin outputs/colours-blind
+    python scripts/examples/swatches.py outputs/lstm-colours --colours "#c04e01" "#a0b0c0"
 
 Writes swatches.png and, with the distances between the named colours and those that the names stand for,
 training_summary.json and the model card anew. With --colours it only prints names.
@@ -44,7 +44,7 @@ Colour = tuple[float, float, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="a run of scripts/pretrain.py on the corpus colours")
+    parser.add_argument("model", type=Path, help="a run of hfseq pretrain on the corpus colours")
     parser.add_argument("--twin", type=Path, help="the same trained with --feature_size 0, for comparison")
     parser.add_argument("--colours", nargs="+", metavar="#RRGGBB", help="name these, and write nothing")
     parser.add_argument("--seed", type=int, default=0)
