@@ -300,8 +300,8 @@ def _limited(tokenizer, vocab_size: int, specials: int, frequencies: Counter[str
         kept.update(forms)
         characters += bool(forms)
     logger.warning(
-        "vocab_size %d has no room for all characters of the text: wordpiece keeps the %d most frequent, and words with "
-        "others are %s. All need %d; bpe makes every character of 256 bytes.",
+        "vocab_size %d has no room for all characters of the text: wordpiece keeps the %d most frequent, and words "
+        "with others are %s. All need %d; bpe makes every character of 256 bytes.",
         vocab_size, characters, unknown, len(ids),
     )  # fmt: skip
     names = [
