@@ -13,8 +13,6 @@ Every few seconds the files are brought to the disk and a journal says how many 
 killed leaves that in `<cache>/<fingerprint>.partial`; the next one reads the text again (which is fast), cuts the files
 to what the journal knows, passes over so many batches and goes on: each batch is written exactly once. A checksum of
 the text passed over tells whether it is still the same text; if not, the build begins anew.
-
-Measured on two cores (2.1 GHz, shared), a .jsonl of MEASURED; see CHANGELOG.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ have an exact twin, and neighbouring lines of one chapter give each other away.
 
 Where a document begins and ends:
 
-- `kjv`: a chapter, its verses joined by line breaks. `wiki`: title, line break, summary. `imdb`: a review.
+- `kjv`: a chapter, its verses joined by line breaks. `wiki`: title, line break, summary. `imdb`: a review. `chitchat`:
+  a conversation, a line for each turn. `small-english`, `babylm`, `babylm-strict`: see `mixtures.py`.
 - `.jsonl`, `.csv`, `.tsv`, `.parquet`, Hub data sets: the text column of a row.
 - `.txt`: a block of lines between blank lines (`txt_document="paragraph"`, the default), each line ("line"), or the
   whole file ("file", for folders with one text per file). Lines end with `\n` or `\r\n`; both are read as `\n`.
@@ -26,13 +27,14 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..hints import nearest_hint
 from .documents import TXT_DOCUMENTS, read_documents
 from .files import Meter, find_files, format_of, half_a_pair
 from .fingerprints import file_digest, fingerprint_of, hash_of, words_hash
 from .hub_datasets import open_hub_dataset
+from .mixtures import CLEANING_VERSION, HUB_CORPORA, MIXTURES, cleaned, joined_lines
 from .packages import PACKAGES, packaged_file
 from .splits import HELD_OUT_LIMIT, SPLITS, Split, deduplication
 from .tables import missing_column, text_of
@@ -43,6 +45,9 @@ logger = logging.getLogger(__name__)
 READER_VERSION = 1
 # Likewise, of the fingerprints of files: for documents.py, tables.py and files.py.
 LINE_RULE = 2
+
+NAMES = (*PACKAGES, *MIXTURES, *HUB_CORPORA)
+"""The corpora that hfseq knows by name."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,20 @@ class Corpus:
             self._sides = sides
         return self._sides
 
+    def composition(self) -> dict[str, dict[str, int]]:
+        """{source: {"documents": ..., "words": ...}} of what is left of each after deduplication, over all sides."""
+        parts: dict[str, dict[str, int]] = {}
+        for source, _, document in self._read_sources():
+            part = parts.setdefault(source, {"documents": 0, "words": 0})
+            part["documents"] += 1
+            part["words"] += len(document.split())
+        return parts
+
     def _read(self) -> Iterator[tuple[str, str]]:
+        return ((side, document) for _, side, document in self._read_sources())
+
+    def _read_sources(self) -> Iterator[tuple[str, str, str]]:
+        """(name of the source, side, document)"""
         counts = dict.fromkeys(SPLITS, 0)
         seen: set[int] = set()
         held_out: set[int] = set()
@@ -217,7 +235,7 @@ class Corpus:
                 except UnicodeEncodeError:
                     raise ValueError(half_a_pair(f"{source.name}, document {number}", document)) from None
                 counts[side] += 1
-                yield side, document
+                yield source.name, side, document
             if number == 0:
                 raise ValueError(
                     f"{source.name}: no documents. The corpus is empty; check the path or the data set."
@@ -303,7 +321,7 @@ def load_corpus(
     """
     if (corpus is None) == (train_file is None):
         raise ValueError(
-            f"Give either a corpus ({', '.join(PACKAGES)} or a Hub data set id) or train_file, not "
+            f"Give either a corpus ({', '.join(NAMES)} or a Hub data set id) or train_file, not "
             f"{'both' if corpus else 'neither'}."
         )
     if not isinstance(text_column, str):
@@ -313,6 +331,8 @@ def load_corpus(
         isinstance(names, list) and names and all(isinstance(n, str) for n in names)
     ):
         raise ValueError(f"corpus must be a name or a list of names, not {corpus!r:.60}.")
+    if names and not set(MIXTURES).isdisjoint(names):
+        deduplicate = deduplicate or "whitespace"
     sources: list[tuple[str | None, Source]] = []
     for side, files in (("test", test_file), ("validation", validation_file)):
         if files is not None:
@@ -337,10 +357,7 @@ def _named_sources(
     names: list[str], given: set[str], text_column: str, streaming: bool
 ) -> list[tuple[str | None, Source]]:
     """(side, source) of packaged and Hub corpora, held-out sides first; sides in `given` come from elsewhere."""
-    found = [
-        {"train": packaged_source(name)} if name in PACKAGES else hub_sources(name, text_column, streaming)
-        for name in names
-    ]
+    found = [_sides_of(name, text_column, streaming) for name in names]
     held_out = []
     for side in ("test", "validation"):
         with_side = [name for name, sides in zip(names, found, strict=True) if side in sides]
@@ -351,8 +368,30 @@ def _named_sources(
                 f"Of the corpora {', '.join(names)} only {', '.join(with_side)} has a {side} side of its own, so the "
                 f"others would have none. Give {side}_file, or train on them one at a time."
             )
-        held_out += [(side, sides[side]) for sides in found]
-    return held_out + [(None, sides["train"]) for sides in found]
+        held_out += [(side, source) for sides in found for source in sides[side]]
+    return held_out + [(None, source) for sides in found for source in sides["train"]]
+
+
+def _sides_of(name: str, text_column: str, streaming: bool) -> dict[str, list[Source]]:
+    """The sources of a named corpus: "train", and validation and test where it has them."""
+    if name in PACKAGES:
+        return {"train": [packaged_source(name)]}
+    if name in MIXTURES:
+        return {"train": [_cleaned_source(packaged_source(part)) for part in MIXTURES[name].parts]}
+    is_ours = name in HUB_CORPORA
+    identifier = HUB_CORPORA[name].identifier if is_ours else name
+    sides = hub_sources(identifier, text_column, streaming)
+    return {side: [_joined_source(name, source) if is_ours else source] for side, source in sides.items()}
+
+
+def _cleaned_source(source: Source) -> Source:
+    fingerprint = fingerprint_of(["cleaned", CLEANING_VERSION, source.fingerprint])
+    return replace(source, fingerprint=fingerprint, read=lambda: map(cleaned, source.read()))
+
+
+def _joined_source(name: str, source: Source) -> Source:
+    fingerprint = fingerprint_of(["joined lines", CLEANING_VERSION, source.fingerprint])
+    return replace(source, name=name, fingerprint=fingerprint, read=lambda: joined_lines(source.read()))
 
 
 def packaged_source(name: str) -> Source:
@@ -387,12 +426,14 @@ def file_source(patterns: str | os.PathLike | list, text_column: str, txt_docume
             [file_digest(paths), [format_of(p) for p in paths], text_column, txt_document, LINE_RULE]
         ),
         read,
+        sum(path.stat().st_size for path in paths),
+        meter.position,
     )
 
 
 def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str, Source]:
     """The sides of a Hub data set: train, and validation and test where it has them."""
-    dataset = open_hub_dataset(identifier, streaming, known=PACKAGES)
+    dataset = open_hub_dataset(identifier, streaming, known=NAMES)
     sides = dataset.sides
 
     def source(side: str) -> Source:
@@ -415,6 +456,4 @@ def _hub_documents(rows, place: str, column: str) -> Iterator[str]:
     for number, row in enumerate(rows, 1):
         if column not in row:
             raise ValueError(missing_column(f"{place}, row {number}", column, row))
-        text = text_of(row[column], f"{place}, row {number}", column)
-        if text:
-            yield text
+        yield text_of(row[column], f"{place}, row {number}", column) or ""

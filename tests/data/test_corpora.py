@@ -308,7 +308,7 @@ def test_exactly_one_origin():
     with pytest.raises(ValueError, match="not both"):
         load_corpus("kjv", train_file="a.txt")
     with pytest.raises(
-        ValueError, match=r"kjv, wiki, imdb or a Hub data set id\) or train_file, not neither"
+        ValueError, match=r"kjv, wiki, imdb, .*babylm.* or a Hub data set id\) or train_file, not neither"
     ):
         load_corpus()
 
