@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ..data.corpora import split_of
+from ..data.splits import split_of
 from ..data.packages import PACKAGES, benchmark_folder, packaged_file, read_wiki
 from ..data.tables import read_json, read_table
 from .base import TaskData

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.corpora import split_of
+from ..data.splits import split_of
 from ..data.files import missing_file
 from ..hints import nearest_hint
 from ..paths import user_path
