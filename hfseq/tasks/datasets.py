@@ -10,8 +10,8 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ..data.splits import split_of
 from ..data.packages import PACKAGES, benchmark_folder, packaged_file, read_wiki
+from ..data.splits import split_of
 from ..data.tables import read_json, read_table
 from .base import TaskData
 from .classification import SequenceClassification

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.splits import split_of
 from ..data.files import missing_file
+from ..data.splits import split_of
 from ..hints import nearest_hint
 from ..paths import user_path
 from .base import Task, TaskData, TaskOptions
