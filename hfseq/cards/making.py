@@ -19,9 +19,10 @@ def introduction(facts: Mapping[str, Any], corpus: Mapping[str, str]) -> str:
     section = facts["recipe_content"].get("training", {})
     origin = section.get("initialize_from")
     start = f"from the weights of `{origin}`" if origin else "from scratch"
+    version = facts.get("machine", {}).get("hfseq", hfseq.__version__)
     text = (
         f"`{facts['model_class']}`, {facts['parameters']:,} parameters, trained {start} with "
-        f"hfseq {hfseq.__version__}. Training data: {corpus['name']}."
+        f"hfseq {version}. Training data: {corpus['name']}."
     )
     if note := section.get("note"):
         text += f" {note}"

@@ -359,6 +359,7 @@ def prepare_output(output: Path, overwrite: bool) -> None:
     if (output / SUMMARY).exists() and not overwrite:
         raise ValueError(f"{output} holds a finished run: say --overwrite, or choose another --output_dir.")
     check_output_directory(output, "--output_dir")
+    output.mkdir(parents=True, exist_ok=True)
     for name in (PREDICTIONS, "README.md", "report.png", "recipe.yaml"):
         check_output_file(output / name, "--output_dir:")
     (output / SUMMARY).unlink(missing_ok=True)

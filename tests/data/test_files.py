@@ -8,12 +8,13 @@ import json
 import sys
 
 import pytest
-from hfseq.data.tasks import Columns, read_examples
 
 from hfseq.data import load_corpus, load_features, load_pairs
 from hfseq.data.files import lines_of, one_line, write_lines
 from hfseq.data.tables import finite_number, read_json, read_table
+from hfseq.tasks import TASKS
 from hfseq.tasks.answering import read_squad
+from hfseq.tasks.sides import read_file
 
 # All that Python's str.splitlines takes for the end of a line, and more that might be.
 STRANGE = [
@@ -29,6 +30,11 @@ STRANGE = [
     "\ufeffx",
 ]
 WHOLE = {"validation_share": 0.0, "test_share": 0.0}
+
+
+def labelled(path, task: str, **options) -> list:
+    """Examples of a fine-tuning task."""
+    return read_file(TASKS[task], path, TASKS[task].options_class(**options))
 
 
 # ---- lines
@@ -115,7 +121,7 @@ def test_every_reader_of_tables_refuses_the_same_rows(tmp_path, name, content, m
         lambda: load_corpus(train_file=path, **WHOLE).train,
         lambda: load_pairs(train_file=path, source_column="text", target_column="x", **WHOLE).texts,
         lambda: load_features(train_file=path, feature_columns="x", **WHOLE),
-        lambda: read_examples(path, "sequence-classification", Columns(label="x")),
+        lambda: labelled(path, "sequence-classification", label_column="x"),
     )
     for reader in readers:
         with pytest.raises(ValueError, match=message):
@@ -175,8 +181,8 @@ def test_no_reader_ends_in_a_traceback(tmp_path, mistake):
         lambda: load_corpus(train_file=path, **WHOLE).train,
         lambda: load_pairs(train_file=path, **WHOLE).texts,
         lambda: load_features(train_file=path, feature_columns="x", **WHOLE),
-        lambda: read_examples(path, "sequence-classification"),
-        lambda: read_examples(path, "multiple-choice"),
+        lambda: labelled(path, "sequence-classification"),
+        lambda: labelled(path, "multiple-choice"),
     )
     for reader in readers:
         with pytest.raises(ValueError, match=f"a.jsonl, {message}"):
@@ -191,7 +197,7 @@ def test_no_reader_ends_in_a_traceback(tmp_path, mistake):
             ("a.txt", lambda path: load_corpus(train_file=path, **WHOLE).train),
             ("a.csv", lambda path: load_corpus(train_file=path, **WHOLE).train),
             ("a.tsv", lambda path: load_pairs(train_file=path, **WHOLE).texts),
-            ("a.conll", lambda path: read_examples(path, "token-classification")),
+            ("a.conll", lambda path: labelled(path, "token-classification")),
         ):
             plain = tmp_path / name
             plain.write_bytes({".csv": b"text\n", ".tsv": b"en\tde\n"}.get(plain.suffix, b"O\tO\n") + value)

@@ -1,4 +1,4 @@
-"""ULMFiT's two ways to train by layers: which parameters move, how fast, when, and after an interruption."""
+"""ULMFiT: its schedule, and its ways to train by layers: what moves, how fast, when, and after an interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import (
 )
 
 import hfseq
-from hfseq.training import GradualUnfreezing, layer_groups, layerwise_optimizer
+from hfseq.training import GradualUnfreezing, layer_groups, layerwise_optimizer, slanted_triangular
 
 SIZES = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 16}
@@ -201,3 +201,36 @@ class TestUnfreezing:
     def test_epochs_that_make_no_sense(self, epochs):
         with pytest.raises(ValueError, match=f"above 0, not {epochs}"):
             GradualUnfreezing(lstm(), epochs)
+
+
+class TestSlantedTriangular:
+    def rates(self, updates: int, **options) -> list[float]:
+        """The rate of each update and the one after the last, for a highest rate of 0.01."""
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+        schedule = slanted_triangular(optimizer, updates, **options)
+        rates = []
+        for _ in range(updates + 1):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return rates
+
+    def test_is_the_papers(self):
+        # Howard and Ruder 2018, equation 3, with T = 1600, cut_frac = 0.1, ratio = 32.
+        rates = self.rates(1600)
+        assert rates[0] == pytest.approx(0.01 / 32) and rates[1600] == pytest.approx(0.01 / 32)
+        assert max(rates) == rates[160] == pytest.approx(0.01)
+        assert rates[80] == pytest.approx(0.01 * (1 + 0.5 * 31) / 32)
+        assert rates[880] == pytest.approx(0.01 * (1 + 0.5 * 31) / 32)
+
+    def test_options_and_short_runs(self):
+        rates = self.rates(100, cut_fraction=0.25, ratio=10)
+        assert rates[0] == pytest.approx(0.001) and rates[25] == pytest.approx(0.01) == max(rates)
+        short = self.rates(5)
+        assert short[0] == pytest.approx(0.01) and min(short) >= 0.01 / 32 * 0.999
+        assert short == sorted(short, reverse=True)
+
+    @pytest.mark.parametrize("options", [{"cut_fraction": 0}, {"cut_fraction": 1}, {"ratio": 0.5}])
+    def test_refused(self, options):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            self.rates(10, **options)
