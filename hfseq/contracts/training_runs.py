@@ -65,9 +65,9 @@ def trainer(
     }
     if isinstance(rows, Sequence):
         rows = Rows(rows)
+        extras.setdefault("data_collator", partial(case.batch, config=model.config))
     if isinstance(extras.get("eval_dataset"), Sequence):
         extras["eval_dataset"] = Rows(extras["eval_dataset"])
-        extras.setdefault("data_collator", partial(case.batch, config=model.config))
     made = Trainer(model=model, args=arguments(directory, **options), train_dataset=rows, **extras)
     made.remove_callback(PrinterCallback)
     return made

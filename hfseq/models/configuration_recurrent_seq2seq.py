@@ -25,15 +25,17 @@ class RecurrentSeq2SeqConfig(PreTrainedConfig):
         attention: "multiplicative" scores (Luong et al. 2015, their "general"), "additive" ones (Bahdanau et al. 2015),
             or None: all that the decoder knows of the source is its first state (Sutskever et al. 2014).
         attention_position: "last": the last layer's outputs attend, and tanh(W [output; context]) predicts (Luong et
-            al. 2015); "first": the first layer's do, and output and context feed the second (Wu et al. 2016, GNMT).
+            al. 2015); "first": the first layer's do, and output and context feed the second (Wu et al. 2016, GNMT,
+            whose context feeds every upper layer, the third and so on too).
         input_feeding: the original recurrences. At "last" each prediction's vector is part of the next step's input
             (Luong et al. 2015, section 3.3); at "first" the *previous* state attends, and the context is part of the
-            first layer's input (Bahdanau et al. 2015). Steps then wait for each other: training takes several times as
-            long.
+            first layer's input (Bahdanau et al. 2015; what predicts there is a maxout layer of output, word and
+            context, here tanh(W [output; context])). What is fed back is not dropped; fairseq and OpenNMT feed back
+            the vector after output dropout. Steps wait for each other: training takes several times as long.
         attention_size: width inside additive scores; None: hidden_size.
         bridge: the decoder's first state: of the "last" states of the encoder, or of the "mean" of its outputs. "last"
             without attention takes all states of all layers as they are where numbers and widths allow it; otherwise
-            there is a projection, with tanh for h.
+            there is a projection, with tanh for h. With attention an LSTM's c begins at zero (JoeyNMT: c = h).
         share_encoder_decoder_embeddings: source and target have one vocabulary and one embedding.
         tie_word_embeddings: the output layer's matrix is the target embedding.
         input_dropout: on word vectors; hidden_dropout: between layers; output_dropout: on what predicts.

@@ -30,8 +30,9 @@ class TransformerConfig(PreTrainedConfig):
         position_embedding_type: "sinusoidal", "learned" (a vector per position, for each side) or "rotary" (Su et al.
             2021, in self-attention only).
         interleaved_positions: sines and cosines of sinusoidal positions alternate, as the paper writes them; else sines
-            stand in the first half and cosines in the second, as Marian and tensor2tensor have them. The two differ by
-            the order of columns alone.
+            stand in the first half and cosines in the second, as Marian has them. The two differ by the order of
+            columns alone. Frequency i of d / 2 is the paper's, 10000^(-2i / d); tensor2tensor and fairseq, with halves
+            too, have 10000^(-i / (d / 2 - 1)): weights trained there see slightly other positions here.
         rope_theta: base of the rotary angles.
         pre_norm: normalise the input of each sublayer, and once more at the end of encoder and decoder, instead of the
             sum after it (Xiong et al. 2020).

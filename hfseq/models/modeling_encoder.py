@@ -1,7 +1,8 @@
 """The BERT-style encoder (Devlin et al. 2018) and its heads.
 
-Exactly BERT by default: published checkpoints load with equal logits (`hfseq/convert/bert.py`). Where the time goes in
-masked-LM training, and what is done about it:
+Exactly BERT by default: published checkpoints load with equal logits (`hfseq/convert/bert.py`). What BERT's data had
+beside it, a tenth of the sequences cut short at random, is left out: batches of text have short ones of their own.
+Where the time goes in masked-LM training, and what is done about it:
 
 - Logits are computed only where there is a label (15% of the positions), and never kept (`losses.py`): with 16k words
   the output layer of a small BERT costs more than the rest of it.

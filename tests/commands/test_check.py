@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import transformers
 
 from hfseq.contracts import CASES
+from hfseq.contracts.distributed import folder_of
 from hfseq.hub import export
 
 
@@ -63,3 +66,30 @@ def test_code_of_a_checkpoint_runs_only_when_asked(check, tmp_path):
 def test_no_checkpoint_is_an_error_that_names_it(check, tmp_path):
     code, printed = check(tmp_path / "nothing")
     assert code == 2 and "nothing" in printed
+
+
+@pytest.mark.parametrize("form", ["absolute", "relative", "trailing slash", "stranger"])
+def test_any_way_to_name_a_directory(form, tmp_path):
+    """The contract with workers keeps a folder for each case, whose name is a checkpoint's path, or a Hub id."""
+    path = tmp_path / "model"
+    name = {"absolute": str(path), "relative": "here/model", "trailing slash": f"{path}/"}.get(
+        form, "someone/model"
+    )
+    folder = folder_of(dataclasses.replace(case("GRUForCausalLM-tied"), name=name), tmp_path / "root")
+    assert folder.parent == tmp_path / "root" and folder.name
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("form", ["absolute", "relative", "trailing slash", "stranger"])
+def test_the_contract_with_workers_runs_on_any_directory(check, form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if form == "stranger":
+        config = transformers.GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    else:
+        case("GRUForCausalLM-tied").model().save_pretrained(tmp_path / "model")
+    name = {"relative": "model", "trailing slash": f"{tmp_path / 'model'}/"}.get(
+        form, str(tmp_path / "model")
+    )
+    code, printed = check(name, "--only", "distributed")
+    assert code == 0, printed
