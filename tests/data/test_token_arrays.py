@@ -277,7 +277,7 @@ def test_a_build_goes_on_where_it_stopped(arrays, tokenizer, tmp_path, monkeypat
     )
     with caplog.at_level("INFO"):
         built = build_token_arrays(Corpus([(None, stopping_source(None, documents))]), tokenizer, tmp_path)
-    expected = arrays
+    appended, expected = len(written), arrays
     if damage == "other text":
         expected = build_token_arrays(Corpus.from_documents(documents), tokenizer, tmp_path / "other")
         assert "the text is not what it was" in caplog.text
@@ -287,7 +287,7 @@ def test_a_build_goes_on_where_it_stopped(arrays, tokenizer, tmp_path, monkeypat
         assert built[side].n_bytes == expected[side].n_bytes and built[side].n_words == expected[side].n_words
     assert (batches > 10 and f"going on after {batches} batches" in caplog.text) or damage
     total = len(list(array_building._Build._batches(FakeBuild(documents))))
-    assert len(written) == (total - batches if damage is None else total)
+    assert appended == (total - batches if damage is None else total)
 
 
 class FakeBuild:
@@ -347,7 +347,7 @@ def test_verifying_reads_it_all(tokenizer, tmp_path):
     with open(array.path / "tokens.bin", "r+b") as file:
         file.seek(100)
         file.write(b"\7")
-    with pytest.raises(ValueError, match=r"tokens.bin is damaged: its checksum"):
+    with pytest.raises(ValueError, match=r"is damaged: tokens.bin has another checksum"):
         build_token_arrays(corpus(), tokenizer, tmp_path, verify=True)
 
 
