@@ -10,22 +10,26 @@ third to it, a CRC a sixth. What is asked for is less, to notice a disk or a cab
 - of any other file (safetensors) the 64-bit words of each block of 64 KiB are added up, at the speed of reading, and
   the sums hashed. Every single flip, and all but one in 2^64 of other changes to a block, changes its sum.
 
-MEASURED
+Measured (AdamW, one thread of a shared 2-core machine, CPU time of Trainer's save, six saves): 52 million parameters,
+1.8-2.4 s, the checksums 0.034 s, 1.5-1.8%; 10 million parameters, 0.14-0.45 s, the checksums 0.006 s, 1.4-4.6%.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 SMALL = 1 << 20
 BLOCK = 1 << 16
-BUFFER = 1 << 20
+BUFFER = 1 << 19
+MAPPED = 1 << 26
 
 
 def checksum_of(path: Path) -> str:
@@ -34,7 +38,7 @@ def checksum_of(path: Path) -> str:
         return f"blake2:{_digest(path.read_bytes())}"
     if path.suffix in (".pt", ".pth", ".bin") and zipfile.is_zipfile(path):
         return f"zip:{_directory_digest(path)}"
-    return f"words:{_words_digest(path)}"
+    return f"words:{_words_digest(_mapped(path))}"
 
 
 def is_unchanged(path: Path, checksum: str) -> bool:
@@ -43,7 +47,7 @@ def is_unchanged(path: Path, checksum: str) -> bool:
     if kind == "blake2":
         return _digest(path.read_bytes()) == digest
     if kind == "words":
-        return _words_digest(path) == digest
+        return _words_digest(_read(path)) == digest
     try:
         if kind != "zip" or _directory_digest(path) != digest:
             return False
@@ -65,16 +69,36 @@ def _directory_digest(path: Path) -> str:
         return _digest(file.read())
 
 
-def _words_digest(path: Path) -> str:
-    digest, buffer = hashlib.blake2b(digest_size=16), bytearray(BUFFER)
-    view = memoryview(buffer)
+def _words_digest(parts: Iterator[memoryview]) -> str:
+    """Of a file in parts that are whole blocks, but for the last."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        whole = len(part) - len(part) % BLOCK
+        words = np.frombuffer(part[:whole], np.uint64).reshape(-1, BLOCK // 8)
+        digest.update(np.add.reduce(words, axis=1).tobytes())
+        digest.update(part[whole:])
+        del words  # or its map could not be closed
+    return digest.hexdigest()
+
+
+def _mapped(path: Path) -> Iterator[memoryview]:
+    """A file that was just written is in memory: mapping it costs a third of reading it."""
+    with open(path, "rb") as file:
+        for start in range(0, size := path.stat().st_size, MAPPED):
+            length = min(MAPPED, size - start)
+            with (
+                mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start) as mapped,
+                memoryview(mapped) as part,
+            ):
+                yield part
+
+
+def _read(path: Path) -> Iterator[memoryview]:
+    """A file that may be damaged is read: a disk's error is an OSError so, and not the end of the process."""
+    buffer = bytearray(BUFFER)
     with open(path, "rb") as file:
         while size := file.readinto(buffer):
-            whole = size - size % BLOCK
-            words = np.frombuffer(view[:whole], np.uint64).reshape(-1, BLOCK // 8)
-            digest.update(words.sum(axis=1, dtype=np.uint64).tobytes())
-            digest.update(view[whole:size])
-    return digest.hexdigest()
+            yield memoryview(buffer)[:size]
 
 
 __all__ = ["checksum_of", "is_unchanged"]

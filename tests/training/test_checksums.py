@@ -60,3 +60,14 @@ def test_blocks_that_changed_places_are_noticed(tmp_path, monkeypatch):
     checksum = checksum_of(file)
     file.write_bytes(second + first + b"end")
     assert not is_unchanged(file, checksum)
+
+
+def test_mapped_and_read_give_the_same(tmp_path, monkeypatch):
+    """When saving the file is mapped, when loading it is read, each in parts of its own size."""
+    monkeypatch.setattr(checksums, "SMALL", 0)
+    monkeypatch.setattr(checksums, "MAPPED", 4 * checksums.BLOCK)
+    monkeypatch.setattr(checksums, "BUFFER", checksums.BLOCK)
+    file = tmp_path / "model.safetensors"
+    for size in (1, checksums.BLOCK, 9 * checksums.BLOCK + 13):
+        file.write_bytes(random.Random(size).randbytes(size))
+        assert is_unchanged(file, checksum_of(file))
