@@ -1,6 +1,7 @@
 # make quickstart   pretrain an LSTM language model on the King James Bible and print what it writes
 # make test         the test suite (make contracts: the full matrix of contracts)
 # make lint         ruff: formatting and rules; mypy: types
+# make faults       kills, damages and late starts, in their long form (the short one is in make test)
 # make bench        the speed lines, BENCH=lstm by default
 #
 # Everything runs in .venv, made on the first call and installed again only when pyproject.toml or constraints.txt
@@ -12,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test contracts lint bench clean
+.PHONY: quickstart test contracts lint faults bench clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.demo
@@ -29,6 +30,10 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy
+
+faults: $(VENV)/.dev
+	$(PY) scripts/faults.py --only starts --count 50 --processes 2 4 --objectives causal
+	$(PY) scripts/faults.py --only kills damages
 
 bench: $(VENV)/.dev
 	$(PY) scripts/benchmark.py $(BENCH)

@@ -6,6 +6,7 @@
     hfseq evaluate outputs/encoder-kjv --packing documents
     hfseq evaluate outputs/transformer-multi30k-en-de --output_text test.hyp
     hfseq evaluate outputs/transformer-multi30k-en-de --pairs test.en test.de --num_beams 1
+    torchrun --nproc_per_node 2 -m hfseq evaluate outputs/lstm-kjv     # each process scores its part
 
 What a run was trained on, and how that was split, stands in its recipe.yaml and is what counts here too: --corpus and
 the options of the split are for models without one, or on top of it. A recurrent model scores every token once, reading
@@ -35,6 +36,7 @@ from hfseq.objectives.masked import Masked
 from hfseq.objectives.records import read_own_sections, recipe_of_sections
 from hfseq.objectives.translation import Translation
 from hfseq.recipe import RawSections
+from hfseq.training.processes import is_main, own_device, start_processes
 
 # Options that stand for a field of the data section, and of the objective's.
 DATA_OPTIONS = (
@@ -103,11 +105,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with mistakes_told(parser), tempfile.TemporaryDirectory() as scratch:
         check_arguments(arguments)
+        start_processes()
         config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
         objective, what = make_objective(arguments, config, scratch)
         model = load_model(
             objective.auto_class, arguments.model, trust_remote_code=arguments.trust_remote_code
-        ).to(arguments.device)
+        ).to(own_device(arguments.device))
         objective.prepare()
         check_tokenizer(objective.tokenizer, config)
         side = what.setdefault("split", "test" if "test" in objective.arrays else "validation")
@@ -116,6 +119,8 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"{what['text']} has no {side} side: there is {there or 'none'}.")
         score = objective.score(model, side)
         scores = score.as_dict()
+        if not is_main():
+            return
         if arguments.output:
             training.write_json(arguments.output, {"model": arguments.model, **what, **scores})
         if arguments.output_text:

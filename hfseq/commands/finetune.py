@@ -81,7 +81,7 @@ from ..tasks.card import write_task_card
 from ..tasks.padding import settle_padding
 from ..tasks.starting_point import StartingModel, load_parts, make_model
 from ..tasks.trainer import TaskTrainer
-from ..training.processes import decide, is_main, start_processes
+from ..training.processes import decide, is_main, process_options, start_processes
 from .console import CommandParser, mistakes_told
 from .outputs import check_output_directory, check_output_file
 
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
     with mistakes_told(parser):
         recipe = load_recipe(known, rest)
-        start_processes(recipe.others["training"].get("ddp_backend"))
+        start_processes(**process_options(recipe.others["training"]))
         if not is_main():
             logging.getLogger("hfseq").setLevel(logging.ERROR)
         run(recipe, known.overwrite, shlex.join(["hfseq", "finetune", *argv]))

@@ -10,7 +10,7 @@
 
 One line in, one line out (or --num_return_sequences of them), in order. A blank line is translated to an empty one;
 a language model begins a text of its own there. A model that begins with a vector takes one vector for each line, or
-one for all; --features alone begins a text from each.
+one for all; --features alone begins a text from each. Under torchrun each process takes its part of the lines.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from hfseq.paths import user_path
 from hfseq.pipelines import TranslationPipeline
 from hfseq.plots import plot_attention, plot_side_by_side
 from hfseq.training import translate
+from hfseq.training.processes import collect, decide, is_main, own_device, rank, share, start_processes
 from hfseq.training.vectors import parse_vector
 
 # Of a language model, where neither the command line nor one of its other options says it; a translation is what the
@@ -98,14 +99,16 @@ def main(argv: list[str] | None = None) -> None:
     with mistakes_told(parser):
         options = generate_options(rest)
         check_arguments(arguments)
-        lines = read_lines(arguments)
+        start_processes()
+        lines = decide(lambda: read_lines(arguments))  # standard input can be read once
         if not any(lines) and arguments.features is None:
             raise ValueError(
                 "nothing to continue or translate: give --prompt TEXT, --input FILE, or lines on standard input"
             )
         config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
         check_fit(arguments, config, lines)
-        set_seed(arguments.seed)
+        arguments.device = own_device(arguments.device)
+        set_seed(arguments.seed + rank())
         generate = translations if config.is_encoder_decoder else continuations
         write_lines(arguments.output, generate(arguments, lines, options))
 
@@ -206,7 +209,8 @@ def continuations(
             f"{len(vectors)} vectors in --features, but {len(prompts)} lines of text: give as many, or one."
         )
     texts: dict[int, list[str]] = {}
-    for batch in by_length(prompts, arguments.batch_size):
+    own = share(range(len(prompts)))
+    for batch in by_length(prompts, own, arguments.batch_size):
         # An empty line starts a text: the end-of-document token stands before every document.
         batch_prompts = [prompts[i] or tokenizer.eos_token or tokenizer.bos_token for i in batch]
         inputs = tokenizer(batch_prompts, return_tensors="pt", padding=True).to(arguments.device)
@@ -216,8 +220,8 @@ def continuations(
         ids = model.generate(**inputs, **options).unflatten(0, (len(batch), -1))  # [batch, returns, longest]
         for i, of_prompt in zip(batch, ids, strict=True):
             texts[i] = tokenizer.batch_decode(of_prompt, skip_special_tokens=True)
-    for i in range(len(prompts)):
-        yield from texts[i]
+    for of_prompt in collect([texts[i] for i in own], len(prompts)):
+        yield from of_prompt
 
 
 def translations(arguments: argparse.Namespace, lines: list[str], options: dict[str, Any]) -> Iterator[str]:
@@ -227,30 +231,36 @@ def translations(arguments: argparse.Namespace, lines: list[str], options: dict[
     check_tokenizer(tokenizer, model.config)
     tokenizers = {"tokenizer": tokenizer, "target_tokenizer": target_tokenizer}
     texts: dict[int, list[str]] = {}
+    own = share(range(len(lines)))
     if options.get("num_return_sequences", 1) == 1:
         shown = {"batch_tokens": arguments.batch_tokens, "progress": len(lines) > 1 and sys.stderr.isatty()}
-        for i, text in enumerate(translate(model, sources=lines, **tokenizers, **shown, **options)):
+        # Lines of other processes are empty here: every line keeps its number, by which a wrong one is named.
+        sources = [""] * len(lines)
+        for i in own:
+            sources[i] = lines[i]
+        for i, text in enumerate(translate(model, sources=sources, **tokenizers, **shown, **options)):
             texts[i] = [text]
     else:
         several = TranslationPipeline(model, device=torch.device(arguments.device), **tokenizers)
         stopping = {"tokenizer": target_tokenizer} if "stop_strings" in options else {}
-        for batch in by_length(lines, arguments.batch_size):
+        for batch in by_length(lines, own, arguments.batch_size):
             translated = several([lines[i] for i in batch], batch_size=len(batch), **stopping, **options)
             for i, of_line in zip(batch, translated, strict=True):
                 texts[i] = [translation["translation_text"] for translation in of_line]
-    if arguments.plot_attention:
+    all_texts = collect([texts[i] for i in own], len(lines))
+    if arguments.plot_attention and is_main():
         options = {k: v for k, v in options.items() if k not in ("num_return_sequences", "stop_strings")}
         number = next(i for i, line in enumerate(lines) if line)
         if arguments.beside:
-            picture = draw_side_by_side(arguments, lines[number], texts[number][0])
+            picture = draw_side_by_side(arguments, lines[number], all_texts[number][0])
         else:
             maps = attention_maps(
                 model, source=lines[number], kind=arguments.plotted, **tokenizers, **options
             )
             picture = plot_attention(maps, arguments.plot_attention)
         print(f"attention drawn to {picture}", file=sys.stderr)
-    for i in range(len(lines)):
-        yield from (" ".join(text.split("\n")) for text in texts[i])
+    for of_line in all_texts:
+        yield from (" ".join(text.split("\n")) for text in of_line)
 
 
 def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -> Path:
@@ -276,11 +286,11 @@ def load_tokenizers(name: str, arguments: argparse.Namespace):
     return load_pair_tokenizers(name, trust_remote_code=arguments.trust_remote_code)
 
 
-def by_length(texts: list[str], size: int) -> Iterator[list[int]]:
-    """Numbers of the texts, those of similar length together, with a progress bar."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+def by_length(texts: list[str], own: list[int], size: int) -> Iterator[list[int]]:
+    """Numbers of this process's texts, those of similar length together, with a progress bar."""
+    order = sorted(own, key=lambda i: len(texts[i]))
     batches = [order[i : i + size] for i in range(0, len(order), size)]
-    yield from tqdm(batches, disable=len(batches) == 1 or not sys.stderr.isatty())
+    yield from tqdm(batches, disable=len(batches) <= 1 or not (is_main() and sys.stderr.isatty()))
 
 
 def read_lines(arguments: argparse.Namespace) -> list[str]:
@@ -332,7 +342,11 @@ def read_vectors(given: str, size: int) -> list[list[float]]:
 
 
 def write_lines(file: Path | None, lines: Iterator[str]) -> None:
-    """To a file, which appears when all is done, or to standard output."""
+    """To a file, which appears when all is done, or to standard output; by the main process."""
+    if not is_main():
+        for _ in lines:  # its part of the work
+            pass
+        return
     if file is None:
         for line in lines:
             print(line)

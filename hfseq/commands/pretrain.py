@@ -9,7 +9,9 @@
 
 Everything is in the recipe: the name of one that comes with hfseq (`hfseq recipes` lists them) or a YAML file; `--field
 value` changes a field. What happens to an output directory that already holds a run is asked, or said with `--resume`
-or `--overwrite`. `model.model_type` is any of hfseq or transformers that has the head for the objective.
+or `--overwrite`; a run that did not come to its end goes on by itself where nobody can be asked. SIGTERM and
+Ctrl-C save a checkpoint and end the run with code 75 and 130 (`hfseq/training/interruption.py`). `model.model_type` is
+any of hfseq or transformers that has the head for the objective.
 
 What differs between the ways to pretrain is in `hfseq/objectives/`, one file each; this command is what they share.
 """
@@ -38,10 +40,18 @@ from ..paths import user_path
 from ..plots import has_matplotlib, plot_loss_curve
 from ..recipe import Recipe, packaged_recipes
 from ..training.arguments import training_arguments
-from ..training.processes import decide, is_main, start_processes, world_size
+from ..training.checkpoints import clear_the_way
+from ..training.full_disk import DiskFullError, full_disk_told
+from ..training.interruption import EXIT_CODES, StopOnSignal
+from ..training.output_lock import OutputLock
+from ..training.processes import decide, is_main, process_options, rank, start_processes, world_size
+from ..training.run_identity import check_identity, run_identity, write_identity
 from .console import CommandParser
 
 T = TypeVar("T")
+
+# "resume", "resume_anyway", "overwrite" or, where nothing was said, None.
+Choice = str | None
 
 # What an evaluation's entry in the log keeps for summary and card.
 KEPT_METRICS = ("step", "epoch", "eval_loss", "eval_bleu", "eval_bleu_lowercase", "eval_chrf")
@@ -49,19 +59,31 @@ KEPT_METRICS = ("step", "epoch", "eval_loss", "eval_bleu", "eval_bleu_lowercase"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="the name of a packaged recipe (lstm-kjv), or a YAML file")
-    parser.add_argument("--resume", action="store_true", help="continue from the newest complete checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run that is in output_dir")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--resume", action="store_true", help="continue from the newest complete checkpoint")
+    kind.add_argument(
+        "--resume_anyway", action="store_true",
+        help="likewise, even if text, tokenizer, plan, seed or optimiser are not what the run began with",
+    )  # fmt: skip
+    kind.add_argument("--overwrite", action="store_true", help="delete the run that is in output_dir")
 
 
 def main(argv: list[str] | None = None) -> None:
     recipe, choice = parse_command_line(argv)
     output = user_path(recipe.training_arguments["output_dir"])
-    start_processes(recipe.training_arguments.get("ddp_backend"))
-    resume_from = decide(lambda: prepare_output(output, recipe, choice))
+    start_processes(**process_options(recipe.training_arguments))
+    with OutputLock(output) as lock:
+        resume_from = decide(lambda: prepare_output(output, recipe, choice, lock))
+        says_where(recipe, lambda: lock.join(rank()))
+        run(recipe, choice, output, resume_from)
 
+
+def run(recipe: Recipe, choice: Choice, output: Path, resume_from: Path | None) -> None:
+    """From a recipe to a trained model, its scores and its card."""
     objective = objective_of(recipe)
     config = says_where(recipe, lambda: prepare_data(recipe, objective))
     plan = says_where(recipe, lambda: objective.plan(config, world_size()))
+    decide(lambda: begin(recipe, objective, plan, output, resume_from, choice))
     arguments = make_arguments(recipe, plan)
     check_averaging(recipe, plan, arguments)
     optimizer = says_where(
@@ -75,10 +97,16 @@ def main(argv: list[str] | None = None) -> None:
     notice = objective.begin(model, plan)
 
     progress = training.ReadableProgress(plan.tokens_at)
-    callbacks = [training.TrueEpoch(plan.train), training.StopOnNonFiniteLoss(), *plan.callbacks]
+    interruption = StopOnSignal()
+    callbacks = [
+        training.TrueEpoch(plan.train),
+        interruption,
+        training.StopOnNonFiniteLoss(),
+        *plan.callbacks,
+    ]
     if recipe.training.optimizer == "ntasgd":
         callbacks.append(training.AveragedEvaluation())
-    callbacks.append(training.CheckpointCallback(streams=plan.streams))
+    callbacks.append(training.CheckpointCallback(streams=plan.streams, interruption=interruption))
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -100,9 +128,15 @@ def main(argv: list[str] | None = None) -> None:
             f"{output}{(notice and chr(10) + notice) or ''}"
         )
 
-    with training.refused_pickles_told(resume_from):
-        trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
-    trainer.save_model(str(output))  # the tokenizer goes with it
+    go_on = resume_command(recipe)
+    try:
+        with full_disk_told(output):
+            with training.refused_pickles_told(resume_from):
+                trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
+            stop_if_unfinished(trainer, interruption, go_on)
+            trainer.save_model(str(output))  # the tokenizer goes with it
+    except DiskFullError as error:
+        sys.exit(f"{error} Go on with: {go_on}")
     if is_main():
         objective.save_tokenizers(output)
 
@@ -112,18 +146,17 @@ def main(argv: list[str] | None = None) -> None:
         finish(facts, objective, trainer, output)
 
 
-def parse_command_line(argv: list[str] | None) -> tuple[Recipe, str | None]:
+def parse_command_line(argv: list[str] | None) -> tuple[Recipe, Choice]:
     parser = CommandParser("pretrain", __doc__)
     add_arguments(parser)
     known, rest = parser.parse_known_args(argv)
-    if known.resume and known.overwrite:
-        parser.error("--resume and --overwrite exclude each other")
     try:
         recipe = load_recipe(known.recipe, rest)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     recipe.training_arguments.setdefault("output_dir", f"outputs/{recipe.name}")
-    return recipe, "resume" if known.resume else "overwrite" if known.overwrite else None
+    chosen = (choice for choice in ("resume", "resume_anyway", "overwrite") if getattr(known, choice))
+    return recipe, next(chosen, None)
 
 
 def says_where(recipe: Recipe, work: Callable[[], T]) -> T:
@@ -135,8 +168,9 @@ def says_where(recipe: Recipe, work: Callable[[], T]) -> T:
         sys.exit(message if message.startswith(recipe.path) else f"{recipe.path}: {message}")
 
 
-def prepare_output(output: Path, recipe: Recipe, choice: str | None) -> Path | None:
-    """Makes the output directory; returns the checkpoint to resume from, if any. Asks before deleting a run."""
+def prepare_output(output: Path, recipe: Recipe, choice: Choice, lock: OutputLock) -> Path | None:
+    """Makes the output directory and locks it; returns the checkpoint to resume from, if any. Asks before deleting a
+    run."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe = output / f".writable-{os.getpid()}"
@@ -144,6 +178,7 @@ def prepare_output(output: Path, recipe: Recipe, choice: str | None) -> Path | N
         probe.unlink()
     except OSError as error:
         sys.exit(f"Cannot write to output_dir {output}: {error}. Choose another with --output_dir.")
+    says_where(recipe, lock.take)
     saved = output / "recipe.yaml"
     checkpoint = training.newest_complete_checkpoint(output)
     finished = (output / "training_summary.json").exists()
@@ -158,34 +193,37 @@ def prepare_output(output: Path, recipe: Recipe, choice: str | None) -> Path | N
             choice = {"r": "resume", "o": "overwrite"}.get(answer[:1])
             if choice is None:
                 sys.exit("Nothing was changed.")
-        elif finished or world_size() > 1:
+        elif finished:
             sys.exit(f"{output} holds {state}: say --resume or --overwrite, or choose another --output_dir.")
         else:
             choice = "resume"
     if choice == "overwrite":
         remove_run(output)
-        checkpoint = None
-    elif choice == "resume" and saved.exists():
-        check_same_run(saved, recipe, output)
+        return None
+    if choice is not None and not saved.exists():
+        sys.exit(f"Nothing to resume in {output}.")
+    if choice is not None:
+        check_same_run(saved, recipe, output, anyway=choice == "resume_anyway")
+        clear_the_way(output)
         if checkpoint is None:
             print(f"{output} holds no complete checkpoint: starting from the beginning.")
-    elif choice == "resume":
-        sys.exit(f"Nothing to resume in {output}.")
-    saved.write_text(yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        else:
+            print(f"Going on from {checkpoint}.", flush=True)
     return checkpoint
 
 
-def check_same_run(saved: Path, recipe: Recipe, output: Path) -> None:
+def check_same_run(saved: Path, recipe: Recipe, output: Path, anyway: bool = False) -> None:
     """Refuses to go on with a run that began with other data, another tokenizer, objective or model."""
     try:
         before = yaml.safe_load(saved.read_text(encoding="utf-8"))
         before = modernise(before) if is_old(before) else before
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        sections = {name: dict(before.get(name, {})) for name in ("data", "tokenizer", "objective", "model")}
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
         sys.exit(f"Cannot resume {output}: {saved.name} is damaged ({error}). Start again with --overwrite.")
     now = recipe.as_dict()
-    for section in ("data", "tokenizer", "objective", "model"):
+    for section in ("model",) if anyway else sections:
         for key, value in now[section].items():
-            was = before.get(section, {}).get(key, value if key not in before.get(section, {}) else None)
+            was = sections[section].get(key, value)
             if was != value:
                 sys.exit(
                     f"Cannot resume {output}: it was started with {section}.{key} = {was!r}, now it is {value!r}. "
@@ -193,11 +231,55 @@ def check_same_run(saved: Path, recipe: Recipe, output: Path) -> None:
                 )
 
 
+def begin(
+    recipe: Recipe, objective: Objective, plan: Plan, output: Path, resume_from: Path | None, choice: Choice
+) -> None:
+    """Writes what the run is into its directory; a resume with other data, tokenizer, plan, seed or optimiser ends
+    here, and changes nothing."""
+    given = recipe.training_arguments
+    settings = {"seed": given.get("seed", 42), "data_seed": given.get("data_seed")}
+    settings |= {
+        "optimizer": recipe.training.optimizer, "optimizer_arguments": recipe.training.optimizer_arguments,
+        "optim": given.get("optim"),
+    }  # fmt: skip
+    identity = run_identity(objective.fingerprints(), objective.tokenizers(), plan.train, settings)
+    if resume_from is not None and choice != "resume_anyway":
+        says_where(recipe, lambda: check_identity(output, identity))
+    write_identity(output, identity)
+    text = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+    partial = output / "recipe.yaml.part"
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, output / "recipe.yaml")
+
+
+def stop_if_unfinished(trainer: Trainer, interruption: StopOnSignal, go_on: str) -> None:
+    """Ends the program where training did not come to its end: nothing is measured, no card is written."""
+    state = trainer.state
+    if state.global_step >= state.max_steps:
+        return
+    reason = interruption.signal
+    if is_main():
+        said = f"by {reason.name}; checkpoint-{state.global_step} is whole" if reason else "before its end"
+        print(
+            f"Stopped at update {state.global_step} of {state.max_steps} {said}. Go on with: {go_on}",
+            file=sys.stderr,
+            flush=True,
+        )
+    sys.exit(EXIT_CODES[reason] if reason else 1)
+
+
 def remove_run(output: Path) -> None:
     """Deletes what this command writes, and nothing else that may lie in the directory."""
-    for path in output.glob("checkpoint-*"):
+    for path in [*output.glob("checkpoint-*"), *output.glob("damaged-checkpoint-*")]:
         shutil.rmtree(path)
-    written = ["recipe.yaml", "training_summary.json", "loss_curve.png", "README.md", "model.safetensors"]
+    written = [
+        "recipe.yaml",
+        "run.json",
+        "training_summary.json",
+        "loss_curve.png",
+        "README.md",
+        "model.safetensors",
+    ]
     for name in [*written, "config.json", "generation_config.json", "training_args.bin"]:
         (output / name).unlink(missing_ok=True)
 
@@ -226,6 +308,7 @@ def make_arguments(recipe: Recipe, plan: Plan) -> TrainingArguments:
     given = dict(recipe.training_arguments)
     for name in ("num_train_epochs", "gradient_accumulation_steps", "per_device_train_batch_size"):
         given.pop(name, None)  # the plan was made with them
+    given.pop("enable_jit_checkpoint", None)  # StopOnSignal does it, and so that a run can go on
     given["output_dir"] = str(user_path(given["output_dir"]))
     defaults = {
         "eval_strategy": "steps",
@@ -340,6 +423,16 @@ def recipe_word(recipe: Recipe) -> str:
     """How the command line names the recipe: a packaged one by its name."""
     packaged = packaged_recipes().get(recipe.name)
     return recipe.name if packaged and str(packaged) == recipe.path else shlex.quote(recipe.path)
+
+
+def resume_command(recipe: Recipe) -> str:
+    """What to type to go on with this run."""
+    launcher = "hfseq"
+    if world_size() > 1:
+        launcher = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', world_size())} -m hfseq"
+    return " ".join(
+        [f"{launcher} pretrain", recipe_word(recipe), *map(shlex.quote, recipe.overrides), "--resume"]
+    )
 
 
 def finish(facts: dict, objective: Objective, trainer: Trainer, output: Path) -> None:

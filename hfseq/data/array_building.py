@@ -39,7 +39,7 @@ from .cache import build_once, cache_folder, touch_builder
 from .encoding import ArrayEncoder, encoder_settings, receive, send
 from .fingerprints import fingerprint_of
 from .splits import Sides
-from .token_arrays import FORMAT_VERSION, ArrayWriter, TokenArray, check_whole, load_token_arrays
+from .token_arrays import FORMAT_VERSION, ArrayWriter, TokenArray, check_small, check_whole, load_token_arrays
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -107,9 +107,13 @@ def build_token_arrays(
         _Build(corpus, tokenizer, settings, fingerprint, target, processes or worker_count()).run()
 
     build_once(target, build, f"the token arrays of {corpus.name}", PATIENCE)
+    arrays = load_token_arrays(target)
+    if was_there:
+        for array in arrays.values():
+            check_small(array.path)
     if verify and was_there:
         _verify(corpus, target)
-    return Sides(load_token_arrays(target))
+    return Sides(arrays)
 
 
 def worker_count() -> int:

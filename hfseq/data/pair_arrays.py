@@ -17,6 +17,7 @@ import torch
 
 from ..models.losses import IGNORE_INDEX
 from .array_building import build_token_arrays
+from .fingerprints import fingerprint_of, hash_of
 from .ragged import copy_texts
 from .splits import Sides
 from .token_arrays import TokenArray
@@ -47,6 +48,12 @@ class PairArray:
                 f"{self.source.path} has {self.source.n_documents} documents, {self.target.path} has "
                 f"{self.target.n_documents}: they are not of the same pairs. Build both with build_pair_arrays."
             )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of both texts and tokenizers, and of the pairs that were chosen."""
+        chosen = None if self.chosen is None else [len(self.chosen), hash_of(self.chosen.tobytes())]
+        return fingerprint_of([self.source.fingerprint, self.target.fingerprint, chosen])
 
     def __len__(self) -> int:
         return self.source.n_documents if self.chosen is None else len(self.chosen)

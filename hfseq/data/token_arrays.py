@@ -4,7 +4,8 @@ One directory per fingerprint under the cache directory, one folder in it per si
 
     <cache>/<fingerprint>/train/tokens.bin      uint16 (vocabularies up to 65,536) or uint32, end token between texts
                                 offsets.npy     int64 [documents + 1], where documents begin, and the end
-                                meta.json       counts; its sizes are checked at every load
+                                meta.json       counts and checksums; sizes are checked at every load, contents of
+                                                arrays up to 256 MiB too (of larger ones where `verify` asks for it)
 
 `tokens.bin` is `end, document, end, document, end, ...`: it begins with the end-of-text token, so that of N tokens
 N - 1 are targets and they are *all* the text and all the ends; bits per byte can divide by the bytes of the text.
@@ -23,7 +24,7 @@ import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -32,6 +33,19 @@ from .encoding import dtype_of, with_ends
 
 # Part of every fingerprint: raise it when what is written changes.
 FORMAT_VERSION = 1
+# Tokens up to this size are compared with their checksum whenever they are loaded from the cache.
+CHECKED_BYTES = 1 << 28
+_META = {
+    "format",
+    "fingerprint",
+    "dtype",
+    "n_tokens",
+    "n_documents",
+    "n_bytes",
+    "n_words",
+    "vocab_size",
+    "end_id",
+}
 
 
 @dataclass
@@ -79,7 +93,7 @@ def load_token_array(path: str | os.PathLike) -> TokenArray:
     path = user_path(path)
     if not (path / "meta.json").is_file():
         raise FileNotFoundError(f"No token array at {path}. build_token_arrays makes one.")
-    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    meta = _read_meta(path)
     if meta["format"] != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format {meta['format']}, this version of hfseq reads {FORMAT_VERSION}. Delete {path.parent}; "
@@ -87,7 +101,10 @@ def load_token_array(path: str | os.PathLike) -> TokenArray:
         )
     dtype = np.dtype(meta["dtype"])
     size = (path / "tokens.bin").stat().st_size
-    offsets = np.load(path / "offsets.npy", allow_pickle=False)
+    try:
+        offsets = np.load(path / "offsets.npy", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise _damaged(path, f"offsets.npy cannot be read ({error})") from error
     if size != meta["n_tokens"] * dtype.itemsize or len(offsets) != meta["n_documents"] + 1:
         raise ValueError(
             f"{path}: tokens.bin has {size} bytes and offsets.npy {len(offsets)} entries, but {meta['n_tokens']} "
@@ -116,8 +133,29 @@ def load_token_arrays(directory: str | os.PathLike) -> dict[str, TokenArray]:
     return {side: load_token_array(directory / side) for side in sides}
 
 
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        checksum = meta.pop("meta_crc32", None)
+        if meta["format"] == FORMAT_VERSION and checksum is not None and checksum != _meta_checksum(meta):
+            raise ValueError("its checksum is not the one that was written")
+        if meta["format"] == FORMAT_VERSION and (lacking := _META - meta.keys()):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    except (ValueError, AttributeError, KeyError) as error:
+        raise _damaged(path, f"meta.json is not what was written ({error})") from error
+    return meta
+
+
+def _meta_checksum(meta: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode("utf-8"))
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+    return ValueError(f"{path} is damaged: {what}. Delete {path.parent}; it will be built again.")
+
+
 def check_whole(path: Path) -> int:
-    """Compares the tokens with their checksum, as they were written.
+    """Compares tokens and offsets with their checksums, as they were written.
 
     Returns:
         the checksum of the text that they were made of.
@@ -125,19 +163,28 @@ def check_whole(path: Path) -> int:
     Raises:
         ValueError: damaged tokens, or arrays of version 0.1, which have no checksums.
     """
-    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    meta = _read_meta(path)
     if "tokens_crc32" not in meta:
         raise ValueError(f"{path} has no checksums. Delete {path.parent}; it will be built again.")
-    checksum = 0
-    with open(path / "tokens.bin", "rb") as file:
-        while block := file.read(1 << 22):
-            checksum = zlib.crc32(block, checksum)
-    if checksum != meta["tokens_crc32"]:
-        raise ValueError(
-            f"{path}: tokens.bin is damaged: its checksum is not the one that was written. Delete {path.parent}; it "
-            "will be built again."
-        )
+    for name in ("tokens.bin", "offsets.npy"):
+        written = meta.get(f"{name.partition('.')[0]}_crc32")
+        if written is not None and _crc32(path / name) != written:
+            raise _damaged(path, f"{name} has another checksum than was written")
     return meta["text_crc32"]
+
+
+def check_small(path: Path) -> None:
+    """`check_whole`, where that takes no more than a quarter of a second and there are checksums."""
+    if (path / "tokens.bin").stat().st_size <= CHECKED_BYTES and "tokens_crc32" in _read_meta(path):
+        check_whole(path)
+
+
+def _crc32(file: Path) -> int:
+    checksum = 0
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 class ArrayWriter:
@@ -230,7 +277,9 @@ class ArrayWriter:
             **self._state(),
             "vocab_size": self.vocab_size,
             "end_id": self.end_id,
+            "offsets_crc32": _crc32(self.folder / "offsets.npy"),
         }
+        meta["meta_crc32"] = _meta_checksum(meta)
         with open(self.folder / "meta.json", "wb") as file:
             file.write(json.dumps(meta, indent=1).encode("utf-8") + b"\n")
             _to_disk(file)

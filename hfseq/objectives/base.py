@@ -217,6 +217,14 @@ class Objective(abc.ABC):
             "train_documents": int(array.n_documents),
         }
 
+    def fingerprints(self) -> dict[str, str]:
+        """Of all data that are trained on or measured with, and of how they became tokens."""
+        return {side: array.fingerprint for side, array in self.arrays.items()}
+
+    def tokenizers(self) -> list[Any]:
+        """All that the run uses."""
+        return [self.tokenizer]
+
     @property
     def held_out(self) -> tuple[str, ...]:
         """Which of validation and test there are."""

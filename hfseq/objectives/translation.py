@@ -299,6 +299,9 @@ class Translation(Objective):
         options = {"target_tokenizer": self.target_tokenizer, "num_beams": self.fields.num_beams}
         return {"translation": translate(model, self.tokenizer, [prompt], **options)[0]}
 
+    def tokenizers(self) -> list[Any]:
+        return [self.tokenizer, self.target_tokenizer]
+
     def save_tokenizers(self, directory: Path) -> None:
         data.save_pair_tokenizers(directory, self.tokenizer, self.target_tokenizer)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from .. import data
 from ..cards import CardText
+from ..data.fingerprints import hash_of
 from ..training.evaluation import score_rows
 from ..training.model_batches import ModelBatches
 from ..training.vectors import VectorScore, describe_vectors, parse_vector
@@ -113,6 +114,13 @@ class VectorToText(Objective):
         corpus = self.table.corpus()
         self.tokenizer = self.tokenizer_for(corpus)
         self.arrays = data.build_token_arrays(corpus, self.tokenizer, self.recipe.data.cache_dir)
+
+    def fingerprints(self) -> dict[str, str]:
+        vectors = {
+            f"vectors of {side}": f"{hash_of(values.tobytes()):016x}"
+            for side, values in self.table.features.items()
+        }
+        return {**super().fingerprints(), **vectors}
 
     def config_fields(self) -> dict[str, Any]:
         return {**super().config_fields(), "feature_size": self.table.width}

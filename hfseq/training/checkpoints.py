@@ -2,16 +2,21 @@
 
 A run may be killed in the middle of a save, and `get_last_checkpoint` would resume from the torso: it looks at
 directory names only. So the last thing written is a marker, `complete.json`, that lists the checkpoint's files with
-their sizes; `newest_complete_checkpoint` takes only directories whose marker is true. Order of a save: Trainer's own
-files, each process's carried state, a barrier, the marker (rank 0).
+their sizes and checksums; `newest_complete_checkpoint` takes only directories whose marker is true, and says which it
+passes over and why. Order of a save: Trainer's own files, each process's carried state, a barrier, the marker (rank 0).
+
+A checkpoint that a signal asked for (`interruption.py`) is one more than the run would have made. It counts neither
+for `save_total_limit` nor for averaging: the next one that is complete takes its place.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,28 +27,85 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from .carried_state import FILE_NAME, check_stream_arguments, read_carried_state, write_carried_state
+from .checksums import checksum_of, is_unchanged
+from .interruption import StopOnSignal
+
+logger = logging.getLogger(__name__)
 
 MARKER_NAME = "complete.json"
 
 
 def newest_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The `checkpoint-N` of the highest N in `output_dir` that was written to the end, or None."""
-    output_dir = Path(output_dir)
+    """The `checkpoint-N` of the highest N in `output_dir` that was written to the end and is still what was written, or
+    None. Those that it passes over are logged, with what is wrong with them."""
+    for path in numbered_checkpoints(output_dir):
+        problem = fault_of(path)
+        if problem is None:
+            return path
+        logger.warning("%s %s: an older checkpoint is taken, if there is one.", path, problem)
+    return None
+
+
+def numbered_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """All directories `checkpoint-N` in `output_dir`, the newest first, whole or not."""
     numbered = []
-    for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if output_dir.is_dir() else ():
-        if match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name):
+    for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if (match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name)) and path.is_dir():
             numbered.append((int(match[1]), path))
-    return next((path for _, path in sorted(numbered, reverse=True) if is_complete(path)), None)
+    return [path for _, path in sorted(numbered, reverse=True)]
 
 
 def is_complete(checkpoint: str | os.PathLike) -> bool:
-    """Whether the directory has its marker and every file the marker lists, in the listed size."""
-    checkpoint = Path(checkpoint)
+    """Whether the directory has its marker, and every file that the marker lists, unchanged."""
+    return fault_of(Path(checkpoint)) is None
+
+
+def fault_of(checkpoint: Path) -> str | None:
+    """Why a run cannot go on from there ("was not written to the end", "is damaged: ..."); None: it can.
+
+    Checkpoints of hfseq 0.1 have no checksums: they are known by the sizes of their files.
+    """
+    if not (checkpoint / MARKER_NAME).is_file():
+        return "was not written to the end"
+    marker = read_marker(checkpoint)
+    if marker is None:
+        return f"is damaged: {MARKER_NAME} cannot be read"
+    checksums = marker.get("checksums", {})
+    for name, size in marker["files"].items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"is damaged: {name} is missing"
+        if file.stat().st_size != size:
+            return f"is damaged: {name} has {file.stat().st_size} bytes, but {size} were written"
+        if name in checksums and not is_unchanged(file, checksums[name]):
+            return f"is damaged: {name} has another checksum than was written"
+    return None
+
+
+def read_marker(checkpoint: Path) -> dict | None:
+    """What `write_marker` wrote; None where there is none, or something else."""
     try:
         marker = json.loads((checkpoint / MARKER_NAME).read_text(encoding="utf-8"))
-        return all((checkpoint / name).stat().st_size == size for name, size in marker["files"].items())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
-        return False
+    except (OSError, ValueError):
+        return None
+    tables = [marker.get("files"), marker.get("checksums", {})] if isinstance(marker, dict) else [None]
+    if not all(isinstance(table, dict) for table in tables):
+        return None
+    return marker if all(isinstance(text, str) for text in tables[1].values()) else None
+
+
+def clear_the_way(output_dir: Path) -> None:
+    """Removes what saves that were cut short left, and puts damaged checkpoints aside, as `damaged-checkpoint-N`.
+
+    Trainer counts directories when it deletes the oldest beyond `save_total_limit`: a torso would cost a whole one.
+    """
+    for path in numbered_checkpoints(output_dir):
+        if not (path / MARKER_NAME).is_file():
+            shutil.rmtree(path)
+        elif fault_of(path) is not None:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
 
 
 @contextmanager
@@ -66,17 +128,36 @@ def refused_pickles_told(checkpoint: str | os.PathLike | None) -> Iterator[None]
         ) from error
 
 
-def write_marker(checkpoint: Path, global_step: int, world_size: int) -> None:
-    """Declares everything in the directory complete: {"global_step", "world_size", "files": {name: bytes}}."""
+def write_marker(checkpoint: Path, global_step: int, world_size: int, interrupted: bool = False) -> None:
+    """Declares everything in the directory complete.
+
+    The marker is {"global_step", "world_size", "files": {name: bytes}, "checksums": {name: text}}, and for a checkpoint
+    that a signal asked for {"interrupted": true}.
+    """
     files = {
-        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        path.relative_to(checkpoint).as_posix(): path
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path.name != MARKER_NAME and path.suffix != ".partial"
     }
-    marker = {"global_step": global_step, "world_size": world_size, "files": files}
+    marker = {
+        "global_step": global_step,
+        "world_size": world_size,
+        "files": {name: path.stat().st_size for name, path in files.items()},
+        "checksums": {name: checksum_of(path) for name, path in files.items()},
+        **({"interrupted": True} if interrupted else {}),
+    }
     partial = checkpoint / f"{MARKER_NAME}.partial"
     partial.write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, checkpoint / MARKER_NAME)
+
+
+def interrupted_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """Those that a signal asked for."""
+    return [
+        path
+        for path in numbered_checkpoints(output_dir)
+        if (read_marker(path) or {}).get("interrupted") is True
+    ]
 
 
 class CheckpointCallback(TrainerCallback):
@@ -88,13 +169,19 @@ class CheckpointCallback(TrainerCallback):
 
     Args:
         streams: number of text streams of the plan; None where no state is carried.
+        interruption: tells which checkpoints a signal asked for.
 
     Raises:
         ValueError, FileNotFoundError: when training begins, where the streams could not be trained or resumed rightly.
     """
 
-    def __init__(self, streams: int | None = None) -> None:
-        self.streams = streams
+    def __init__(self, streams: int | None = None, interruption: StopOnSignal | None = None) -> None:
+        self.streams, self.interruption = streams, interruption
+        self._limit: int | None = None
+
+    @property
+    def _is_interrupted(self) -> bool:
+        return self.interruption is not None and self.interruption.signal is not None
 
     def on_train_begin(
         self,
@@ -108,6 +195,7 @@ class CheckpointCallback(TrainerCallback):
             raise ValueError(
                 "save_total_limit=1 deletes the last complete checkpoint before the next one is complete: set it to 2."
             )
+        self._limit = args.save_total_limit
         if self.streams is None:
             return
         check_stream_arguments(args, self.streams)
@@ -124,6 +212,9 @@ class CheckpointCallback(TrainerCallback):
         may_be_best = control.should_evaluate and args.save_strategy == SaveStrategy.BEST
         if state.is_world_process_zero and (control.should_save or may_be_best):
             (_directory(args, state) / MARKER_NAME).unlink(missing_ok=True)
+            if self._limit:
+                extra = len(interrupted_checkpoints(args.output_dir)) + self._is_interrupted
+                args.save_total_limit = self._limit + extra
 
     on_epoch_end = on_step_end
 
@@ -151,7 +242,10 @@ class CheckpointCallback(TrainerCallback):
                 f"{directory} lacks {sorted(expected - found)}: all processes must write to one file system. Put "
                 "output_dir on a shared one."
             )
-        write_marker(directory, state.global_step, args.world_size)
+        write_marker(directory, state.global_step, args.world_size, self._is_interrupted)
+        for older in interrupted_checkpoints(args.output_dir):
+            if older != directory:
+                shutil.rmtree(older)
 
 
 def _directory(args: TrainingArguments, state: TrainerState) -> Path:

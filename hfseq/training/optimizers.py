@@ -154,12 +154,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
     """U V^T of each U S V^T in `matrices` [count, rows, columns], roughly: singular values in 0.7 ... 1.2.
 
-    Newton-Schulz iteration, in bfloat16 on a GPU, else in the matrices' own type (see the module's docstring).
+    Newton-Schulz iteration, in bfloat16 on an accelerator, else in the matrices' own type (see the module's docstring).
     """
     a, b, c = NEWTON_SCHULZ
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
-    if x.is_cuda and x.dtype == torch.float32:
+    if x.device.type != "cpu" and x.dtype == torch.float32:
         x = x.bfloat16()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # so that no singular value exceeds 1
     for _ in range(NEWTON_SCHULZ_STEPS):

@@ -1,8 +1,9 @@
 """What the processes of a run do together: start, wait for each other with a limit, decide, share work, add up.
 
 One process decides what must be the same for all (whether an output directory is overwritten, from which checkpoint a
-run goes on) and tells the others; nobody looks at a file that another one is just writing. A wait ends after
-`HFSEQ_START_TIMEOUT` seconds (default 600) with a message.
+run goes on) and tells the others; nobody looks at a file that another one is just writing. A start waits
+`HFSEQ_START_TIMEOUT` seconds (default 600) for processes that come late, and then names those that are missing. After
+the start a process waits for the others as long as `ddp_timeout` says: one that computes is not one that is missing.
 
 With one process everything here does nothing.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,6 +21,12 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 START_TIMEOUT = 600
+# Of TrainingArguments.
+DDP_TIMEOUT = 1800
+# How long one waits before one says so.
+PATIENCE = timedelta(seconds=10)
+# One of these tells a process its number: of torchrun, Open MPI, MPICH and Intel MPI, MVAPICH.
+_RANKS = {"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"}
 
 
 def rank() -> int:
@@ -37,11 +44,12 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def start_processes(backend: str | None = None) -> None:
-    """Joins the other processes of `torchrun` or `accelerate launch`.
+def start_processes(backend: str | None = None, ddp_timeout: int = DDP_TIMEOUT) -> None:
+    """Joins the other processes of `torchrun` or `accelerate launch`, and waits until all of them are there.
 
     Args:
         backend: of torch.distributed; None: gloo without an accelerator, else torch's own choice for it.
+        ddp_timeout: seconds that a process waits for the others once all have started, as TrainingArguments has it.
 
     Raises:
         SystemExit: the others did not come within the limit, or the launcher asked for several processes and started
@@ -50,28 +58,70 @@ def start_processes(backend: str | None = None) -> None:
     _check_launcher()
     if world_size() == 1 or dist.is_initialized():
         return
-    seconds = int(os.environ.get("HFSEQ_START_TIMEOUT", START_TIMEOUT))
+    limit = timedelta(seconds=_start_timeout())
     if backend is None:
         backend = "gloo" if torch.accelerator.current_accelerator() is None else None
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+        store, _, _ = next(dist.rendezvous("env://", rank(), world_size(), timeout=limit))
+        if missing := _missing(store, limit):
+            waited_for = f"process {', '.join(missing)}"
+        else:
+            dist.init_process_group(
+                backend, store=store, rank=rank(), world_size=world_size(),
+                timeout=timedelta(seconds=ddp_timeout),
+            )  # fmt: skip
+            return
     except (RuntimeError, ValueError) as error:
-        sys.exit(
-            f"Process {rank()} of {world_size()} waited {seconds} s for the others at "
-            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}. Look at their output; "
-            "HFSEQ_START_TIMEOUT is the limit in seconds."
+        waited_for = (
+            f"the others at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} ({error})"
         )
+    sys.exit(
+        f"Process {rank()} of {world_size()} waited {limit.total_seconds():.0f} s for {waited_for}. Look at their "
+        "output; HFSEQ_START_TIMEOUT is the limit in seconds."
+    )
+
+
+def process_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe's TrainingArguments `start_processes` takes. A wrong value is refused with all the others."""
+    timeout = arguments.get("ddp_timeout")
+    is_right = isinstance(timeout, int) and not isinstance(timeout, bool) and timeout > 0
+    return {"backend": arguments.get("ddp_backend"), "ddp_timeout": timeout if is_right else DDP_TIMEOUT}
+
+
+def _start_timeout() -> int:
+    given = os.environ.get("HFSEQ_START_TIMEOUT") or str(START_TIMEOUT)
+    if not given.isdecimal() or int(given) < 1:
+        sys.exit(f"HFSEQ_START_TIMEOUT must be a whole number of seconds, not {given!r}.")
+    return int(given)
+
+
+def _missing(store: dist.Store, limit: timedelta) -> list[str]:
+    """Numbers of the processes that do not come within the limit; says after `PATIENCE` that it waits."""
+    here = "hfseq/started/{}".format
+    store.set(here(rank()), "1")
+    everyone, absent = list(range(world_size())), []
+    for patience in (limit,) if limit <= PATIENCE else (PATIENCE, limit - PATIENCE):
+        try:
+            store.wait([here(number) for number in everyone], patience)
+            return []
+        except RuntimeError:  # DistStoreError: the time is over
+            absent = [str(number) for number in everyone if not store.check([here(number)])]
+            if absent and is_main() and patience < limit:
+                print(f"Waiting for process {', '.join(absent)} to start.", file=sys.stderr, flush=True)
+    return absent
 
 
 def _check_launcher() -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing: say it."""
-    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and os.environ.get(
-        "CCL_WORKER_COUNT", "1"
-    )
-    if asked and asked.isdecimal() and int(asked) > 1 and world_size() == 1:
+    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing: say it.
+
+    It leaves its choice of the CPU and an address at which the processes were to meet, but no rank; of how many
+    processes it was asked for nothing is left.
+    """
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if on_cpu and "MASTER_ADDR" in os.environ and not _RANKS & os.environ.keys():
         sys.exit(
-            f"accelerate launch was asked for {asked} processes on the CPU and started one. Launch them with: torchrun "
-            f"--nproc_per_node {asked} -m hfseq pretrain ..."
+            "accelerate launch was asked for several processes on the CPU and started one. Launch them with: torchrun "
+            f"--nproc_per_node 2 -m hfseq {' '.join(sys.argv[1:2]) or 'pretrain'} ... (2 or as many as you want)."
         )
 
 
@@ -92,6 +142,13 @@ def decide(decision: Callable[[], T]) -> T:
     if problem is not None:
         sys.exit(problem if is_main() else 1)
     return value
+
+
+def own_device(device: str) -> str:
+    """Where this process works: of several accelerators each process of a machine has its own, unless one is named."""
+    if world_size() == 1 or device == "cpu" or ":" in device:
+        return device
+    return f"{device}:{os.environ.get('LOCAL_RANK', 0)}"
 
 
 def add_up(*totals: torch.Tensor) -> list[torch.Tensor]:
@@ -126,4 +183,7 @@ def collect(parts: Sequence[T], count: int) -> list[T]:
     return items
 
 
-__all__ = ["add_up", "collect", "decide", "is_main", "rank", "share", "start_processes", "world_size"]
+__all__ = [
+    "add_up", "collect", "decide", "is_main", "own_device", "process_options", "rank", "share", "start_processes",
+    "world_size",
+]  # fmt: skip

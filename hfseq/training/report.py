@@ -36,12 +36,23 @@ def describe_machine() -> dict[str, Any]:
         "processor": processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": _accelerator_name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "hfseq": __version__,
     }
+
+
+def _accelerator_name() -> str | None:
+    """Of the accelerator in use; Apple's has no name of its own."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return None
+    of_type = getattr(torch, accelerator.type, None)
+    return of_type.get_device_name() if hasattr(of_type, "get_device_name") else accelerator.type
 
 
 __all__ = ["describe_machine", "write_json"]

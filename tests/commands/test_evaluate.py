@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -119,3 +122,23 @@ def test_bad_input(refused, language_model, tmp_path):
     assert "--pairs and --output_text are for translation" in pairs
     out = refused("evaluate", language_model, *file, "--output", tmp_path / "no/out.json")
     assert f"there is no folder {tmp_path / 'no'}" in out
+
+
+def test_two_processes_score_what_one_does(language_model, texts, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(texts))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ["evaluate", str(language_model), "--file", str(file), "--output"]
+    for name, launcher in {
+        "one": [],
+        "two": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"],
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, "hfseq", *words, str(tmp_path / name)],
+            capture_output=True, text=True, timeout=240, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("bits per byte") + done.stdout.count("bits_per_byte") == 1
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
+    assert two.pop("nll") == pytest.approx(one.pop("nll"), rel=1e-6)
+    assert two["tokens"] == one["tokens"]

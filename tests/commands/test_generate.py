@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -145,3 +148,19 @@ def test_another_models_tokenizer(refused, language_model, tmp_path):
     LSTMForCausalLM.from_pretrained(language_model).save_pretrained(tmp_path)
     data.train_tokenizer(["some words"], "word", 20).save_pretrained(tmp_path)
     assert "they were not made for each other" in refused("generate", tmp_path, "--prompt", "a")
+
+
+def test_two_processes_share_the_lines(language_model, tmp_path):
+    """Standard input is read once; the lines come in order, from one process."""
+    words = ["generate", str(language_model), "--do_sample", "false", "--max_new_tokens", "4"]
+    given = "".join(f"In the year {n}\n" for n in range(5))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    outputs = []
+    for launcher in ([], ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, "hfseq", *words],
+            capture_output=True, text=True, input=given, timeout=240, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 5

@@ -54,7 +54,7 @@ def text_perplexities(texts, model_id, batch_size, add_start_token, device, max_
 
     import hfseq  # noqa: F401  (registers the model classes)
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.accelerator.current_accelerator() or "cpu"
     tokenizer = AutoTokenizer.from_pretrained(model_id)
     model = AutoModelForCausalLM.from_pretrained(model_id).to(device).eval()
     start = [tokenizer.bos_token_id] if add_start_token else []

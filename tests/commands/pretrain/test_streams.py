@@ -128,7 +128,7 @@ class TestBadInput:
             (["--objective.streem", "4"], "Did you mean 'streams'"),
             (["--streams", "many"], "objective.streams must be int"),
             (["--hidden_size"], "has no value"),
-            (["--resume", "--overwrite"], "exclude each other"),
+            (["--resume", "--overwrite"], "not allowed with argument"),
         ],
     )
     def test_command_line(self, folder, pretrain, capsys, words, expected):

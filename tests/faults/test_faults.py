@@ -1,0 +1,36 @@
+"""The short form of `make faults`: runs as a user starts them, killed, and started late."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def faults(repository):
+    spec = importlib.util.spec_from_file_location("faults", repository / "scripts" / "faults.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["faults"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["faults"]
+
+
+def test_killed_in_a_save_and_told_to_stop(faults, capsys):
+    faults.main(["--short", "--only", "kills"])
+    printed = capsys.readouterr().out
+    assert printed.count("  equal\n") == 2, printed
+
+
+def test_processes_that_come_late(faults, capsys):
+    faults.main(["--only", "starts", "--objectives", "causal", "--processes", "2", "--count", "1"])
+    assert capsys.readouterr().out.count("  equal\n") == 1
+
+
+def test_what_is_not_survived_is_told(faults, monkeypatch):
+    rows = [("causal", 1, "SIGKILL", "equal"), ("causal", 1, "SIGKILL", "FAILED: other weights")]
+    monkeypatch.setattr(faults, "faults", lambda arguments, root: iter(rows))
+    with pytest.raises(SystemExit, match="1 of 2 faults were not survived"):
+        faults.main([])
