@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForMaskedLM, GPT2Config
-from transformers import GPT2LMHeadModel as GPT2
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+)
 
 from hfseq import (
     EncoderConfig,
@@ -18,12 +23,6 @@ from hfseq import (
 )
 
 TEXTS = [f"In the year {n} the king's men went to city {n % 5}, and came back." for n in range(30)]
-SENTENCES = [
-    "The king came back.",
-    "In the year 7 the men went",
-    "went",
-    "then  the city's\tmen, and the naïve queen",
-]
 
 
 def sharp(model):
@@ -81,8 +80,3 @@ def models(tokenizers) -> dict:
     )  # fmt: skip
     made["bart"] = sharp(BartForConditionalGeneration(config)), tokenizer
     return made
-
-
-CAUSAL = ("lstm bpe", "lstm character", "lstm word", "lstm unigram", "gpt2")
-MASKED = ("encoder wordpiece", "encoder masked bpe", "bert")
-SEQ2SEQ = ("transformer", "bart")
