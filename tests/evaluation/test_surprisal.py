@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -81,34 +80,6 @@ def test_the_end_of_a_word_is_counted_to_it(models, name):
         assert word.corrected == pytest.approx(-math.log2(probability), rel=1e-9)
     total = sum(word.surprisal for word in words) - math.log2(p[-1][ends].sum().item())
     assert sum(word.corrected for word in words) == pytest.approx(total, rel=1e-9)
-
-
-def test_corrected_probabilities_of_all_words_are_no_more_than_one(tokenizers):
-    """What the correction is for: after "a", the probabilities of all words of up to two letters and of the end add up
-    to less than one, uncorrected ones to more (those of "t" and of "th" both hold that of "the")."""
-    from hfseq import LSTMConfig, LSTMForCausalLM, data
-
-    tokenizer = data.train_tokenizer(["ab ba"], "character", 8)
-    torch.manual_seed(1)
-    model = LSTMForCausalLM(
-        LSTMConfig(embedding_size=4, hidden_size=4, **data.tokenizer_config_fields(tokenizer))
-    )
-    model.double().eval().lm_head.bias.data.fill_(-50)
-    for token, bias in (("a", 1.0), ("b", 1.0), (" ", 0.0), ("<|endoftext|>", 0.0)):
-        model.lm_head.bias.data[tokenizer.get_vocab()[token]] = bias
-    likelihood = CausalLikelihood(model, tokenizer)
-    every = [
-        "".join(letters)
-        for n in range(1, 7)
-        for letters in np.ndindex(*[2] * n)
-        for letters in [["ab"[i] for i in letters]]
-    ]
-    words = [word_surprisals(likelihood, [f"a {word}"])[1] for word in every]
-    # A space or the end is half as likely each; one in two words is empty or none.
-    corrected = sum(2**-word.corrected for word in words)
-    plain = sum(2**-word.surprisal for word in words)
-    assert corrected < 1 < plain * 4
-    assert corrected + 0.5 == pytest.approx(1, abs=0.2)
 
 
 def test_tokenizers_without_spaces_have_no_corrected_surprisal(models, tokenizers):
