@@ -31,9 +31,11 @@ from transformers import PreTrainedTokenizerBase
 
 from .likelihoods import CausalLikelihood, Likelihood, Tokens
 
-WORD = re.compile(r"[^ \t\n\r\v\f]+")
-# White space as it begins tokens: itself, byte-level BPE's letters for it, SentencePiece's.
-BYTE_LEVEL_SPACES = "ĠĊčĉĭĮ"
+SPACES = " \t\n\r\v\f"
+WORD = re.compile(f"[^{SPACES}]+")
+# What white space is at the beginning of tokens, beside itself: byte-level BPE's letters for these bytes (the 33 bytes
+# up to the space are U+0100 ...; "Ġ" is the space), and SentencePiece's sign.
+BYTE_LEVEL_SPACES = "".join(chr(0x100 + ord(space)) for space in SPACES)
 SENTENCE_PIECE_SPACE = "▁"
 
 
@@ -94,7 +96,7 @@ def begins_word(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[boo
     spaces = next(
         (
             marks
-            for marks in (BYTE_LEVEL_SPACES, SENTENCE_PIECE_SPACE, " \t\n\r\v\f")
+            for marks in (BYTE_LEVEL_SPACES, SENTENCE_PIECE_SPACE, SPACES)
             if any(mark in token for token in sample for mark in marks)
         ),
         None,

@@ -10,6 +10,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     GPT2Config,
+    GPT2LMHeadModel,
 )
 
 from hfseq import (
@@ -56,7 +57,7 @@ def models(tokenizers) -> dict:
         made[f"lstm {name}"] = sharp(LSTMForCausalLM(config)), tokenizers[name]
     size = {"vocab_size": 384, "bos_token_id": 0, "eos_token_id": 0}
     made["gpt2"] = (
-        sharp(GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=64, **size))),
+        sharp(GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=128, **size))),
         tokenizers["bpe"],
     )
     heads = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}

@@ -100,7 +100,7 @@ def test_a_text_that_is_no_token_or_too_long(models):
     likelihood = CausalLikelihood(model, tokenizer)
     with pytest.raises(ValueError, match="text 1: '' becomes no token at all"):
         encoded(likelihood, ["went", ""])
-    with pytest.raises(ValueError, match=r"text 0: .* the model has 64 positions"):
+    with pytest.raises(ValueError, match=r"text 0: .* the model has 128 positions"):
         encoded(likelihood, ["went " * 80])
 
 
