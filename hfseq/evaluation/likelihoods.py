@@ -19,7 +19,9 @@ source than nothing.
 
 All rows of all sentences (for a masked model one for each token) are sorted by length and cut into batches by their
 positions, so that there is next to no padding. Equal token sequences are computed once: their scores are equal to the
-last bit, whatever batch they would have stood in.
+last bit, whatever batch they would have stood in. Only what is scored is projected onto the vocabulary: the masked
+position of a row (1.5x on one core), and the common beginning of two sentences once (BLiMP has 2.2M tokens, but 1.2M
+different beginnings).
 """
 
 from __future__ import annotations
@@ -42,10 +44,11 @@ from ..loading import check_tokenizer, load_config, load_model
 from ..objectives.base import model_class_of, positions_of
 from ..objectives.sections import saved_tokenizer
 
-POSITIONS_PER_BATCH = 4096
-"""Rows x the longest row of a forward pass. Fewer where logits would exceed LOGITS_PER_BATCH."""
-LOGITS_PER_BATCH = 2**26
-"""256 MiB of float32."""
+POSITIONS_PER_BATCH = {"cpu": 1024, "accelerator": 16384}
+"""Rows x the longest row of a forward pass. On one core an LSTM of 384 units and 4,096 words is 1.4x as fast with 1,024
+as with 4,096, whose logits leave the processor's cache. Fewer where logits would exceed LOGITS_PER_BATCH."""
+LOGITS_PER_BATCH = 2**28
+"""1 GiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Likelihood(ABC):
     Args:
         model: its mode is left as found.
         tokenizer: of what is scored (for a sequence-to-sequence model: of targets).
-        positions_per_batch: rows x the longest row of a forward pass.
+        positions_per_batch: rows x the longest row of a forward pass; None: POSITIONS_PER_BATCH of the model's device.
     """
 
     auto_class: ClassVar[str]
@@ -79,8 +82,10 @@ class Likelihood(ABC):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        positions_per_batch: int = POSITIONS_PER_BATCH,
+        positions_per_batch: int | None = None,
     ):
+        if positions_per_batch is None:
+            positions_per_batch = POSITIONS_PER_BATCH["cpu" if model.device.type == "cpu" else "accelerator"]
         if positions_per_batch < 1:
             raise ValueError(f"positions_per_batch must be at least 1, not {positions_per_batch}.")
         self.model, self.tokenizer = model, tokenizer
@@ -177,10 +182,10 @@ class Likelihood(ABC):
     def _compute(self, sentences: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[np.ndarray]:
         """Log-probabilities of (ids, scored) that are all different."""
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Numbers of rows that are computed together: sorted by length, within the budget; a row longer than the
-        budget stands alone."""
-        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    def _batches(self, lengths: Sequence[int], rows: Sequence[Any] | None = None) -> Iterator[list[int]]:
+        """Numbers of rows that are computed together: sorted by length, then by what they are, within the budget; a
+        row longer than the budget stands alone."""
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], rows[i] if rows else i))
         bar = tqdm(total=sum(lengths), unit="tok", unit_scale=True, disable=not self.show_progress)
         batch: list[int] = []
         for i in order:
@@ -233,14 +238,14 @@ class CausalLikelihood(Likelihood):
         """
         of_these = torch.tensor(begins_word, device=self.model.device).nonzero()[:, 0]
 
-        def take(logits: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-            return logits[..., of_these].logsumexp(-1) - logits.logsumexp(-1)
+        def take(logits: torch.Tensor, _: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+            return (logits[:, of_these].logsumexp(-1) - logits.logsumexp(-1))[places]
 
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.inference_mode():
-                return self._read([sentence.ids for sentence in sentences], take)
+                return self._read([sentence.ids for sentence in sentences], take, surplus=0)
         finally:
             self.model.train(was_training)
 
@@ -251,26 +256,61 @@ class CausalLikelihood(Likelihood):
         return Tokens((self.prefix, *ids), tuple(column + 1 for column in own), spans)
 
     def _compute(self, sentences: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[np.ndarray]:
-        def take(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-            return _log_softmax_at(logits[:, :-1], ids[:, 1:])
+        def take(logits: torch.Tensor, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+            return logits[places, ids[:, 1:]] - logits.logsumexp(-1)[places]
 
-        every = self._read([ids for ids, _ in sentences], take)
+        every = self._read([ids for ids, _ in sentences], take, surplus=1)
         return [values[np.array(scored) - 1] for values, (_, scored) in zip(every, sentences, strict=True)]
 
     def _read(
-        self, rows: Sequence[tuple[int, ...]], take: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+        self,
+        rows: Sequence[tuple[int, ...]],
+        take: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+        surplus: int,
     ) -> list[np.ndarray]:
-        """What is taken of the logits [rows, time, vocabulary] and ids of each batch, [time] or [time - 1] a row."""
+        """Of each row what `take` makes of its logits, without the last `surplus` positions, [time - surplus].
+
+        What two rows of a batch have in common at their beginning is projected onto the vocabulary once: `take` is
+        given the logits of different beginnings [different, vocabulary], the ids [rows, time] and where the logits
+        after each of them are [rows, time - surplus].
+        """
         results: list[np.ndarray] = [np.empty(0)] * len(rows)
-        for batch in self._batches([len(ids) for ids in rows]):
+        for batch in self._batches([len(ids) for ids in rows], rows):
+            chosen = [rows[i] for i in batch]
             # Padded on the right, which nothing that is read can see: no attention mask is needed.
-            ids = self._padded([rows[i] for i in batch], self.prefix)
-            logits = self.model(input_ids=ids, **self._without_cache()).logits
-            taken = take(_exact(logits), ids).double().cpu().numpy()
-            surplus = ids.shape[1] - taken.shape[1]
-            for i, values in zip(batch, taken, strict=True):
+            ids = self._padded(chosen, self.prefix)
+            columns, places = _different_beginnings(chosen, ids.shape[1], surplus)
+            kept = tuple(torch.tensor(column, device=ids.device) for column in columns)
+            with _projected_only_at(self.model, kept, ids.shape):
+                logits = self.model(input_ids=ids, **self._without_cache()).logits
+            logits = _kept(logits, kept, ids.shape)
+            taken = take(_exact(logits), ids, torch.tensor(places, device=ids.device))
+            for i, values in zip(batch, taken.double().cpu().numpy(), strict=True):
                 results[i] = values[: len(rows[i]) - surplus].copy()
         return results
+
+
+def _different_beginnings(
+    rows: Sequence[tuple[int, ...]], time: int, surplus: int
+) -> tuple[tuple[list[int], list[int]], list[list[int]]]:
+    """(row, column) of each beginning that no row before has, and for each row and column the number of its own.
+
+    Rows are sorted, so that the row before shares most. Columns are `time - surplus`; those of padding are 0.
+    """
+    numbers, columns, places = [], [], []
+    before: tuple[int, ...] = ()
+    for number, row in enumerate(rows):
+        length = len(row) - surplus
+        shared = next((t for t, (a, b) in enumerate(zip(before, row, strict=False)) if a != b), len(before))
+        # The row before may be the shorter one, whose last columns were not kept.
+        shared = min(shared, length, max(len(before) - surplus, 0))
+        own = places[-1][:shared] if places else []
+        own = [*own, *range(len(numbers), len(numbers) + length - shared)]
+        numbers += [number] * (length - shared)
+        columns += range(shared, length)
+        places.append([*own, *[0] * (time - surplus - length)])
+        before = row
+    return (numbers, columns), places
 
 
 class MaskedLikelihood(Likelihood):
@@ -302,10 +342,9 @@ class MaskedLikelihood(Likelihood):
             number = torch.arange(len(chosen), device=ids.device)
             targets = ids[number, columns]
             ids[number, columns] = self.tokenizer.mask_token_id
-            with _head_only_at(self.model, columns, ids.shape):
+            with _projected_only_at(self.model, (number, columns), ids.shape):
                 logits = self.model(input_ids=ids, attention_mask=mask).logits
-            # One position of a row where the head could be kept to it, else all.
-            logits = logits[:, 0] if logits.shape[1] == 1 else logits[number, columns]
+            logits = _kept(logits, (number, columns), ids.shape)
             values = _log_softmax_at(_exact(logits), targets).double().cpu().numpy()
             for (i, j), value in zip(chosen, values, strict=True):
                 results[i][j] = value
@@ -448,10 +487,16 @@ def _log_softmax_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
 
 
 @contextmanager
-def _head_only_at(model: PreTrainedModel, columns: torch.Tensor, shape: torch.Size) -> Iterator[None]:
-    """The projection onto the vocabulary sees one position of each row, [rows, 1, hidden], not all.
+def _projected_only_at(
+    model: PreTrainedModel, kept: tuple[torch.Tensor, torch.Tensor], shape: torch.Size
+) -> Iterator[None]:
+    """The projection onto the vocabulary, most of a small model's work, sees [1, kept, hidden] of [rows, time, hidden].
 
     Where a head projects in another way (no output embeddings, or rows without their padding), nothing changes.
+
+    Args:
+        kept: rows and columns.
+        shape: rows and time.
     """
     projection = model.get_output_embeddings()
 
@@ -459,7 +504,7 @@ def _head_only_at(model: PreTrainedModel, columns: torch.Tensor, shape: torch.Si
         hidden, *rest = arguments
         if hidden.dim() != 3 or hidden.shape[:2] != shape:
             return None
-        return (hidden[torch.arange(len(columns), device=hidden.device), columns][:, None], *rest)
+        return (hidden[kept][None], *rest)
 
     if projection is None:
         yield
@@ -469,6 +514,11 @@ def _head_only_at(model: PreTrainedModel, columns: torch.Tensor, shape: torch.Si
         yield
     finally:
         handle.remove()
+
+
+def _kept(logits: torch.Tensor, kept: tuple[torch.Tensor, torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    """[kept, vocabulary], whether all positions were projected or these only."""
+    return logits[kept] if logits.shape[:2] == shape else logits[0]
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForPreTraining, BertModel, GPT2Config, GPT2ForSequenceClassification
 
+from hfseq.evaluation import likelihoods
 from hfseq.evaluation.likelihoods import (
     CausalLikelihood,
     ConditionalLikelihood,
@@ -92,7 +94,45 @@ def test_a_masked_model_projects_masked_positions_only(models):
     sentences = encoded(likelihood, SENTENCES)
     likelihood.log_probabilities(sentences)
     handle.remove()
-    assert shapes == [(sum(len(sentence.scored) for sentence in sentences), 1, model.config.vocab_size)]
+    assert shapes == [(1, sum(len(sentence.scored) for sentence in sentences), model.config.vocab_size)]
+
+
+@pytest.mark.parametrize("name", ["lstm bpe", "gpt2"])
+def test_a_common_beginning_is_projected_once(models, name):
+    model, tokenizer = models[name]
+    shapes = []
+    handle = model.lm_head.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
+    likelihood = CausalLikelihood(model, tokenizer)
+    # Shorter, longer and equally long ones that begin alike, out of order.
+    texts = [
+        "men came",
+        "men",
+        "men went",
+        "the men",
+        "men came back",
+        "men went back",
+        "the king",
+        "men came back.",
+    ]
+    sentences = encoded(likelihood, texts)
+    values = likelihood.log_probabilities(sentences)
+    handle.remove()
+    with torch.no_grad():
+        for text, found in zip(texts, values, strict=True):
+            np.testing.assert_allclose(found, oracle.causal(model, tokenizer, text), rtol=1e-9, atol=1e-9)
+    beginnings = {sentence.ids[:n] for sentence in sentences for n in range(1, len(sentence.ids))}
+    assert len(beginnings) <= sum(shape[1] for shape in shapes) < sum(len(one.scored) for one in sentences)
+
+
+def test_a_head_that_projects_in_its_own_way(models, monkeypatch):
+    """Without output embeddings to hold on to, all positions are projected, and the numbers are the same."""
+    for name in ("lstm bpe", "bert"):
+        likelihood = KINDS[name][0](*models[name])
+        expected = likelihood.sentence_scores(encoded(likelihood, SENTENCES))
+        with monkeypatch.context() as patch:
+            patch.setattr(likelihoods, "_projected_only_at", lambda *arguments: nullcontext())
+            found = likelihood.sentence_scores(encoded(likelihood, SENTENCES))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_a_text_that_is_no_token_or_too_long(models):
@@ -101,7 +141,7 @@ def test_a_text_that_is_no_token_or_too_long(models):
     with pytest.raises(ValueError, match="text 1: '' becomes no token at all"):
         encoded(likelihood, ["went", ""])
     with pytest.raises(ValueError, match=r"text 0: .* the model has 128 positions"):
-        encoded(likelihood, ["went " * 80])
+        encoded(likelihood, ["went " * 200])
 
 
 def test_a_tokenizer_that_lacks_what_is_needed(models, tokenizers):
