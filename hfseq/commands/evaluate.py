@@ -7,12 +7,18 @@
     hfseq evaluate outputs/transformer-multi30k-en-de --output_text test.hyp
     hfseq evaluate outputs/transformer-multi30k-en-de --pairs test.en test.de --num_beams 1
     torchrun --nproc_per_node 2 -m hfseq evaluate outputs/lstm-kjv     # each process scores its part
+    hfseq evaluate outputs/lstm-kjv --benchmark blimp --output blimp.json --plot blimp.png
+    hfseq evaluate outputs/lstm-kjv --benchmark surprisal --file stories.txt --output surprisal.tsv
 
 What a run was trained on, and how that was split, stands in its recipe.yaml and is what counts here too: --corpus and
 the options of the split are for models without one, or on top of it. A recurrent model scores every token once, reading
 contiguous streams with carried state. An encoder guesses 15% of the tokens, always the same ones: perplexity and
 accuracy. An encoder-decoder translates the sources of pairs (--pairs: two parallel files, or a .tsv, .csv or .jsonl,
 also .gz): BLEU and chrF, each with its signature. Weights that are missing, left over or not finite are refused.
+
+With --benchmark it scores sentences instead, with any causal, masked or sequence-to-sequence model: minimal pairs
+(BLiMP's 67,000, accuracy in per cent), or each word's surprisal in bits. A causal model reads a sentence after its bos
+or eos token, a masked one guesses each token in turn, a sequence-to-sequence one writes it to an empty source.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from hfseq import training
+from hfseq.commands.benchmarks import add_benchmark_arguments, check_no_benchmark, run_benchmark
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
 from hfseq.commands.outputs import check_output_file
 from hfseq.loading import check_tokenizer, load_config, load_model
@@ -97,13 +104,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--row_length", type=int, help="without: tokens per row")
     how.add_argument("--packing", help="rows: blocks, documents, sentences")
     how.add_argument("--num_beams", type=int, help="for translation")
+    add_benchmark_arguments(parser)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = CommandParser("evaluate", __doc__)
     add_arguments(parser)
     arguments = parser.parse_args(argv)
-    with mistakes_told(parser), tempfile.TemporaryDirectory() as scratch:
+    with mistakes_told(parser):
+        if arguments.benchmark:
+            run_benchmark(arguments, parser)
+        else:
+            score_text(arguments)
+
+
+def score_text(arguments: argparse.Namespace) -> None:
+    """The model's own kind of text, by its objective."""
+    with tempfile.TemporaryDirectory() as scratch:
         check_arguments(arguments)
         start_processes()
         config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
@@ -136,6 +153,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """What is wrong whatever the model is."""
+    check_no_benchmark(arguments)
     for name in ("streams", "row_length", "num_beams"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

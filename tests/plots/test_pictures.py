@@ -25,6 +25,12 @@ PICTURES = {
         np.array([[3, 1], [0, 5]]), "ab", path, "title"
     ),
     "loss curve": lambda path: plots.plot_loss_curve(LOSSES, path, "title"),
+    "minimal pairs": lambda path: plots.plot_minimal_pairs(
+        {"all": 58.4, "island_effects": 49.0},
+        path,
+        "title",
+        {"5-gram": {"all": 61.2, "island_effects": 50.0}},
+    ),
     "regression": lambda path: plots.plot_regression([0.0, 1.0], [0.2, 0.7], path, "title"),
     "swatches": lambda path: plots.plot_swatches([plots.Swatch((1, 0, 0), "red", ["r"])], path, "title"),
 }

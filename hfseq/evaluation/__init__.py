@@ -1,0 +1,26 @@
+"""Judging trained models by what they find probable.
+
+    likelihoods    log-probabilities of sentences, token by token: causal, masked, sequence-to-sequence
+    blimp          minimal pairs: is the grammatical sentence the more probable one?
+    surprisal      each word's surprisal in bits
+
+What a run scores its own text by is the objectives' (`hfseq.objectives`).
+"""
+
+from __future__ import annotations
+
+from .blimp import BlimpResult, MinimalPair, judge, read_minimal_pairs
+from .likelihoods import Likelihood, Tokens, load_likelihood
+from .surprisal import WordSurprisal, word_surprisals
+
+__all__ = [
+    "BlimpResult",
+    "Likelihood",
+    "MinimalPair",
+    "Tokens",
+    "WordSurprisal",
+    "judge",
+    "load_likelihood",
+    "read_minimal_pairs",
+    "word_surprisals",
+]
