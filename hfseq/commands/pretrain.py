@@ -39,7 +39,7 @@ from ..plots import has_matplotlib, plot_loss_curve
 from ..recipe import Recipe, packaged_recipes
 from ..training.arguments import training_arguments
 from ..training.processes import decide, is_main, start_processes, world_size
-from .console import CommandParser
+from .console import CommandParser, messages_exit_with_2
 
 T = TypeVar("T")
 
@@ -53,13 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="delete the run that is in output_dir")
 
 
+@messages_exit_with_2()
 def main(argv: list[str] | None = None) -> None:
     recipe, choice = parse_command_line(argv)
+    objective = objective_of(recipe)
+    # What cannot be right whatever the corpus is refused before anything is read or written.
+    says_where(recipe, lambda: objective.check_before(model_config(recipe)))
     output = user_path(recipe.training_arguments["output_dir"])
     start_processes(recipe.training_arguments.get("ddp_backend"))
     resume_from = decide(lambda: prepare_output(output, recipe, choice))
 
-    objective = objective_of(recipe)
     config = says_where(recipe, lambda: prepare_data(recipe, objective))
     plan = says_where(recipe, lambda: objective.plan(config, world_size()))
     arguments = make_arguments(recipe, plan)
@@ -203,9 +206,7 @@ def remove_run(output: Path) -> None:
 
 
 def prepare_data(recipe: Recipe, objective: Objective) -> Any:
-    """The model's config, its vocabulary fitted to the tokenizer and checked against it; the data are in the objective.
-    What cannot be right whatever the corpus is refused before the corpus is read."""
-    objective.check_before(model_config(recipe))
+    """The model's config, its vocabulary fitted to the tokenizer and checked; the data are in the objective."""
     objective.prepare()
     config = model_config(recipe, **objective.config_fields())
     objective.check(config)
