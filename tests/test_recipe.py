@@ -151,3 +151,21 @@ def test_old_recipes_lose_nothing_that_was_used():
         "model": {"model_type": "hfseq_gru"},
         "training": {"learning_rate": 1e-3},
     }
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ("tokenizer: {type: bpe}\n", "the objective section needs a type"),
+        ("objectiv: {type: causal}\n", "unknown section 'objectiv'. Did you mean 'objective'?"),
+        ("traning: {max_steps: 3}\n", "unknown section 'traning'. Did you mean 'training'?"),
+        ("task: {type: regression}\n", "`hfseq finetune` takes it"),
+        ("training: {max_steps: 3}\n", "is a recipe of hfseq 0.1"),
+    ],
+)
+def test_a_section_that_is_missing_or_misspelt_is_not_the_old_form(tmp_path, sections, message):
+    """A new recipe without its objective was rewritten as an old one, its misspelt section dropped without a word."""
+    (tmp_path / "r.yaml").write_text("data: {corpus: kjv}\nmodel: {model_type: hfseq_gru}\n" + sections)
+    with pytest.raises(ValueError) as raised:
+        load_recipe(str(tmp_path / "r.yaml"))
+    assert message in str(raised.value)

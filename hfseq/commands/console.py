@@ -65,6 +65,18 @@ def mistakes_told(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.error(str(error) or type(error).__name__)
 
 
+@contextmanager
+def messages_exit_with_2() -> Iterator[None]:
+    """`sys.exit(message)` is a mistake of the user's too: the message, and exit code 2 where Python's own is 1."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+            error.code = 2
+        raise
+
+
 def print_what_the_terminal_can() -> None:
     """From here on print() puts "?" for a letter that standard output or standard error cannot show."""
     for stream in (sys.stdout, sys.stderr):
@@ -103,6 +115,7 @@ __all__ = [
     "MISTAKES",
     "CommandParser",
     "device",
+    "messages_exit_with_2",
     "mistakes_told",
     "model_id",
     "path",

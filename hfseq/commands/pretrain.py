@@ -46,7 +46,7 @@ from ..training.interruption import EXIT_CODES, StopOnSignal
 from ..training.output_lock import OutputLock
 from ..training.processes import decide, is_main, process_options, rank, start_processes, world_size
 from ..training.run_identity import check_identity, run_identity, write_identity
-from .console import CommandParser
+from .console import CommandParser, messages_exit_with_2
 
 T = TypeVar("T")
 
@@ -68,19 +68,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--overwrite", action="store_true", help="delete the run that is in output_dir")
 
 
+@messages_exit_with_2()
 def main(argv: list[str] | None = None) -> None:
     recipe, choice = parse_command_line(argv)
+    objective = objective_of(recipe)
+    # What cannot be right whatever the corpus is refused before anything is read or written.
+    says_where(recipe, lambda: objective.check_before(model_config(recipe)))
     output = user_path(recipe.training_arguments["output_dir"])
     start_processes(**process_options(recipe.training_arguments))
     with OutputLock(output) as lock:
         resume_from = decide(lambda: prepare_output(output, recipe, choice, lock))
         says_where(recipe, lambda: lock.join(rank()))
-        run(recipe, choice, output, resume_from)
+        run(recipe, objective, choice, output, resume_from)
 
 
-def run(recipe: Recipe, choice: Choice, output: Path, resume_from: Path | None) -> None:
+def run(recipe: Recipe, objective: Objective, choice: Choice, output: Path, resume_from: Path | None) -> None:
     """From a recipe to a trained model, its scores and its card."""
-    objective = objective_of(recipe)
     config = says_where(recipe, lambda: prepare_data(recipe, objective))
     plan = says_where(recipe, lambda: objective.plan(config, world_size()))
     decide(lambda: begin(recipe, objective, plan, output, resume_from, choice))
@@ -285,9 +288,7 @@ def remove_run(output: Path) -> None:
 
 
 def prepare_data(recipe: Recipe, objective: Objective) -> Any:
-    """The model's config, its vocabulary fitted to the tokenizer and checked against it; the data are in the objective.
-    What cannot be right whatever the corpus is refused before the corpus is read."""
-    objective.check_before(model_config(recipe))
+    """The model's config, its vocabulary fitted to the tokenizer and checked; the data are in the objective."""
     objective.prepare()
     config = model_config(recipe, **objective.config_fields())
     objective.check(config)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from .cases import Case
 from .comparing import FLOAT64, require_close
-from .kinds import Batch, random_ids
+from .kinds import IGNORE_INDEX, Batch, random_ids
 from .violation import require, run_checks
 
 TIME = 7
@@ -98,7 +98,7 @@ def the_loss_scores_the_next_token(case: Case) -> None:
         batch = case.batch(case.rows(model.config, [TIME]), model.config)
         embeds = model.get_input_embeddings()(batch.pop("input_ids")).detach().requires_grad_(True)
         for t in range(1, TIME):
-            labels = torch.full_like(batch["labels"], -100)
+            labels = torch.full_like(batch["labels"], IGNORE_INDEX)
             labels[:, t] = batch["labels"][:, t]
             loss = model(**{**batch, "labels": labels}, inputs_embeds=embeds).loss
             (gradient,) = torch.autograd.grad(loss, embeds, allow_unused=True)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedConfig
 
-IGNORE_INDEX = -100
+from hfseq.models.losses import IGNORE_INDEX
+
 # Ways to say where the sequences of a packed row begin: positions that begin again (without a mask), borders in the
 # flattened batch, the number of each token's sequence.
 PACKED_FORMS = ("position_ids", "cu_seq_lens_q", "seq_idx")

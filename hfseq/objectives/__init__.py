@@ -29,6 +29,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective for objective in (Causal, Masked, Denoising, Translation, VectorToText)
 }
 
+SECTIONS = ("data", "tokenizer", "objective", "model", "training")
+
 # TrainingArguments that are text whatever they look like: a folder may be called 1e3.
 _TEXTS = frozenset({"output_dir", "run_name", "hub_model_id", "prompt", "note"})
 
@@ -79,6 +81,11 @@ def model_config(recipe: Recipe, **fields: Any) -> Any:
 
 
 def _sections(raw: RawSections, path: str) -> dict[str, Section]:
+    if "task" in raw and "objective" not in raw:
+        raise ValueError(f"{path} is a recipe of fine-tuning: `hfseq finetune` takes it.")
+    for section in raw:
+        if section not in SECTIONS:
+            raise ValueError(f"{path}: unknown section {section!r}.{nearest_hint(section, SECTIONS)}")
     refuse_old_form(raw, path)
     chosen = raw.get("objective", {}).get("type")
     if not isinstance(chosen, str) or chosen not in OBJECTIVES:

@@ -57,7 +57,7 @@ _DEFAULTS: dict[str, Any] = {
 
 def is_old(sections: dict[str, dict[str, Any]]) -> bool:
     """Whether these are the sections of a recipe of hfseq 0.1."""
-    return "objective" not in sections and "task" not in sections and {"data", "model"} <= sections.keys()
+    return {"data", "model"} <= sections.keys() and not {"tokenizer", "objective", "task"} & sections.keys()
 
 
 def refuse_old_form(sections: dict[str, dict[str, Any]], path: str) -> None:

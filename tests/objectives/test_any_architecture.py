@@ -129,8 +129,10 @@ class TestPackedRows:
     )
     def test_models_that_leak_are_refused_before_anything_is_read(self, folder, objective, model_type):
         (folder / "text.txt").unlink()
-        with pytest.raises(SystemExit, match=r"packing.*documents.*apart.*blocks|takes no packed rows"):
+        match = r"packing.*documents.*apart.*blocks|takes no packed rows"
+        with pytest.raises(SystemExit, match=match) as raised:
             command.main([write_recipe(folder, objective, model_type), "--packing", "documents"])
+        assert raised.value.code == 2 and not (folder / "out").exists()
 
 
 class TestRefused:
