@@ -27,6 +27,7 @@ from transformers import PretrainedConfig
 from hfseq import training
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
 from hfseq.commands.outputs import check_output_file
+from hfseq.data.files import write_lines
 from hfseq.loading import check_tokenizer, load_config, load_model
 from hfseq.objectives import Objective, objective_of
 from hfseq.objectives.base import model_class_of, positions_of
@@ -119,8 +120,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.output:
             training.write_json(arguments.output, {"model": arguments.model, **what, **scores})
         if arguments.output_text:
-            lines = [" ".join(text.split("\n")) for text in score.hypotheses]
-            arguments.output_text.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_lines(arguments.output_text, score.hypotheses, breaks="space")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in what.items()))
     for name, value in scores.items():
         if not name.endswith("_signature"):
