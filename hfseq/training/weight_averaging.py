@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ..loading import check_finite
 from ..paths import user_path
 from .checkpoints import is_complete
 
@@ -105,6 +104,8 @@ def initialize_from(model: PreTrainedModel, tokenizer, directory: str | os.PathL
         ValueError: weights that are missing, unknown, of another shape or not finite, or another vocabulary.
     """
     from transformers import AutoTokenizer
+
+    from ..loading import check_finite  # it reads tokenizers, which training from token arrays does without
 
     try:
         directory = str(user_path(directory))
