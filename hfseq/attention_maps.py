@@ -41,6 +41,7 @@ def attention_maps(
     *,
     target: str | None = None,
     target_tokenizer=None,
+    special_tokens_in_text: bool = False,
     **generate_options: Any,
 ) -> AttentionMaps:
     """The attention weights of one sentence and its translation.
@@ -50,6 +51,7 @@ def attention_maps(
         tokenizer: of the source; `target_tokenizer` of the target, where that is another one.
         kind: "cross", "encoder" or "decoder".
         target: a translation to look at; None: the model's own, by `generate(**generate_options)`.
+        special_tokens_in_text: as `translate` takes it.
 
     Raises:
         ValueError: unknown kind, one that the model does not have, no encoder-decoder, or nothing to translate.
@@ -63,15 +65,14 @@ def attention_maps(
     target_tokenizer = tokenizer if target_tokenizer is None else target_tokenizer
     before, was_training = model.config._attn_implementation, model.training
     model.eval()
-    ids = tokenizer(source, return_tensors="pt")["input_ids"].to(model.device)  # [1, source]
+    as_text = {"return_tensors": "pt", "split_special_tokens": not special_tokens_in_text}
+    ids = tokenizer(source, **as_text)["input_ids"].to(model.device)  # [1, source]
     if target is None:
         options = {"max_length": 2 * ids.shape[1] + 10, **generate_options, "num_return_sequences": 1}
         target_ids = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
     else:
         start = torch.tensor([[model.config.decoder_start_token_id]])
-        target_ids = torch.cat(
-            [start, target_tokenizer(text_target=target, return_tensors="pt")["input_ids"]], 1
-        )
+        target_ids = torch.cat([start, target_tokenizer(text_target=target, **as_text)["input_ids"]], 1)
     target_ids = target_ids.to(model.device)
     given, made = target_ids[:, :-1], target_ids[:, 1:]  # each token is produced by the position before it
     try:

@@ -76,7 +76,7 @@ def load_model(
             "checkpoint again."
         ) from error
     _check_report(model, config, report, path, allow_new_head)
-    _check_finite(model, path)
+    check_finite(model, path)
     return model
 
 
@@ -203,7 +203,8 @@ def _tensors_of_saved_class(config: PreTrainedConfig) -> set[str] | None:
         return set(saved_class(config).state_dict())
 
 
-def _check_finite(model: PreTrainedModel, path: str) -> None:
+def check_finite(model: PreTrainedModel, path: str) -> None:
+    """ValueError where a weight is NaN or infinite, by its name, with the file and what to do."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(
@@ -236,4 +237,4 @@ def _shape(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-__all__ = ["check_tokenizer", "load_config", "load_model"]
+__all__ = ["check_finite", "check_tokenizer", "load_config", "load_model"]

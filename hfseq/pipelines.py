@@ -33,6 +33,7 @@ class TranslationPipeline(Pipeline):
             in the folder `target_tokenizer` of a local checkpoint, where there is one.
         batch_size, num_workers, device and so on: as in every pipeline.
         truncation: cut sources that are longer than the model's positions; by default they are refused.
+        special_tokens_in_text: special tokens that a source spells out (</s>, <mask>) are special; by default text.
         generate_options: arguments of `generate()`, over the model's generation_config, here or in a call. Where
             nothing says how long a translation may be, it ends at twice its batch's longest source plus ten tokens.
     """
@@ -56,8 +57,14 @@ class TranslationPipeline(Pipeline):
             target_tokenizer = AutoTokenizer.from_pretrained(folder)
         self.target_tokenizer = self.tokenizer if target_tokenizer is None else target_tokenizer
 
-    def _sanitize_parameters(self, truncation: bool | None = None, **generate_options: Any):
-        preprocess = {} if truncation is None else {"truncation": truncation}
+    def _sanitize_parameters(
+        self,
+        truncation: bool | None = None,
+        special_tokens_in_text: bool | None = None,
+        **generate_options: Any,
+    ):
+        given = {"truncation": truncation, "special_tokens_in_text": special_tokens_in_text}
+        preprocess = {name: value for name, value in given.items() if value is not None}
         return preprocess, generate_options, {}
 
     def __call__(self, texts: str | Sequence[str], **kwargs: Any):
@@ -74,7 +81,9 @@ class TranslationPipeline(Pipeline):
         several = isinstance(texts, (list, tuple))
         return [of_text[0] for of_text in result] if several and all(len(r) == 1 for r in result) else result
 
-    def preprocess(self, text: str, truncation: bool = False) -> dict[str, Any]:
+    def preprocess(
+        self, text: str, truncation: bool = False, special_tokens_in_text: bool = False
+    ) -> dict[str, Any]:
         if not isinstance(text, str):
             raise TypeError(f"A translation is made of a text, not of {text!r} ({type(text).__name__}).")
         blank = not text.strip()
@@ -83,7 +92,9 @@ class TranslationPipeline(Pipeline):
         text = tokenizer.eos_token or tokenizer.pad_token if blank else text
         positions = getattr(self.model.config, "max_position_embeddings", None)
         limit = {"truncation": True, "max_length": positions} if truncation and positions else {}
-        encoded = tokenizer(text, return_tensors="pt", **limit)
+        # A special token that the text spells out is text, as it was in training.
+        as_text = {"split_special_tokens": not special_tokens_in_text}
+        encoded = tokenizer(text, return_tensors="pt", **as_text, **limit)
         length = encoded["input_ids"].shape[1]
         if positions is not None and length > positions:
             raise ValueError(

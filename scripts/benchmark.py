@@ -22,11 +22,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from benchmarks import encoder, pervasive, recurrent, recurrent_seq2seq, startup, text, transformer
 from benchmarks.measuring import Report, Settings
+
+from hfseq.commands.console import path
 
 BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "lstm": recurrent.lstm,
@@ -48,7 +49,7 @@ def main() -> None:
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
     )
     parser.add_argument("--only", default="", metavar="PART", help="e.g. training, memory, decoding")
-    parser.add_argument("--output", type=Path, help="also write everything to this JSON file")
+    parser.add_argument("--output", type=path, help="also write everything to this JSON file")
     arguments = parser.parse_args()
     if arguments.threads < 1:
         parser.error(f"--threads must be at least 1, not {arguments.threads}")

@@ -12,8 +12,10 @@ from transformers import AutoTokenizer, MarianMTModel, pipeline, pipelines
 import hfseq
 from hfseq import LSTMConfig, LSTMForCausalLM, TransformerConfig, TransformerForSeq2SeqLM, convert, data
 from hfseq.contracts.cases import sharpen
+from hfseq.data.encoding import CorpusEncoder
 from hfseq.pipelines import TranslationPipeline, register
 from hfseq.registration import when_imported
+from hfseq.training import translate
 
 TEXT = [f"Two men walk {n} dogs through the park." for n in range(30)]
 LINES = ["Two dogs.", "The men walk through the park with 7 dogs.", "  ", "park"]
@@ -72,6 +74,19 @@ def test_several_texts_in_order_and_blank_ones_blank(checkpoint, batch_size):
         assert [text] == hand if line.strip() else text == ""
     assert len(set(texts)) == 4
     assert [r[0]["translation_text"] for r in translate((line for line in LINES), max_length=20)] == texts
+
+
+def test_special_tokens_that_a_source_spells_out_are_text(checkpoint):
+    translator = pipeline("translation", model=str(checkpoint))
+    tokenizer, line = translator.tokenizer, "Two </s> dogs"
+    as_text = [*CorpusEncoder(tokenizer).encode([line])[0].tolist(), tokenizer.eos_token_id]
+    assert translator.preprocess(line)["input_ids"][0].tolist() == as_text
+    special = translator.preprocess(line, special_tokens_in_text=True)["input_ids"][0].tolist()
+    assert special.count(tokenizer.eos_token_id) == 2
+    ids = translator.model.generate(torch.tensor([as_text]))
+    alone = tokenizer.decode(ids[0], skip_special_tokens=True)
+    assert translate(translator.model, tokenizer, [line]) == [alone]
+    assert translator(line)[0]["translation_text"] == alone
 
 
 def test_options_of_generate_when_made_and_when_called(checkpoint):

@@ -15,13 +15,14 @@ import time
 
 import transformers
 
-from hfseq.commands.console import CommandParser, mistakes_told
+from hfseq.commands.console import CommandParser, mistakes_told, model_id
 from hfseq.contracts import CONTRACTS, RUN, ContractViolation, cell
 from hfseq.contracts.checkpoints import checkpoint_case
+from hfseq.loading import load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a checkpoint directory or a Hub id")
+    parser.add_argument("model", type=model_id, help="a checkpoint directory or a Hub id")
     parser.add_argument(
         "--only", nargs="+", choices=[c.key for c in CONTRACTS], help="run only these contracts"
     )
@@ -38,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
     with mistakes_told(parser):
         case = checkpoint_case(arguments.model, arguments.trust_remote_code)
+        # What random weights hold says nothing of the checkpoint.
+        load_model(case.model_class, case.name, trust_remote_code=arguments.trust_remote_code)
     source = ("trusted-checkpoint:" if arguments.trust_remote_code else "checkpoint:") + case.name
 
     print(f"{case.model_class.__name__} in {arguments.model}\n")

@@ -22,7 +22,6 @@ Needs the metrics extra: pip install 'hfseq[metrics]'.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from hfseq.cards import write_model_card
 from hfseq.commands.console import CommandParser, mistakes_told, path
 from hfseq.commands.outputs import check_output_file
 from hfseq.data.files import lines_of
+from hfseq.data.tables import read_json
 from hfseq.objectives import objective_of
 from hfseq.objectives.causal import Causal
 from hfseq.objectives.records import load_own_recipe, objective_of_summary
@@ -126,7 +126,7 @@ def compare_with_kneser_ney(arguments: argparse.Namespace) -> None:
 
 def read_translations(path: Path) -> list[str]:
     """One text a line; a line ends with \\n (or \\r\\n) and with nothing else."""
-    return [line.rstrip("\r\n") for _, line in lines_of(path)]
+    return [line for _, line in lines_of(path)]
 
 
 def compare_translations(arguments: argparse.Namespace) -> dict:
@@ -195,7 +195,7 @@ def add_finetuned(directory: Path, finetuned: list[Path]) -> None:
             raise FileNotFoundError(
                 f"{run_directory} has no finetune_summary.json: hfseq finetune writes it at its end."
             )
-        run = json.loads(file.read_text(encoding="utf-8"))
+        run = read_json(file)
         facts["fine_tuning"].append({k: v for k, v in run.items() if k not in ("runs", "classes", "machine")})
         facts["fine_tuning"][-1]["runs"] = [{"seed": r["seed"]} for r in run["runs"]]
     save_card(directory, facts)
@@ -207,7 +207,7 @@ def read_summary(directory: Path) -> dict:
         raise FileNotFoundError(
             f"{directory} has no training_summary.json: hfseq pretrain writes it when it finishes."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def model_arrays(directory: Path) -> dict[str, data.TokenArray]:

@@ -63,11 +63,12 @@ def run(args: argparse.Namespace) -> None:
     if args.directory.is_dir() and any(args.directory.iterdir()) and not args.overwrite:
         raise FileExistsError(f"{args.directory} is not empty: name another directory or add --overwrite.")
 
+    check_output_directory(args.directory, "DIRECTORY")
+
     if args.direction == "export":
         if not (args.source / "config.json").is_file():
             raise FileNotFoundError(f"No checkpoint in {args.source}: it has no config.json.")
         model = load_checkpoint(args.source)
-        check_output_directory(args.directory, "DIRECTORY")
         export_model(model, args.directory, args.format)
         if (args.source / "tokenizer.json").is_file():
             save_pair_tokenizers(args.directory, *load_pair_tokenizers(args.source))
@@ -75,7 +76,6 @@ def run(args: argparse.Namespace) -> None:
         return
 
     model = import_model(args.source, args.format, args.head)
-    check_output_directory(args.directory, "DIRECTORY")
     model.save_pretrained(args.directory)
     if args.format in TOKENIZER_IMPORTERS:
         try:

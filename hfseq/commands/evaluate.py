@@ -35,6 +35,7 @@ from hfseq import training
 from hfseq.commands.benchmarks import add_benchmark_arguments, check_no_benchmark, run_benchmark
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
 from hfseq.commands.outputs import check_output_file
+from hfseq.data.files import write_lines
 from hfseq.loading import check_tokenizer, load_config, load_model
 from hfseq.objectives import Objective, objective_of
 from hfseq.objectives.base import model_class_of, positions_of
@@ -141,8 +142,7 @@ def score_text(arguments: argparse.Namespace) -> None:
         if arguments.output:
             training.write_json(arguments.output, {"model": arguments.model, **what, **scores})
         if arguments.output_text:
-            lines = [" ".join(text.split("\n")) for text in score.hypotheses]
-            arguments.output_text.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_lines(arguments.output_text, score.hypotheses, breaks="space")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in what.items()))
     for name, value in scores.items():
         if not name.endswith("_signature"):

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 import yaml
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BatchEncoding, set_seed
 
 from hfseq.attention_maps import attention_maps
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
 from hfseq.commands.outputs import check_output_file
 from hfseq.data import load_pair_tokenizers
-from hfseq.data.files import lines_of
+from hfseq.data.files import lines_of, one_line
 from hfseq.loading import check_tokenizer, load_config, load_model
 from hfseq.paths import user_path
 from hfseq.pipelines import TranslationPipeline
@@ -82,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--plotted", default="cross", choices=("cross", "encoder", "decoder"), help="which attention that is"
+    )
+    parser.add_argument(
+        "--special_tokens_in_text",
+        action="store_true",
+        help="special tokens that a text spells out (<|endoftext|>, <mask>) are special; without: text, as in training",
     )
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run model code from the Hub repository"
@@ -211,9 +216,8 @@ def continuations(
     texts: dict[int, list[str]] = {}
     own = share(range(len(prompts)))
     for batch in by_length(prompts, own, arguments.batch_size):
-        # An empty line starts a text: the end-of-document token stands before every document.
-        batch_prompts = [prompts[i] or tokenizer.eos_token or tokenizer.bos_token for i in batch]
-        inputs = tokenizer(batch_prompts, return_tensors="pt", padding=True).to(arguments.device)
+        inputs = encoded_prompts(tokenizer, [prompts[i] for i in batch], arguments.special_tokens_in_text)
+        inputs = inputs.to(arguments.device)
         if vectors:
             features = torch.tensor([vectors[i] for i in batch], dtype=model.dtype, device=arguments.device)
             inputs["features"] = features
@@ -224,12 +228,23 @@ def continuations(
         yield from of_prompt
 
 
+def encoded_prompts(tokenizer, prompts: list[str], special_tokens_in_text: bool) -> BatchEncoding:
+    """A batch, padded. An empty prompt starts a text: the end-of-document token stands before every document."""
+    begin = tokenizer.bos_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    rows = [
+        tokenizer(prompt, split_special_tokens=not special_tokens_in_text)["input_ids"] if prompt else [begin]
+        for prompt in prompts
+    ]
+    return tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+
+
 def translations(arguments: argparse.Namespace, lines: list[str], options: dict[str, Any]) -> Iterator[str]:
     """Each line in the other language; with --plot_attention also a picture."""
     tokenizer, target_tokenizer = load_tokenizers(arguments.model, arguments)
     model = load(AutoModelForSeq2SeqLM, arguments)
     check_tokenizer(tokenizer, model.config)
     tokenizers = {"tokenizer": tokenizer, "target_tokenizer": target_tokenizer}
+    reading = {"special_tokens_in_text": arguments.special_tokens_in_text}
     texts: dict[int, list[str]] = {}
     own = share(range(len(lines)))
     if options.get("num_return_sequences", 1) == 1:
@@ -238,13 +253,16 @@ def translations(arguments: argparse.Namespace, lines: list[str], options: dict[
         sources = [""] * len(lines)
         for i in own:
             sources[i] = lines[i]
-        for i, text in enumerate(translate(model, sources=sources, **tokenizers, **shown, **options)):
+        found = translate(model, sources=sources, **tokenizers, **shown, **reading, **options)
+        for i, text in enumerate(found):
             texts[i] = [text]
     else:
         several = TranslationPipeline(model, device=torch.device(arguments.device), **tokenizers)
         stopping = {"tokenizer": target_tokenizer} if "stop_strings" in options else {}
         for batch in by_length(lines, own, arguments.batch_size):
-            translated = several([lines[i] for i in batch], batch_size=len(batch), **stopping, **options)
+            translated = several(
+                [lines[i] for i in batch], batch_size=len(batch), **reading, **stopping, **options
+            )
             for i, of_line in zip(batch, translated, strict=True):
                 texts[i] = [translation["translation_text"] for translation in of_line]
     all_texts = collect([texts[i] for i in own], len(lines))
@@ -255,12 +273,12 @@ def translations(arguments: argparse.Namespace, lines: list[str], options: dict[
             picture = draw_side_by_side(arguments, lines[number], all_texts[number][0])
         else:
             maps = attention_maps(
-                model, source=lines[number], kind=arguments.plotted, **tokenizers, **options
+                model, source=lines[number], kind=arguments.plotted, **tokenizers, **reading, **options
             )
             picture = plot_attention(maps, arguments.plot_attention)
         print(f"attention drawn to {picture}", file=sys.stderr)
     for of_line in all_texts:
-        yield from (" ".join(text.split("\n")) for text in of_line)
+        yield from (one_line(text, breaks="space") for text in of_line)
 
 
 def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -> Path:
@@ -270,7 +288,12 @@ def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -
         tokenizer, target_tokenizer = load_tokenizers(name, arguments)
         model = load(AutoModelForSeq2SeqLM, arguments, name)
         panels[Path(name).name] = attention_maps(
-            model, tokenizer, source, target=target, target_tokenizer=target_tokenizer
+            model,
+            tokenizer,
+            source,
+            target=target,
+            target_tokenizer=target_tokenizer,
+            special_tokens_in_text=arguments.special_tokens_in_text,
         )
     return plot_side_by_side(panels, arguments.plot_attention)
 
@@ -306,25 +329,13 @@ def read_lines(arguments: argparse.Namespace) -> list[str]:
     elif arguments.features is not None:
         lines = [""]
     else:
-        lines = list(standard_input_lines())
-    return [line.rstrip("\r\n") if line.strip() else "" for line in lines]
+        lines = [line for _, line in lines_of(sys.stdin.buffer)]
+    return [line if line.strip() else "" for line in lines]
 
 
 def is_unicode(text: str) -> bool:
     """Whether a word of the command line was UTF-8: Python keeps other bytes as lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def standard_input_lines() -> Iterator[str]:
-    """Decoded strictly, as files are; a byte-order mark is dropped."""
-    for number, raw in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"standard input, line {number}: byte 0x{raw[error.start]:02x} is not UTF-8. If it is Western European "
-                "text, convert it before: iconv -f LATIN1 -t UTF-8 FILE | hfseq generate ..."
-            ) from error
 
 
 def read_vectors(given: str, size: int) -> list[list[float]]:

@@ -10,17 +10,16 @@ whether the text comes back letter by letter.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from hfseq.commands.console import CommandParser, mistakes_told
+from hfseq.commands.console import CommandParser, mistakes_told, path
 from hfseq.commands.outputs import check_output_directory
 from hfseq.data import ALGORITHMS, load_corpus, padded_vocab_size, train_tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, help="where the tokenizer is saved")
+    parser.add_argument("directory", type=path, help="where the tokenizer is saved")
     parser.add_argument("--corpus", help="kjv, wiki, imdb, or a Hub data set id org/name[:configuration]")
     parser.add_argument(
         "--train_file", nargs="+", help=".txt, .jsonl, .csv, .parquet: files, folders or globs"

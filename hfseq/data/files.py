@@ -26,6 +26,7 @@ from ..paths import user_path
 
 TEXT_FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 LINE_BREAKS = ("refuse", "space")
+STANDARD_INPUT = "standard input"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # What would end a line, or (a carriage return at its end) be taken for a part of its end.
 _BREAK = re.compile(r"\r?\n|\r\Z")
@@ -128,7 +129,7 @@ def raw_lines(
 ) -> Iterator[tuple[int, str]]:
     """`lines_of`, each line with its end: for formats in which a line break may be text (a cell of a .csv)."""
     if not isinstance(source, Path):
-        yield from _decoded(source, name or "standard input", is_packed=False)
+        yield from _decoded(source, name or STANDARD_INPUT, is_packed=False)
         return
     name = name or str(source)
     with open_bytes(source) as file:
@@ -170,10 +171,9 @@ def _no_text(name: str, raw: bytes, number: int, offset: int, byte: int, is_pack
     unpacked = " (counted in the unpacked text)" if is_packed else ""
     what = "is no character of a text" if byte == 0 else "is not UTF-8"
     file = Path(name).name
-    return (
-        f"{name}, line {number}: byte 0x{byte:02x} at offset {offset}{unpacked} {what}. {guess} Convert it: iconv -f "
-        f"{encoding} -t UTF-8 {file} > utf8-{file}"
-    )
+    piped = name == STANDARD_INPUT
+    remedy = f"iconv -f {encoding} -t UTF-8 " + ("FILE | hfseq ..." if piped else f"{file} > utf8-{file}")
+    return f"{name}, line {number}: byte 0x{byte:02x} at offset {offset}{unpacked} {what}. {guess} Convert it: {remedy}"
 
 
 def one_line(text: str, breaks: str = "refuse", place: str = "") -> str:

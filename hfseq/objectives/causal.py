@@ -203,7 +203,7 @@ class Causal(Objective):
 
     def sample(self, model: PreTrainedModel, prompt: str) -> dict[str, Any]:
         set_seed(0)
-        inputs = self.tokenizer(prompt, return_tensors="pt").to(model.device)
+        inputs = self.tokenizer(prompt, return_tensors="pt", split_special_tokens=True).to(model.device)
         model.eval()
         ids = model.generate(**inputs, max_new_tokens=60, do_sample=True, temperature=0.7, top_p=0.9)
         return {"continuation": self.tokenizer.decode(ids[0], skip_special_tokens=True)}

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from .. import data
+from ..paths import user_path
 
 
 @dataclass
@@ -101,7 +102,7 @@ def saved_tokenizer(path: str, load: Callable = AutoTokenizer.from_pretrained) -
         ValueError: none can be loaded from there.
     """
     try:
-        return load(path)
+        return load(str(user_path(path)))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"tokenizer.path {path!r}: no tokenizer could be loaded from there: {error}"

@@ -37,6 +37,7 @@ def translate(
     target_tokenizer=None,
     batch_tokens: int = 4096,
     progress: bool = False,
+    special_tokens_in_text: bool = False,
     **generate_options: Any,
 ) -> list[str]:
     """Translates texts; the output has the order of the input.
@@ -48,6 +49,8 @@ def translate(
         batch_tokens: at most that many source positions (padding included) times beams in a batch, but one sentence at
             the least.
         progress: a bar on standard error, over sentences.
+        special_tokens_in_text: a special token that a source spells out (</s>, <mask>) is special; by default it is
+            text, as it was in training.
         generate_options: arguments of `generate()`, over the model's generation_config. Without `max_length` or
             `max_new_tokens` a translation ends at twice the longest source of its batch plus ten tokens, or at the
             generation_config's `max_length` where that is less.
@@ -66,7 +69,8 @@ def translate(
     texts = [""] * len(sources)
     if not todo:
         return texts
-    ids = dict(zip(todo, tokenizer([sources[i] for i in todo])["input_ids"], strict=True))
+    encoded = tokenizer([sources[i] for i in todo], split_special_tokens=not special_tokens_in_text)
+    ids = dict(zip(todo, encoded["input_ids"], strict=True))
     positions = getattr(model.config, "max_position_embeddings", None)
     for i, source in ids.items():
         if positions is not None and len(source) > positions:

@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from ..paths import user_path
 from .checkpoints import is_complete
 
 
@@ -100,22 +101,25 @@ def initialize_from(model: PreTrainedModel, tokenizer, directory: str | os.PathL
         directory: with the checkpoint and its tokenizer, or a Hub id.
 
     Raises:
-        ValueError: weights that are missing, unknown or of another shape, or another vocabulary.
+        ValueError: weights that are missing, unknown, of another shape or not finite, or another vocabulary.
     """
     from transformers import AutoTokenizer
 
+    from ..loading import check_finite  # it reads tokenizers, which training from token arrays does without
+
     try:
+        directory = str(user_path(directory))
         theirs = AutoTokenizer.from_pretrained(directory).get_vocab()
         loaded, info = type(model).from_pretrained(
             directory, config=model.config, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"training.initialize_from {str(directory)!r}: {error}") from error
     ours = tokenizer.get_vocab()
     if theirs != ours:
         raise ValueError(
             f"The tokenizer in {directory} has other ids ({len(theirs)} tokens) than this run's ({len(ours)}): set "
-            f"data.tokenizer to {str(directory)!r} as well."
+            f"tokenizer.path to {str(directory)!r} as well."
         )
     problems = {
         "lacks": sorted(info["missing_keys"]),
@@ -128,6 +132,7 @@ def initialize_from(model: PreTrainedModel, tokenizer, directory: str | os.PathL
             f"{directory} does not hold the weights of this {type(model).__name__}: it {' and '.join(found)}. Give the "
             "model section the values of its config.json."
         )
+    check_finite(loaded, directory)
     return loaded
 
 

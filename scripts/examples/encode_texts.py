@@ -13,31 +13,35 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from hfseq.commands.console import model_id, path, print_what_the_terminal_can
+from hfseq.commands.outputs import check_output_file
 from hfseq.data.files import lines_of
+from hfseq.loading import load_model
 
 
 def main() -> None:
+    print_what_the_terminal_can()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("encoder", help="a directory or Hub id that AutoModel loads")
-    parser.add_argument("texts", type=Path, help="one text per line, also .gz")
-    parser.add_argument("table", type=Path, help="the .jsonl file to write: text and vector in every line")
+    parser.add_argument("encoder", type=model_id, help="a directory or Hub id that AutoModel loads")
+    parser.add_argument("texts", type=path, help="one text per line, also .gz")
+    parser.add_argument("table", type=path, help="the .jsonl file to write: text and vector in every line")
     parser.add_argument(
-        "--targets", type=Path, help="what is to be written from each vector; default: the text"
+        "--targets", type=path, help="what is to be written from each vector; default: the text"
     )
     parser.add_argument("--batch_size", type=int, default=64)
     arguments = parser.parse_args()
     try:
+        check_output_file(arguments.table, "TABLE")
         texts = [line.strip() for _, line in lines_of(arguments.texts)]
         targets = [line.strip() for _, line in lines_of(arguments.targets)] if arguments.targets else texts
         if len(texts) != len(targets):
             raise ValueError(f"{arguments.texts} has {len(texts)} lines, {arguments.targets} {len(targets)}.")
         tokenizer = AutoTokenizer.from_pretrained(arguments.encoder)
-        model = AutoModel.from_pretrained(arguments.encoder).eval()
+        model = load_model(AutoModel, arguments.encoder, allow_new_head=True)  # a pooler, say: not used
     except (OSError, ValueError) as error:
         parser.error(str(error))
     written = 0

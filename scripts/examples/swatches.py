@@ -27,10 +27,11 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-import hfseq  # noqa: F401  (registers the model classes)
 from hfseq import data
 from hfseq.cards import write_model_card
+from hfseq.commands.console import path, print_what_the_terminal_can
 from hfseq.data.colours import RGB, lab_of, rgb_of
+from hfseq.loading import load_model
 from hfseq.objectives.vector_to_text import VectorToText
 from hfseq.plots import Swatch, plot_swatches, require_matplotlib
 from hfseq.training import write_json
@@ -43,9 +44,10 @@ Colour = tuple[float, float, float]
 
 
 def main() -> None:
+    print_what_the_terminal_can()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="a run of hfseq pretrain on the corpus colours")
-    parser.add_argument("--twin", type=Path, help="the same trained with --feature_size 0, for comparison")
+    parser.add_argument("model", type=path, help="a run of hfseq pretrain on the corpus colours")
+    parser.add_argument("--twin", type=path, help="the same trained with --feature_size 0, for comparison")
     parser.add_argument("--colours", nargs="+", metavar="#RRGGBB", help="name these, and write nothing")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -63,7 +65,7 @@ def main() -> None:
 
 
 def load(directory: Path):
-    model = AutoModelForCausalLM.from_pretrained(directory).eval()
+    model = load_model(AutoModelForCausalLM, directory)
     if model.config.feature_size != len(RGB):
         raise ValueError(
             f"{directory} has feature_size {model.config.feature_size}: colours need red, green and blue."

@@ -97,7 +97,7 @@ def damaged(directory, change) -> None:
     ],
     ids=["missing", "unexpected", "mismatched", "not finite"],
 )
-@pytest.mark.parametrize("command", ["evaluate", "generate", "push"])
+@pytest.mark.parametrize("command", ["evaluate", "generate", "push", "check"])
 def test_damaged_weights_are_refused(run_directory, refused, change, message, command, tmp_path):
     damaged(run_directory, change)
     more = {"generate": ["--prompt", "a"], "push": ["--directory", tmp_path / "out"]}.get(command, [])

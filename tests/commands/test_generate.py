@@ -113,6 +113,18 @@ def test_bytes_that_are_not_utf8_on_standard_input(refused, language_model):
     assert "--prompt holds bytes that are not UTF-8" in message
 
 
+def test_standard_input_has_the_lines_of_files(run, refused, language_model):
+    words = [language_model, *GREEDY, "--max_new_tokens", 1]
+    assert "character of a text" in refused("generate", *words, stdin=b"In\0the\n")
+    assert run("generate", *words, stdin="In\u2028the\r\n").startswith("In\u2028the")
+
+
+def test_special_tokens_that_a_prompt_spells_out_are_text(run, language_model):
+    words = [language_model, *GREEDY, "--max_new_tokens", 1, "--prompt", "In <|endoftext|> the"]
+    assert run("generate", *words).startswith("In <|endoftext|> the")
+    assert run("generate", *words, "--special_tokens_in_text").startswith("In  the")
+
+
 def test_a_byte_order_mark_is_dropped(run, language_model):
     words = [language_model, *GREEDY, "--max_new_tokens", 4]
     assert run("generate", *words, stdin=b"\xef\xbb\xbfIn the\n") == run("generate", *words, stdin="In the\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from transformers import AutoTokenizer
 
+from hfseq.objectives.sections import saved_tokenizer
+
 
 def test_trains_reports_and_does_not_overwrite(run, refused, tmp_path):
     texts = tmp_path / "texts.txt"
@@ -28,6 +30,14 @@ def test_trains_reports_and_does_not_overwrite(run, refused, tmp_path):
     assert "holds a tokenizer: name another directory or add --overwrite" in message
     printed = run("tokenize", *command, "--overwrite", "--algorithm", "bpe", "--vocab_size", 300)
     assert "documents decoded exactly" in printed
+
+
+def test_the_home_directory(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("A text.\n\nAnother text.\n")
+    shares = ["--validation_share", 0, "--test_share", 0]
+    run("tokenize", "~/tokens", "--train_file", "~/a.txt", "--vocab_size", 260, *shares)
+    assert len(saved_tokenizer("~/tokens")) == len(saved_tokenizer(str(tmp_path / "tokens")))
 
 
 def test_bad_input_is_told_before_anything_is_written(refused, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -127,9 +129,28 @@ class TestInitializeFrom:
         with pytest.raises(ValueError, match=f"{text}.*config.json"):
             initialize_from(tiny_model(**fields), tokenizer_of("abc"), saved[0])
 
+    def test_weights_that_are_not_finite_are_refused(self, saved):
+        folder, model = saved
+        name, weight = next(iter(model.named_parameters()))
+        weight.data.view(-1)[0] = float("nan")
+        model.save_pretrained(folder)
+        with pytest.raises(ValueError, match=f"{re.escape(name)} holds numbers that are not finite"):
+            initialize_from(tiny_model(), tokenizer_of("abc"), folder)
+
+    def test_a_file_that_was_cut_is_refused(self, saved):
+        file = saved[0] / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-50])
+        with pytest.raises(ValueError, match="initialize_from"):
+            initialize_from(tiny_model(), tokenizer_of("abc"), saved[0])
+
+    def test_the_home_directory(self, saved, monkeypatch):
+        monkeypatch.setenv("HOME", str(saved[0].parent))
+        started = initialize_from(tiny_model(), tokenizer_of("abc"), f"~/{saved[0].name}")
+        assert torch.equal(started.lm_head.weight, saved[1].lm_head.weight)
+
     def test_another_vocabulary_is_refused(self, saved):
         with pytest.raises(
-            ValueError, match=r"other ids \(7 tokens\) than this run's \(6\): set data.tokenizer"
+            ValueError, match=r"other ids \(7 tokens\) than this run's \(6\): set tokenizer.path"
         ):
             initialize_from(tiny_model(), tokenizer_of("ab"), saved[0])
 

@@ -52,16 +52,17 @@ def text_perplexities(texts, model_id, batch_size, add_start_token, device, max_
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    import hfseq  # noqa: F401  (registers the model classes)
+    from hfseq.loading import load_model
 
     device = device or torch.accelerator.current_accelerator() or "cpu"
     tokenizer = AutoTokenizer.from_pretrained(model_id)
-    model = AutoModelForCausalLM.from_pretrained(model_id).to(device).eval()
+    model = load_model(AutoModelForCausalLM, model_id).to(device)
     start = [tokenizer.bos_token_id] if add_start_token else []
     if start == [None]:
         raise ValueError(f"{model_id} has no start token: set add_start_token=False.")
     options = {} if max_length is None else {"truncation": True, "max_length": max_length - len(start)}
-    rows = [start + ids for ids in tokenizer(texts, add_special_tokens=False, **options)["input_ids"]]
+    options |= {"add_special_tokens": False, "split_special_tokens": True}  # spelled out, they are text
+    rows = [start + ids for ids in tokenizer(texts, **options)["input_ids"]]
     empty = [text for text, row in zip(texts, rows, strict=True) if len(row) < 2]
     if empty:
         raise ValueError(f"{empty[0]!r} has no token that is predicted: leave such texts out.")
