@@ -153,7 +153,8 @@ class RecurrentBlock(GradientCheckpointingLayer):
                 are then right, and so is the final h; an LSTM's final c is not known and left out.
 
         Returns:
-            (output [time, batch, hidden * directions], list of layer outputs or None, *final state)
+            (output [time, batch, hidden * directions], with `show` each layer's output, *final state): flat, because
+            what lies in a list has no gradient under reentrant checkpointing
 
         Raises:
             ValueError: `rnn` must be called, and something is wanted of its layers one by one.
@@ -182,12 +183,12 @@ class RecurrentBlock(GradientCheckpointingLayer):
                 lengths = ends.cpu()
             output, final = self._call_module(x, state, p, lengths)
             shown, output = ([], output) if show is None else show(output)
-            return output, None if show is None else [shown], *final
+            return output, *([] if show is None else [shown]), *final
         if not (any(by_layer.values()) or show is not None or (ends is not None and lengths is None)):
             output, final = self._call(
                 x, state, self._weights(range(self.num_layers)), self.num_layers, p, lengths
             )
-            return output, None, *final
+            return output, *final
 
         outputs, finals, ways = [], [], self.directions
         order = None if ends is None or lengths is not None else reversal(ends, x.shape[0])
@@ -205,7 +206,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
             if layer < self.num_layers - 1:
                 x = dropout(x, self.hidden_dropout, self.training, self.variational_dropout)
         final = tuple(torch.cat(tensors) for tensors in zip(*finals, strict=True))
-        return x, None if show is None else outputs, *final
+        return x, *outputs, *final
 
     def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """One time step in evaluation mode: x [batch, input] -> ([batch, hidden], state)."""
@@ -283,7 +284,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
             if layer < self.num_layers - 1:
                 x = dropout(x, self.hidden_dropout, self.training, self.variational_dropout)
         final = tuple(torch.stack(tensors) for tensors in zip(*finals, strict=True))
-        return x, None if show is None else outputs, *final
+        return x, *outputs, *final
 
     def zero_state(self, x: torch.Tensor) -> State:
         shape = (self.num_layers * self.directions, x.shape[-2], self.hidden_size)
@@ -636,8 +637,9 @@ def run_block(
             layers, (last, output) = [show(h)[0] for h in layers], show(output)
             layers.append(last)
     else:
-        output, layers, *final = block(x, *(state or ()), lengths=lengths, show=show, ends=ends)
-        final, states = tuple(final), None
+        output, *more = block(x, *(state or ()), lengths=lengths, show=show, ends=ends)
+        count = 0 if show is None else block.num_layers
+        layers, final, states = more[:count] or None, tuple(more[count:]), None
         if mask is not None and cache is not None:
             final = keep_state(mask.any(1), final, state or block.zero_state(x))
     if cache is not None:

@@ -267,9 +267,9 @@ class RecurrentEncoder(RecurrentSeq2SeqPreTrainedModel):
         if wanted:
             show = partial(expose, order=order, back=back, mask=mask)
             vectors, x = show(x)
-        output, layers, *final = self.block(
-            x, lengths=lengths, show=show, ends=ends if config.bidirectional else None
-        )
+        output, *more = self.block(x, lengths=lengths, show=show, ends=ends if config.bidirectional else None)
+        count = self.block.num_layers if wanted else 0
+        layers, final = more[:count], more[count:]
         memory = layers[-1] if wanted else restore_padding(output, back, mask)
         return RecurrentEncoderOutput(
             last_hidden_state=memory,
@@ -442,7 +442,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
     def _one_step(self, block: RecurrentBlock, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         if not (self.training or x.is_cuda or torch.is_grad_enabled()):
             return block.step(x, state)
-        output, _, *final = block(x.unsqueeze(0), *state)
+        output, *final = block(x.unsqueeze(0), *state)
         return output[0], tuple(final)
 
 

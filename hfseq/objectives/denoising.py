@@ -86,7 +86,11 @@ class Denoising(Objective):
     def config_fields(self) -> dict[str, Any]:
         fields = super().config_fields()
         fields.pop("mask_token_id", None)  # no field of a sequence-to-sequence model
-        return {**fields, "decoder_start_token_id": self.tokenizer.bos_token_id}
+        return {
+            **fields,
+            "decoder_start_token_id": self.tokenizer.bos_token_id,
+            "forced_eos_token_id": self.tokenizer.eos_token_id,  # of Marian and BART, else another id
+        }
 
     def check_before(self, config: Any) -> None:
         positions = positions_of(config)

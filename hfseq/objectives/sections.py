@@ -42,6 +42,8 @@ class TextData:
     """Drop documents that repeat an earlier one: "whitespace" (or true) up to white space, "exact" letter by letter."""
     streaming: bool = False
     """Read a Hub data set without downloading it first."""
+    held_out_limit: int | None = 20_000_000
+    """At most so many bytes on each side that is set aside of a huge corpus; null: no limit."""
     cache_dir: str | None = None
     """Where token arrays are kept; default: $HFSEQ_CACHE, else ~/.cache/hfseq."""
 
@@ -95,14 +97,14 @@ class Training:
     """What was tried before these values were chosen, e.g. {learning_rate: 0.001, validation: 2.3}; for the card."""
 
 
-def saved_tokenizer(path: str, load: Callable = AutoTokenizer.from_pretrained) -> Any:
-    """The tokenizer (or what `load` makes) of a directory or Hub id.
+def saved_tokenizer(path: str, load: Callable | None = None) -> Any:
+    """The tokenizer (or what `load`, such as `load_pair_tokenizers`, makes) of a directory or Hub id.
 
     Raises:
         ValueError: none can be loaded from there.
     """
     try:
-        return load(str(user_path(path)))
+        return (load or AutoTokenizer.from_pretrained)(str(user_path(path)))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"tokenizer.path {path!r}: no tokenizer could be loaded from there: {error}"

@@ -17,7 +17,15 @@ from ..metrics.translation import require_sacrebleu
 from ..training.model_batches import ModelBatches
 from ..training.processes import is_main
 from ..training.translating import TranslationEvaluation, TranslationScore, score_translation, translate
-from .base import Objective, Plan, never_generated, positions_of, positive_int, whole_batches
+from .base import (
+    Objective,
+    Plan,
+    model_class_of,
+    never_generated,
+    positions_of,
+    positive_int,
+    whole_batches,
+)
 from .sections import PairTokenizer, saved_tokenizer
 
 CARD = CardText(
@@ -81,6 +89,8 @@ class PairData:
     """Drop pairs that repeat an earlier one: "whitespace" (or true) up to white space, "exact" letter by letter."""
     streaming: bool = False
     """Read a Hub data set without downloading it first."""
+    held_out_limit: int | None = 20_000_000
+    """At most so many bytes on each side that is set aside of a huge corpus; null: no limit."""
     cache_dir: str | None = None
     """Where pair arrays are kept; default: $HFSEQ_CACHE, else ~/.cache/hfseq."""
 
@@ -162,7 +172,7 @@ class Translation(Objective):
                 f"objective.row_length {fields.row_length} is longer than model.max_position_embeddings {positions}: "
                 "raise that, or shorten the rows."
             )
-        if "decoder_cu_seq_lens" not in _arguments(self.model_class(config)):
+        if "decoder_cu_seq_lens" not in _arguments(model_class_of("AutoModel", type(config))):
             raise ValueError(
                 f"{config.model_type} cannot keep the pairs of a packed row apart (its forward takes no borders). Set "
                 "objective.packing to batches."
@@ -200,6 +210,9 @@ class Translation(Objective):
         fields = super().config_fields()
         fields.pop("mask_token_id", None)
         fields["decoder_start_token_id"] = self.target_tokenizer.bos_token_id
+        fields["forced_eos_token_id"] = (
+            self.target_tokenizer.eos_token_id
+        )  # of Marian and BART, else another id
         if self.target_tokenizer is not self.tokenizer:
             fields["decoder_vocab_size"] = data.padded_vocab_size(self.target_tokenizer)
             fields["share_encoder_decoder_embeddings"] = False
@@ -311,8 +324,8 @@ def target_vocabulary(config: Any) -> int:
     return getattr(config, "decoder_vocab_size", None) or config.vocab_size
 
 
-def _arguments(model_class: type[PreTrainedModel]) -> set[str]:
-    return set(inspect.signature(model_class.forward).parameters)
+def _arguments(model_class: type[PreTrainedModel] | None) -> set[str]:
+    return set() if model_class is None else set(inspect.signature(model_class.forward).parameters)
 
 
 def _lower_cases(tokenizer: Any) -> bool:

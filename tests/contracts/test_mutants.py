@@ -413,7 +413,7 @@ def test_packed_rows_that_leak(monkeypatch):
         if packed is not None:
             batch, time = packed.position_ids.shape
             borders = torch.arange(0, (batch + 1) * time, time, dtype=torch.int32)
-            packed._segments = modeling_encoder.Segments(borders, borders, time, time)
+            packed._segments = attention.Segments(borders, borders, time, time)
         return packed
 
     monkeypatch.setattr(modeling_encoder, "find_packed", leaking)
@@ -553,7 +553,7 @@ def transformer(model_class=None, variant="paper", **changes):
 
 
 def test_a_target_that_sees_one_token_too_many(monkeypatch):
-    def causal_mask(self, x, mask, cache, seen):
+    def causal_mask(self, config, x, mask, cache, seen):
         return torch.ones(x.shape[1], seen + x.shape[1], dtype=torch.bool).tril(seen + 1)
 
     monkeypatch.setattr(modeling_transformer.TransformerDecoder, "_causal_mask", causal_mask)

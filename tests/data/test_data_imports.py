@@ -60,7 +60,15 @@ def test_training_from_token_arrays_loads_nothing_that_built_them(tmp_path):
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     plans = ["base", "buckets", "collators", "cuts", "masked", "masking", "rows", "sentences", "streams"]
-    stages = ["hashing", "plans", "ragged", "token_arrays", "vocabulary", *[f"plans.{p}" for p in plans]]
+    stages = [
+        "encoding",
+        "hashing",
+        "plans",
+        "ragged",
+        "token_arrays",
+        "vocabulary",
+        *[f"plans.{p}" for p in plans],
+    ]
     assert lines[0] == str(sorted(["hfseq.data", *[f"hfseq.data.{s}" for s in stages], "hfseq.paths"]))
     assert lines[1] == "text number 0"
     assert lines[2:] == ["True False"] * len(kjv)

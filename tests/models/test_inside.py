@@ -122,16 +122,16 @@ def test_the_last_layer_is_whole_where_somebody_looks_inside(attn):
         assert torch.allclose(output.attentions[-1].sum(-1), torch.ones(2, 2, 6, dtype=torch.float64))
 
 
-def test_whole_graphs_of_recurrent_models(monkeypatch):
+def test_whole_graphs_of_recurrent_models():
     """No branch depends on the mask; torch itself asks for a flag before its compiler touches a recurrent layer."""
     import torch._dynamo
 
-    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", True)
     model = build(GRUForCausalLM, GRUConfig(**{**SIZES, "num_hidden_layers": 1}))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    for mask in (MASK, torch.ones_like(IDS)):
-        got, expected = (m(IDS, attention_mask=mask, use_cache=False).logits for m in (compiled, model))
-        assert torch.allclose(got, expected, rtol=0, atol=1e-12)
+    with torch._dynamo.config.patch(allow_rnn=True):
+        for mask in (MASK, torch.ones_like(IDS)):
+            got, expected = (m(IDS, attention_mask=mask, use_cache=False).logits for m in (compiled, model))
+            assert torch.allclose(got, expected, rtol=0, atol=1e-12)
     torch.compiler.reset()
 
 

@@ -256,7 +256,7 @@ def test_packed_is_separate(variant, attn, form):
 
 def test_packed_under_sdpa_on_a_cpu_goes_segment_by_segment(monkeypatch):
     calls = []
-    original = modeling_encoder.attend_segments
+    original = attention_layer.attend_segments
     monkeypatch.setattr(
         attention_layer, "attend_segments", lambda *a, **k: (calls.append(a[3]), original(*a, **k))[1]
     )
@@ -307,7 +307,7 @@ def test_packed_on_a_gpu_goes_through_one_call_per_layer(monkeypatch):
     original = attention.attend_segments
     monkeypatch.setattr(
         attention_layer, "attend_segments",
-        lambda q, k, v, s, scaling, dropout: fake(
+        lambda q, k, v, s, scaling, dropout, causal: fake(
             q, k, v, s.queries, s.keys, s.longest_query, s.longest_key, scale=scaling
         ),
     )  # fmt: skip

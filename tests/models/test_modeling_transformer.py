@@ -328,7 +328,7 @@ def test_packed_under_a_mask_is_separate(variant, monkeypatch):
 
 def test_packed_goes_segment_by_segment_between_the_given_borders(monkeypatch):
     calls = []
-    original = modeling_transformer.attend_segments
+    original = attention_layer.attend_segments
     monkeypatch.setattr(
         attention_layer, "attend_segments", lambda *a, **k: (calls.append(a[3]), original(*a, **k))[1]
     )

@@ -20,7 +20,7 @@ TINY = {
     "bert": "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2,"
     " max_position_embeddings: 64}",
     "modernbert": "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2,"
-    " max_position_embeddings: 64, global_attn_every_n_layers: 1}",
+    " max_position_embeddings: 64}",
     "marian": "{d_model: 16, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,"
     " decoder_attention_heads: 2, encoder_ffn_dim: 16, decoder_ffn_dim: 16, max_position_embeddings: 64}",
     "t5": "{d_model: 16, d_kv: 8, d_ff: 16, num_layers: 1, num_heads: 2}",
@@ -58,7 +58,7 @@ def write_recipe(folder, objective: str, model_type: str, **changes: str) -> str
         "tokenizer": "{type: %s, vocab_size: 340}" % ("wordpiece" if objective == "masked" else "bpe"),
         "objective": OBJECTIVES[objective],
         "model": f"{{model_type: {model_type}, {TINY[model_type][1:]}",
-        "training": "{output_dir: out, max_steps: 20, learning_rate: 3e-3, eval_steps: 0.5%s}"
+        "training": "{output_dir: out, max_steps: 20, num_train_epochs: 30, learning_rate: 3e-3, eval_steps: 0.5%s}"
         % (f', prompt: "{PROMPTS[objective]}"' if objective in PROMPTS else ""),
         **changes,
     }
@@ -121,7 +121,7 @@ class TestPackedRows:
             part = {"input_ids": ids[None, start:end], "labels": labels[None, start:end]}
             if (part["labels"][0, 1:] != -100).any():
                 alone += summed_loss(model, part, honours=True, shifts=True).detach()
-        assert len(starts) > 2 * len(batch["input_ids"])  # several documents in a row
+        assert len(starts) > len(batch["input_ids"])  # several documents in a row
         torch.testing.assert_close(packed.detach(), alone, rtol=1e-5, atol=0)
 
     @pytest.mark.parametrize(

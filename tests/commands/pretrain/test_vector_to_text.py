@@ -110,7 +110,7 @@ def test_recipes_that_do_not_fit_are_refused(table, pretrain, capsys):
     assert "no column 'z'" in message
     message = fails(capsys, run, *OWN, *SIZES, *columns, "--prompt", "1 2 3")
     assert "'1 2 3' has 3 numbers" in message
-    message = fails(capsys, run, *OWN, *SIZES, *columns, "--tokens_per_update", "3")
+    message = fails(capsys, run, *OWN, *SIZES, *columns, "--prompt", "null", "--tokens_per_update", "3")
     assert "raise tokens_per_update" in message
     message = fails(capsys, run, *SIZES, "--corpus", "[kjv, wiki]")
     assert "data.corpus must be str | None" in message
