@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.output:
             training.write_json(arguments.output, {"model": arguments.model, **what, **scores})
         if arguments.output_text:
-            lines = [" ".join(text.split("\n")) for text in score.hypotheses]
+            lines = [" ".join(text.split("\n")) for text in score.hypotheses]  # type: ignore[attr-defined]  # of translation, as checked
             arguments.output_text.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in what.items()))
     for name, value in scores.items():
@@ -196,7 +196,7 @@ def choose_text(arguments: argparse.Namespace, sections: RawSections) -> str:
         if value is not None:
             section[option] = value[0] if isinstance(value, list) and len(value) == 1 else value
     sections["data"] = section
-    names = files or section.get("corpus") or section.get("train_file")
+    names: Any = files or section.get("corpus") or section.get("train_file")
     return names if isinstance(names, str) else " ".join(names)
 
 
