@@ -129,7 +129,7 @@ class PairCorpus:
         validation: Iterable[tuple[str, str]] | None = None,
         test: Iterable[tuple[str, str]] | None = None,
         name: str = "pairs",
-        **options,
+        **options: Any,
     ) -> PairCorpus:
         """A corpus of (source, target) strings: `pairs` are split by their hash, the others are sides as they are.
 
