@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hfseq.paths import user_path
 
@@ -34,7 +34,7 @@ class CommandParser(argparse.ArgumentParser):
         options: of ArgumentParser.
     """
 
-    def __init__(self, name: str, documentation: str | None, **options) -> None:
+    def __init__(self, name: str, documentation: str | None, **options: Any) -> None:
         print_what_the_terminal_can()
         super().__init__(
             prog=f"hfseq {name}",

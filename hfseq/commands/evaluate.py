@@ -142,7 +142,8 @@ def score_text(arguments: argparse.Namespace) -> None:
         if arguments.output:
             training.write_json(arguments.output, {"model": arguments.model, **what, **scores})
         if arguments.output_text:
-            write_lines(arguments.output_text, score.hypotheses, breaks="space")
+            hypotheses = score.hypotheses  # type: ignore[attr-defined]  # of translation, as checked
+            write_lines(arguments.output_text, hypotheses, breaks="space")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in what.items()))
     for name, value in scores.items():
         if not name.endswith("_signature"):
@@ -219,7 +220,7 @@ def choose_text(arguments: argparse.Namespace, sections: RawSections) -> str:
         if value is not None:
             section[option] = value[0] if isinstance(value, list) and len(value) == 1 else value
     sections["data"] = section
-    names = files or section.get("corpus") or section.get("train_file")
+    names: Any = files or section.get("corpus") or section.get("train_file")
     return names if isinstance(names, str) else " ".join(names)
 
 

@@ -160,7 +160,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     check_output_file(arguments.plot_attention, "--plot_attention")
 
 
-def check_fit(arguments: argparse.Namespace, config, lines: list[str]) -> None:
+def check_fit(arguments: argparse.Namespace, config: Any, lines: list[str]) -> None:
     """What is wrong with this model."""
     if arguments.plot_attention and not config.is_encoder_decoder:
         raise ValueError(f"--plot_attention is for encoder-decoders, but this is {config.model_type}")
@@ -298,13 +298,13 @@ def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -
     return plot_side_by_side(panels, arguments.plot_attention)
 
 
-def load(auto_class, arguments: argparse.Namespace, name: str | None = None):
+def load(auto_class: Any, arguments: argparse.Namespace, name: str | None = None) -> Any:
     """The model, on the device, in evaluation mode."""
     model = load_model(auto_class, name or arguments.model, trust_remote_code=arguments.trust_remote_code)
     return model.to(arguments.device).eval()
 
 
-def load_tokenizers(name: str, arguments: argparse.Namespace):
+def load_tokenizers(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Of sources and of targets."""
     return load_pair_tokenizers(name, trust_remote_code=arguments.trust_remote_code)
 

@@ -384,7 +384,9 @@ def choose_weights(recipe: Recipe, objective: Objective, trainer: Trainer, outpu
     }
 
 
-def measure(recipe: Recipe, objective: Objective, trainer: Trainer, averaging: dict | None, progress) -> dict:
+def measure(
+    recipe: Recipe, objective: Objective, trainer: Trainer, averaging: dict | None, progress: Any
+) -> dict:
     """What summary and card say of the run; the scores are measured by all processes together."""
     model = trainer.model
     # Averaging has measured validation already, with the weights that were kept.

@@ -44,7 +44,7 @@ def overview(recipes: dict[str, Path]) -> str:
 
 def first_sentence(recipe: str) -> str:
     """Of the comment that a recipe begins with."""
-    comment = re.match(r"(?:#.*\n)*", recipe)[0]
+    comment = re.match(r"(?:#.*\n)*", recipe)[0]  # type: ignore[index]  # matches the empty text
     text = " ".join(line.lstrip("# ").rstrip() for line in comment.splitlines())
     # "et al. 2018" ends no sentence
-    return re.match(r".*?\.(?=\s+[A-Z]|$)|.*", text)[0]
+    return re.match(r".*?\.(?=\s+[A-Z]|$)|.*", text)[0]  # type: ignore[index]  # likewise

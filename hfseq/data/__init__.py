@@ -29,6 +29,7 @@ For translation, and with plain text for denoising (a tokenizer with sentinels o
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 _MODULES = {
     "corpora": ("Corpus", "load_corpus"),
@@ -82,7 +83,7 @@ _STAGES = {module.partition(".")[0] for module in _MODULES}
 __all__ = sorted(_STAGES | set(_MODULE_OF))
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _STAGES:
         return importlib.import_module(f".{name}", __name__)
     if name in _MODULE_OF:

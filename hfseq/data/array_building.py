@@ -168,7 +168,7 @@ class _Build:
         from .tokenizers import id_count
 
         self.corpus, self.fingerprint, self.target, self.processes = corpus, fingerprint, target, processes
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "settings": settings, "end_id": end_id_of(tokenizer), "vocab_size": id_count(tokenizer),
         }  # fmt: skip
         self.partial = target.parent / f"{fingerprint}.partial"
@@ -242,7 +242,7 @@ class _Build:
             n_bytes = sum(writer.n_bytes for writer in self.writers.values())
             logger.info("%s: %.0f MB of text in %.0f s.", self.corpus.name, n_bytes / 1e6, seconds)
 
-    def _format(self) -> dict[str, int]:
+    def _format(self) -> dict[str, Any]:
         return {"vocab_size": self.arguments["vocab_size"], "end_id": self.arguments["end_id"]}
 
     def _batches(self) -> Iterator[tuple[str, list[str], int]]:
@@ -306,14 +306,14 @@ class _Build:
         with _Workers(self.processes, self.arguments) as workers:
             running: deque[tuple[str, int, Future]] = deque()
             while True:
-                batch = first.pop() if first else next(batches, None)
-                if batch is not None:
-                    side, texts, checksum = batch
+                following = first.pop() if first else next(batches, None)
+                if following is not None:
+                    side, texts, checksum = following
                     running.append((side, checksum, workers.encode(texts)))
-                if running and (batch is None or len(running) > 2 * self.processes):
+                if running and (following is None or len(running) > 2 * self.processes):
                     side, checksum, future = running.popleft()
                     yield side, {**future.result(), "text_crc32": checksum}
-                elif batch is None:
+                elif following is None:
                     return
 
 
@@ -349,7 +349,7 @@ class _Workers:
         self.children.append(child)
         self.own.child = child
         with contextlib.suppress(BrokenPipeError):  # `_ask` will say it
-            send(self.arguments, child.stdin)
+            send(self.arguments, child.stdin)  # type: ignore[arg-type]  # a pipe, as asked for
 
     def _ask(self, texts: list[str]) -> dict[str, Any]:
         child = self.own.child
@@ -366,15 +366,15 @@ class _Workers:
             raise ValueError(answer["error"])
         return answer
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.threads.shutdown(wait=error[0] is None, cancel_futures=True)
         for child in self.children:
             with contextlib.suppress(BrokenPipeError):
-                child.stdin.close()
+                child.stdin.close()  # type: ignore[union-attr]  # a pipe, as asked for
             if error[0] is not None:
                 child.kill()
             child.wait()
-            child.stdout.close()
+            child.stdout.close()  # type: ignore[union-attr]  # likewise
         self.threads.shutdown()
 
 
@@ -383,7 +383,8 @@ class _Progress:
 
     def __init__(self, corpus: Corpus | HalfCorpus, build: _Build):
         self.size, self.position = getattr(corpus, "size", None), getattr(corpus, "position", lambda: None)
-        self.name, self.build, self.bar = corpus.name, build, None
+        self.name, self.build = corpus.name, build
+        self.bar: Any = None  # of tqdm
 
     def __enter__(self) -> _Progress:
         return self
@@ -404,7 +405,7 @@ class _Progress:
         position = self.position()
         return sum(writer.n_bytes for writer in self.build.writers.values()) if position is None else position
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.bar is not None:
             self.bar.close()
 

@@ -28,6 +28,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..hints import nearest_hint
 from .documents import TXT_DOCUMENTS, read_documents
@@ -102,7 +103,7 @@ class Corpus:
         given = {side for side, _ in sources}
         split = Split(validation_share, test_share, split_seed).without(given)
         sizes = [source.size for side, source in sources if side is None]
-        size = None if None in sizes else sum(sizes)
+        size = None if None in sizes else sum(n or 0 for n in sizes)
         self._split = split.capped(size, held_out_limit, self.name)
         self._told = False
         self._sides: dict[str, list[str]] | None = None
@@ -125,7 +126,7 @@ class Corpus:
         validation: Iterable[str] | None = None,
         test: Iterable[str] | None = None,
         name: str = "documents",
-        **options,
+        **options: Any,
     ) -> Corpus:
         """A corpus of strings: `documents` are split by their hash, the others are sides as they are.
 
@@ -144,7 +145,8 @@ class Corpus:
                     raise ValueError(f"Document {number} is {text!r:.60}, a {type(text).__name__}, not text.")
                 data = text.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8, "little") + data)
-            sources.append((side, Source(name, digest.hexdigest(), lambda texts=texts: texts)))
+            # mypy infers no lambda that has a default
+            sources.append((side, Source(name, digest.hexdigest(), lambda texts=texts: texts)))  # type: ignore[misc]
         return cls(sources, **options)
 
     @property
@@ -179,12 +181,12 @@ class Corpus:
     def size(self) -> int | None:
         """Bytes of the sources, about; None: nobody knows."""
         sizes = [source.size for _, source in self._sources]
-        return None if None in sizes else sum(sizes)
+        return None if None in sizes else sum(n or 0 for n in sizes)
 
     def position(self) -> int | None:
         """How many of them the last pass has read so far; None: nobody knows."""
         positions = [source.position for _, source in self._sources]
-        return None if None in positions else sum(position() for position in positions)
+        return None if None in positions else sum(position() for position in positions if position)
 
     def _side(self, side: str) -> Iterable[str]:
         return _Side(self, side) if self.streaming else self._load()[side]
@@ -340,7 +342,7 @@ def load_corpus(
     given = {side for side, _ in sources}
     if train_file is not None:
         sources.append((None, file_source(train_file, text_column, txt_document)))
-    else:
+    elif names is not None:
         sources += _named_sources(names, given, text_column, streaming)
     return Corpus(
         sources,
@@ -354,7 +356,7 @@ def load_corpus(
 
 
 def _named_sources(
-    names: list[str], given: set[str], text_column: str, streaming: bool
+    names: list[str], given: set[str | None], text_column: str, streaming: bool
 ) -> list[tuple[str | None, Source]]:
     """(side, source) of packaged and Hub corpora, held-out sides first; sides in `given` come from elsewhere."""
     found = [_sides_of(name, text_column, streaming) for name in names]
@@ -450,7 +452,7 @@ def hub_sources(identifier: str, text_column: str, streaming: bool) -> dict[str,
     return {side: source(side) for side in SPLITS if side in sides}
 
 
-def _hub_documents(rows, place: str, column: str) -> Iterator[str]:
+def _hub_documents(rows: Any, place: str, column: str) -> Iterator[str]:
     if rows.column_names is not None:
         rows = rows.select_columns(column)  # images and the like beside the text are not decoded
     for number, row in enumerate(rows, 1):

@@ -28,13 +28,14 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _BETWEEN_WORDS = re.compile(r"(?<=\S)(?= \S)")
@@ -87,13 +88,14 @@ class CorpusEncoder:
         self.by_word = settings["by_word"]
         model, cutter = content["model"], content.get("pre_tokenizer") or {}
         is_plain = self.by_word and not settings["parse_special_tokens"]
-        self._in_pieces = None  # how a long piece is encoded, other than whole
+        # How a long piece is encoded, other than whole.
+        self._in_pieces: Callable[[str], np.ndarray] | None = None
         if is_plain and model["type"] == "BPE":
             self._in_pieces = self._in_windows
         elif is_plain and settings["by_character"]:
             self._in_pieces = self._by_character
         # Of these models a longer run of letters is one unknown token, however long it is.
-        self._longest_word = None
+        self._longest_word: int | None = None
         if model["type"] == "WordPiece" or (model["type"] == "WordLevel" and cutter.get("invert")):
             limits = map(len, model["vocab"]), [model.get("max_input_chars_per_word", 1)]
             self._longest_word = max(chain(*limits)) if is_plain else None
@@ -153,22 +155,17 @@ class CorpusEncoder:
 
     def _ids_of(self, pieces: list[str]) -> list[list[int] | np.ndarray]:
         if self._longest_word is not None:
-            pieces = [self._shortened(piece) for piece in pieces]
-        long = {i for i, piece in enumerate(pieces) if len(piece) > WINDOW_CHARACTERS and self._in_pieces}
+            pieces = [_shortened(piece, self._longest_word) for piece in pieces]
+        long: dict[int, np.ndarray] = {}
+        if in_pieces := self._in_pieces:
+            long = {i: in_pieces(piece) for i, piece in enumerate(pieces) if len(piece) > WINDOW_CHARACTERS}
         short = [piece for i, piece in enumerate(pieces) if i not in long] if long else pieces
         encodings: list[Any] = [
             e.ids for e in self.tokenizer.encode_batch_fast(short, add_special_tokens=False)
         ]
-        for i in sorted(long):
-            encodings.insert(i, self._in_pieces(pieces[i]))
+        for i, ids in long.items():
+            encodings.insert(i, ids)
         return encodings
-
-    def _shortened(self, piece: str) -> str:
-        """The piece with runs of letters cut to a length at which they are unknown already."""
-        longest = self._longest_word
-        if len(piece) <= longest:
-            return piece
-        return _LETTERS.sub(lambda run: run[0][: longest + 1], piece)
 
     def _by_character(self, piece: str) -> np.ndarray:
         windows = (piece[i : i + WINDOW_CHARACTERS] for i in range(0, len(piece), WINDOW_CHARACTERS))
@@ -177,7 +174,8 @@ class CorpusEncoder:
     def _in_windows(self, piece: str) -> np.ndarray:
         """Ids of a long piece; see the module for why they are those of the whole."""
         found: list[np.ndarray] = []
-        position, before = 0, ("", [])  # text and ids of what stands before the border
+        position = 0
+        before: tuple[str, list[int]] = ("", [])  # text and ids of what stands before the border
         while True:
             window = piece[position : position + WINDOW_CHARACTERS]
             groups = self._groups(window)
@@ -220,6 +218,13 @@ class CorpusEncoder:
         return np.array(self.tokenizer.encode(piece, add_special_tokens=False).ids, np.uint32)
 
 
+def _shortened(piece: str, longest: int) -> str:
+    """The piece with runs of letters cut to a length at which they are unknown already."""
+    if len(piece) <= longest:
+        return piece
+    return _LETTERS.sub(lambda run: run[0][: longest + 1], piece)
+
+
 def parts_of(text: str, size: int = PART_CHARACTERS) -> Iterator[str]:
     """The text in parts of about `size` characters, cut where words are: see the module."""
     begin = 0
@@ -232,7 +237,7 @@ def parts_of(text: str, size: int = PART_CHARACTERS) -> Iterator[str]:
     yield text[begin:] if begin else text
 
 
-def splits_between_words(tokenizer, parse_special_tokens: bool = False) -> bool:
+def splits_between_words(tokenizer: Tokenizer, parse_special_tokens: bool = False) -> bool:
     """Whether a `tokenizers.Tokenizer` encodes the two sides of a single space between visible characters, the space
     on the right side, to what it encodes both together to. False where this is not known."""
     from tokenizers import normalizers, pre_tokenizers
@@ -256,7 +261,7 @@ def splits_between_words(tokenizer, parse_special_tokens: bool = False) -> bool:
     return known and letter_by_letter and harmless and not getattr(tokenizer.model, "dropout", None)
 
 
-def _is_cut_for(tokenizer, algorithms: Sequence[str]) -> bool:
+def _is_cut_for(tokenizer: Tokenizer, algorithms: Sequence[str]) -> bool:
     """Whether its words are those that `train_tokenizer` makes for one of these algorithms."""
     from .pre_tokenizers import pre_tokenizer_of
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -134,7 +135,7 @@ def load_features(
     )
 
 
-def _file_rows(files, text_column: str, columns: Sequence[str]) -> Iterator[TextAndVector]:
+def _file_rows(files: Any, text_column: str, columns: Sequence[str]) -> Iterator[TextAndVector]:
     patterns = [files] if isinstance(files, (str, os.PathLike)) else files
     for path in (p for pattern in patterns for p in find_files(pattern, FEATURE_FORMATS)):
         for place, row in read_table(

@@ -88,6 +88,8 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
 class Meter:
     """How far a pass over files has come, in bytes on disk: for progress bars."""
 
+    _file: io.BufferedIOBase | None
+
     def __init__(self) -> None:
         self.restart()
 
@@ -97,8 +99,9 @@ class Meter:
 
     def watch(self, file: io.BufferedIOBase) -> None:
         """The next file, opened by `open_bytes`."""
-        self._done, self._file = self._done + self._size, getattr(file, "fileobj", file)
-        self._size = os.fstat(self._file.fileno()).st_size
+        packed: io.BufferedIOBase = getattr(file, "fileobj", file)
+        self._done, self._file = self._done + self._size, packed
+        self._size = os.fstat(packed.fileno()).st_size
 
     def position(self) -> int:
         """Bytes so far."""

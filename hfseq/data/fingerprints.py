@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Files up to this size are hashed whole; of larger ones so many blocks of that size.
 WHOLE, SAMPLES, BLOCK = 1 << 26, 32, 1 << 20
@@ -15,7 +16,7 @@ PART = 1 << 20
 _SPACE = re.compile(r"\s")
 
 
-def fingerprint_of(value) -> str:
+def fingerprint_of(value: Any) -> str:
     """32 hexadecimal digits of anything JSON can write."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode("utf-8"), digest_size=16).hexdigest()
 

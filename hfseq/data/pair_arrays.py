@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -224,7 +224,11 @@ def build_pair_arrays(
         train, and validation and test where the corpus has them.
     """
     target_tokenizer = source_tokenizer if target_tokenizer is None else target_tokenizer
-    options = {"processes": processes, "verify": verify, "parse_special_tokens": parse_special_tokens}
+    options: dict[str, Any] = {
+        "processes": processes,
+        "verify": verify,
+        "parse_special_tokens": parse_special_tokens,
+    }
     sources = build_token_arrays(corpus.sources, source_tokenizer, cache_dir, **options)
     targets = build_token_arrays(corpus.targets, target_tokenizer, cache_dir, **options)
     ids = target_tokenizer.bos_token_id, source_tokenizer.pad_token_id

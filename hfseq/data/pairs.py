@@ -102,7 +102,7 @@ class PairCorpus:
         self._deduplicate = deduplication(deduplicate)
         sides = {side for side, _ in given}
         sizes = [source.size for side, source in given if side is None]
-        size = None if None in sizes else sum(sizes)
+        size = None if None in sizes else sum(n or 0 for n in sizes)
         split = Split(validation_share, test_share, split_seed).without(sides)
         self._split = split.capped(size, held_out_limit, self.name)
         self._counted = False
@@ -129,7 +129,7 @@ class PairCorpus:
         validation: Iterable[tuple[str, str]] | None = None,
         test: Iterable[tuple[str, str]] | None = None,
         name: str = "pairs",
-        **options,
+        **options: Any,
     ) -> PairCorpus:
         """A corpus of (source, target) strings: `pairs` are split by their hash, the others are sides as they are.
 
@@ -143,7 +143,8 @@ class PairCorpus:
             both = list(both)
             rows = [(f"{name}, pair {i}", *_two_texts(pair, i)) for i, pair in enumerate(both)]
             digest = fingerprint_of([list(row[1:]) for row in rows])
-            given.append((side, PairSource(name, digest, lambda rows=rows: rows)))
+            # mypy infers no lambda that has a default
+            given.append((side, PairSource(name, digest, lambda rows=rows: rows)))  # type: ignore[misc]
         return cls(given, **options)
 
     @property
@@ -322,7 +323,7 @@ class PairColumns:
 
     @property
     def names(self) -> tuple[str, str]:
-        if self.named:
+        if self.source_column is not None and self.target_column is not None:
             return self.source_column, self.target_column
         return self.source_language, self.target_language
 
@@ -405,7 +406,7 @@ def load_pairs(
         taken = {side for side, _ in given}
         given += [(side, sides[side]) for side in ("test", "validation", "train") if side not in taken]
         terms = "Multi30k (Elliott et al. 2016, 2017), for research: its texts describe images of Flickr30k."
-    else:
+    elif corpus is not None:
         sides, taken = _hub_sources(corpus, columns, streaming), {side for side, _ in given}
         given += [(s, sides[s]) for s in ("test", "validation") if s in sides and s not in taken]
         given.append((None, sides["train"]))

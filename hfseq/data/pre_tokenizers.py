@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer
+
 ALGORITHMS = ("bpe", "wordpiece", "unigram", "word", "character")
 
 # Words with inner apostrophes and hyphens; line breaks; every other visible character.
@@ -11,7 +16,7 @@ _SPACED_WORDS = r" ?\w+| ?[^\w\s]+|\s"
 _CHARACTER = r"[\s\S]"
 
 
-def pre_tokenizer_of(algorithm: str):
+def pre_tokenizer_of(algorithm: str) -> PreTokenizer:
     """What cuts the text into words before the algorithm sees it (a `tokenizers.pre_tokenizers.PreTokenizer`)."""
     from tokenizers import Regex, pre_tokenizers
 

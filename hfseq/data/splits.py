@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from .fingerprints import words_hash
 
@@ -132,5 +133,5 @@ def missing_side(side: str, held_out: Iterable[str] = ()) -> str:
 class Sides(dict):
     """What there is of each side; to ask for one that is not there is an error that says how to get it."""
 
-    def __missing__(self, side: str):
+    def __missing__(self, side: str) -> NoReturn:
         raise ValueError(missing_side(side, self))

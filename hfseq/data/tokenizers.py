@@ -48,6 +48,9 @@ from .fingerprints import fingerprint_of
 from .pre_tokenizers import ALGORITHMS, pre_tokenizer_of
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+    from tokenizers.processors import PostProcessor
     from transformers import PreTrainedTokenizerFast
 
     from .corpora import Corpus
@@ -144,6 +147,7 @@ def train_tokenizer(
             f"special tokens{' and 256 bytes' if algorithm == 'bpe' else ''})."
         )
     options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": specials, "show_progress": False}
+    trainer: trainers.Trainer
     if algorithm == "bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.decoder = decoders.ByteLevel()
@@ -218,7 +222,7 @@ def train_tokenizer(
     )
 
 
-def _bert_template(tokenizer, algorithm: str):
+def _bert_template(tokenizer: Tokenizer, algorithm: str) -> PostProcessor:
     """[CLS] A [SEP] and [CLS] A [SEP] B [SEP], with token types 0 and 1 (a `tokenizers` post-processor)."""
     from tokenizers import processors
 
@@ -252,7 +256,8 @@ class _Frequencies(_Counted):
 
     def __init__(self, documents: Iterable[str], lowercase: bool):
         super().__init__(documents)
-        self.lowercase, self.frequencies = lowercase, Counter()
+        self.lowercase = lowercase
+        self.frequencies: Counter[str] = Counter()
 
     def __iter__(self):
         for document in super().__iter__():
@@ -287,12 +292,15 @@ def _too_small(vocab_size: int, needed: int) -> str:
     )
 
 
-def _limited(tokenizer, vocab_size: int, specials: int, frequencies: Counter[str], unknown: str):
+def _limited(
+    tokenizer: Tokenizer, vocab_size: int, specials: int, frequencies: Counter[str], unknown: str
+) -> WordPiece:
     """A WordPiece model of the special tokens and the most frequent characters, each with its form inside a word. The
     trainer of `tokenizers` keeps all characters, whatever its limit, and adds nothing else where they exceed it."""
     from tokenizers import models
 
-    ids, kept, characters = tokenizer.get_vocab(), set(), 0
+    ids, characters = tokenizer.get_vocab(), 0
+    kept: set[str] = set()
     for character, _ in sorted(frequencies.items(), key=lambda item: (-item[1], item[0])):
         forms = [form for form in (character, f"##{character}") if form in ids]
         if specials + len(kept) + len(forms) > vocab_size:
@@ -327,7 +335,7 @@ def surplus_ids(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> list[int
     return sorted(set(range(vocab_size)) - set(tokenizer.get_vocab().values()) | pad)
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerFast, config, multiple: int = 64) -> None:
+def check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: Any, multiple: int = 64) -> None:
     """Refuses a tokenizer that does not fit a model.
 
     Args:
@@ -370,7 +378,8 @@ def tokenizer_config_fields(tokenizer: PreTrainedTokenizerFast) -> dict[str, int
 
 def sentinel_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Ids of `<extra_id_0>`, `<extra_id_1>`, ..., as far as the tokenizer has them without a gap."""
-    vocab, ids = tokenizer.get_vocab(), []
+    vocab = tokenizer.get_vocab()
+    ids: list[int] = []
     while (name := SENTINEL.format(len(ids))) in vocab:
         ids.append(vocab[name])
     return ids

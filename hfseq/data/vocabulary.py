@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class MaskingVocabulary:
             raise ValueError("The tokenizer has no token but special ones: train it on some text.")
 
         kind, mark = _kind(json.loads(backend.to_str()))
-        tables = {name: np.zeros(size, bool) for name in _TABLES}
+        tables: dict[str, Any] = {name: np.zeros(size, bool) for name in _TABLES}
         for piece, i in vocab.items():
             if not special[i]:
                 for name, value in zip(_TABLES, _properties(piece, kind, mark), strict=True):
@@ -130,7 +130,7 @@ class MaskingVocabulary:
 _TABLES = ("joins_left", "joins_right", "ends_sentence", "closes", "begins_word", "breaks_line")
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     found = {
         "mask_id": tokenizer.mask_token_id,
         "pad_id": tokenizer.pad_token_id,

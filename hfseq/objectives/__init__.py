@@ -150,13 +150,13 @@ def _config_fields(config_class: type) -> set[str]:
     return names | set(getattr(config_class, "attribute_map", {}))
 
 
-def _configs_with(auto_class: str) -> list[type]:
+def _configs_with(auto_class: str) -> list[Any]:
     import transformers
 
     return list(getattr(transformers, auto_class)._model_mapping.keys())
 
 
-def _owner(objective: type[Objective], own: type, model_type: str) -> str:
+def _owner(objective: type[Objective], own: type, model_type: Any) -> str:
     one_form = objective.section(None) is own
     return (
         f"objective {objective.name}"

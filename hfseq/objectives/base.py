@@ -98,7 +98,7 @@ class Objective(abc.ABC):
         return {f.name for f in dataclasses.fields(cls.section(None))}
 
     @property
-    def auto_class(self) -> type:
+    def auto_class(self) -> Any:
         """As `auto_class_name`."""
         return getattr(transformers, self.auto_class_name(dataclasses.asdict(self.fields)))
 

@@ -8,6 +8,7 @@ anything else is built (`packing_check.py`), as GPT-2 of transformers, for one, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -94,7 +95,7 @@ class Causal(Objective):
         return Streams if carries_state(model_class) else RowsOfText
 
     @classmethod
-    def auto_class_name(cls, values) -> str:
+    def auto_class_name(cls, values: Mapping[str, Any]) -> str:
         return "AutoModelForCausalLM"
 
     @property

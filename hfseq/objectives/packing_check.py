@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 
 @torch.no_grad()
-def check_packed_rows(auto_class: type, config: Any) -> None:
+def check_packed_rows(auto_class: Any, config: Any) -> None:
     """Compares two documents in one row with the same two, each alone.
 
     Args:

@@ -148,7 +148,7 @@ class Translation(Objective):
         return "AutoModelForSeq2SeqLM"
 
     @property
-    def main_score(self) -> str:
+    def main_score(self) -> str:  # type: ignore[override]  # nobody writes it
         """A model of lower-cased text is not punished for the capitals it never saw."""
         return "bleu_lowercase" if _lower_cases(self.target_tokenizer) else "bleu"
 

@@ -8,7 +8,7 @@ windows of a question are compared by the sum of their logits.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from transformers import DataCollatorWithPadding
 
 from .. import metrics
 from ..data.tables import read_json
-from .base import Prediction, Row, Task, TaskOptions
+from .base import Prediction, Row, Task, TaskData, TaskOptions
 
 TARGETS = ("start_positions", "end_positions")
 
@@ -72,16 +72,17 @@ class QuestionAnswering(Task):
     name = "question-answering"
     auto_class = "AutoModelForQuestionAnswering"
     metric = "f1"
+    options: AnsweringOptions
     options_class = AnsweringOptions
     per_column = True
 
-    def __init__(self, data, options=None):
+    def __init__(self, data: TaskData, options: AnsweringOptions | None = None):
         super().__init__(data, options)
         # SQuAD 2.0 is where the training side has questions without an answer.
         self.allow_none = any(not question.answers for question in data.sides["train"])
 
     @classmethod
-    def read(cls, path: Path, options, labelled: bool) -> list[Question]:
+    def read(cls, path: Path, options: Any, labelled: bool) -> list[Question]:
         return read_squad(path, labelled)
 
     @classmethod
@@ -89,14 +90,14 @@ class QuestionAnswering(Task):
         return example.context
 
     @classmethod
-    def is_labelled(cls, examples) -> bool:
+    def is_labelled(cls, examples: Sequence) -> bool:
         return any(question.answers is not None for question in examples)
 
     def record(self, example: Question) -> dict[str, Any]:
         answers = None if example.answers is None else [text for text, _ in example.answers]
         return {"id": example.id, "question": example.question, "answers": answers}
 
-    def prepare(self, tokenizer, config) -> None:
+    def prepare(self, tokenizer: Any, config: Any) -> None:
         super().prepare(tokenizer, config)
         if not tokenizer.is_fast or tokenizer.num_special_tokens_to_add(pair=True) == 0:
             raise ValueError(
@@ -104,20 +105,22 @@ class QuestionAnswering(Task):
                 "tokenizer with BERT's [CLS] question [SEP] text [SEP]."
             )
 
-    def encode(self, examples, tokenizer, max_length) -> tuple[list[Row], dict[str, int]]:
+    def encode(
+        self, examples: Sequence, tokenizer: Any, max_length: int | None
+    ) -> tuple[list[Row], dict[str, int]]:
         return encode_questions(examples, tokenizer, max_length, self.options.doc_stride)
 
-    def collator(self, tokenizer):
+    def collator(self, tokenizer: Any) -> Callable[[list[Row]], dict[str, Any]]:
         return AnsweringCollator(tokenizer)
 
     def keep(self, output: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return torch.stack(output[:2], dim=-1)  # [rows, time, 2], begin and end
 
-    def decode(self, rows, examples, output) -> list[Prediction]:
+    def decode(self, rows: list[Row], examples: Sequence, output: list[np.ndarray]) -> list[Prediction]:
         answers = answers_of_windows(rows, output, examples, allow_none=self.allow_none)
         return [{"prediction": answer} for answer in answers]
 
-    def score(self, examples, predictions) -> dict[str, float]:
+    def score(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, float]:
         references = [[text for text, _ in question.answers or ()] for question in examples]
         return metrics.answer_scores(references, [p["prediction"] for p in predictions])
 
@@ -181,7 +184,7 @@ def _get(entry: Any, key: str, kind: type | tuple[type, ...], place: str) -> Any
 
 def encode_questions(
     questions: Sequence[Question],
-    tokenizer,
+    tokenizer: Any,
     max_length: int | None = None,
     doc_stride: int = 128,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:

@@ -106,10 +106,11 @@ class Task:
     # ---- data
 
     @classmethod
-    def read(cls, path: Path, options: TaskOptions, labelled: bool) -> list:
+    def read(cls, path: Path, options: Any, labelled: bool) -> list:
         """The examples of a file.
 
         Args:
+            options: of `options_class`.
             labelled: False: a file without any labels is fine, too.
 
         Raises:
@@ -118,7 +119,7 @@ class Task:
         raise NotImplementedError
 
     @classmethod
-    def check(cls, data: TaskData, options: TaskOptions) -> None:
+    def check(cls, data: TaskData, options: Any) -> None:
         """What needs all sides: sets `data.labels`, and adds to `data.warnings`.
 
         Raises:
@@ -126,7 +127,7 @@ class Task:
         """
 
     @classmethod
-    def identity(cls, example) -> str:
+    def identity(cls, example: Any) -> str:
         """What must not stand on two sides; a hash of it parts them."""
         raise NotImplementedError
 
@@ -135,13 +136,13 @@ class Task:
         """Whether somebody knows what is right."""
         return any(example.label is not None for example in examples)
 
-    def record(self, example) -> dict[str, Any]:
+    def record(self, example: Any) -> dict[str, Any]:
         """The example as `predictions.jsonl` tells it."""
         raise NotImplementedError
 
     # ---- rows
 
-    def prepare(self, tokenizer, config) -> None:
+    def prepare(self, tokenizer: Any, config: Any) -> None:
         """Settles what depends on both, and changes the tokenizer as it is to be saved."""
         tokenizer.split_special_tokens = not self.options.special_tokens_in_text
         tokenizer.init_kwargs["split_special_tokens"] = tokenizer.split_special_tokens  # what is saved
@@ -151,7 +152,7 @@ class Task:
         return {}
 
     def encode(
-        self, examples: Sequence, tokenizer, max_length: int | None
+        self, examples: Sequence, tokenizer: Any, max_length: int | None
     ) -> tuple[list[Row], dict[str, int]]:
         """(rows, what had to be cut).
 
@@ -160,7 +161,7 @@ class Task:
         """
         raise NotImplementedError
 
-    def collator(self, tokenizer) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: Any) -> Callable[[list[Row]], dict[str, torch.Tensor]]:
         """Rows -> a batch, padded on the tokenizer's side."""
         return DataCollatorWithPadding(tokenizer)
 
@@ -215,7 +216,9 @@ def label_fields(labels: list[str]) -> dict[str, Any]:
     }
 
 
-def encode_texts(texts: Sequence[str], tokenizer, max_length: int | None, place: str) -> tuple[Row, bool]:
+def encode_texts(
+    texts: Sequence[str], tokenizer: Any, max_length: int | None, place: str
+) -> tuple[Row, bool]:
     """Inputs of a text or a pair, and whether it had to be cut.
 
     A tokenizer of a language model knows no pairs: its end token, if any, stands between the two.

@@ -5,15 +5,17 @@ Files are .jsonl or .json of {"question", "choices", "label"}; the label is the 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import DataCollatorForMultipleChoice
 
 from .. import metrics
 from ..data.tables import read_table
-from .base import Prediction, Row, Task, encode_texts
+from .base import Prediction, Row, Task, TaskData, encode_texts
 from .texts import full_text
 
 
@@ -36,7 +38,7 @@ class MultipleChoice(Task):
     metric = "accuracy"
 
     @classmethod
-    def read(cls, path: Path, options, labelled: bool) -> list[ChoiceExample]:
+    def read(cls, path: Path, options: Any, labelled: bool) -> list[ChoiceExample]:
         examples: list[ChoiceExample] = []
         wanted = ["question", "choices", *(["label"] if labelled else [])]
         for place, row in read_table(path, wanted, remedy="These names are fixed."):
@@ -62,7 +64,7 @@ class MultipleChoice(Task):
         return examples
 
     @classmethod
-    def check(cls, data, options) -> None:
+    def check(cls, data: TaskData, options: Any) -> None:
         first = data.sides["train"][0]
         for examples in data.sides.values():
             if len(examples[0].choices) != len(first.choices):
@@ -78,7 +80,9 @@ class MultipleChoice(Task):
     def record(self, example: ChoiceExample) -> dict[str, Any]:
         return {"question": example.question, "choices": list(example.choices), "label": example.label}
 
-    def encode(self, examples, tokenizer, max_length) -> tuple[list[Row], dict[str, int]]:
+    def encode(
+        self, examples: Sequence, tokenizer: Any, max_length: int | None
+    ) -> tuple[list[Row], dict[str, int]]:
         rows, cut = [], 0
         for number, example in enumerate(examples):
             pairs = [
@@ -90,16 +94,16 @@ class MultipleChoice(Task):
             rows.append({**columns, "labels": example.label or 0, "example": number})
         return rows, {"examples_truncated": cut}
 
-    def collator(self, tokenizer):
+    def collator(self, tokenizer: Any) -> Callable[[list[Row]], dict[str, Any]]:
         return DataCollatorForMultipleChoice(tokenizer)
 
-    def decode(self, rows, examples, output) -> list[Prediction]:
+    def decode(self, rows: list[Row], examples: Sequence, output: list[np.ndarray]) -> list[Prediction]:
         found: list[Prediction] = [{}] * len(examples)
         for row, logits in zip(rows, output, strict=True):
             found[row["example"]] = {"prediction": int(logits.argmax())}
         return found
 
-    def score(self, examples, predictions) -> dict[str, float]:
+    def score(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, float]:
         claimed = [p["prediction"] for p in predictions]
         return {"accuracy": metrics.accuracy([e.label for e in examples], claimed)}
 

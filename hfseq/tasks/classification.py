@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import metrics
 from ..plots import plot_confusion_matrix
-from .base import label_fields
+from .base import Prediction, TaskData, label_fields
 from .texts import TextTask, check_classes
 
 
@@ -21,7 +23,7 @@ class SequenceClassification(TextTask):
     has_labels = True
 
     @classmethod
-    def label_of(cls, value: Any, place: str, options) -> str:
+    def label_of(cls, value: Any, place: str, options: Any) -> str:
         if isinstance(value, list | dict | float):
             raise ValueError(
                 f"{place}: label {value!r:.60} is no class name. Several labels per text are task multi-label, numbers "
@@ -30,7 +32,7 @@ class SequenceClassification(TextTask):
         return str(value).strip()
 
     @classmethod
-    def check(cls, data, options) -> None:
+    def check(cls, data: TaskData, options: Any) -> None:
         data.labels = check_classes(data, options.labels)
         if len(data.labels) < 2:
             raise ValueError(
@@ -41,18 +43,18 @@ class SequenceClassification(TextTask):
     def config_fields(self) -> dict[str, Any]:
         return {"problem_type": self.problem_type, **label_fields(self.data.labels)}
 
-    def target(self, label) -> int:
+    def target(self, label: Any) -> int:
         return 0 if label is None else self.data.labels.index(label)
 
     def answer(self, logits: np.ndarray) -> dict[str, Any]:
         best, shifted = int(logits.argmax()), logits - logits.max()
         return {"prediction": self.data.labels[best], "probability": float(1 / np.exp(shifted).sum())}
 
-    def _numbers(self, examples, predictions) -> tuple[list[int], list[int]]:
+    def _numbers(self, examples: Sequence, predictions: list[Prediction]) -> tuple[list[int], list[int]]:
         true = [self.target(example.label) for example in examples]
         return true, [self.target(p["prediction"]) for p in predictions]
 
-    def score(self, examples, predictions) -> dict[str, float]:
+    def score(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, float]:
         true, claimed = self._numbers(examples, predictions)
         return {
             "accuracy": metrics.accuracy(true, claimed),
@@ -60,11 +62,13 @@ class SequenceClassification(TextTask):
             "matthews_correlation": metrics.matthews_correlation(true, claimed),
         }
 
-    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+    def classes(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, dict[str, float]]:
         scores = metrics.class_scores(*self._numbers(examples, predictions), len(self.data.labels))
         return dict(zip(self.data.labels, scores, strict=True))
 
-    def picture(self, examples, predictions, path, title):
+    def picture(
+        self, examples: Sequence, predictions: list[Prediction], path: Path, title: str
+    ) -> Path | None:
         matrix = metrics.confusion_matrix(*self._numbers(examples, predictions), len(self.data.labels))
         return plot_confusion_matrix(matrix, self.data.labels, path, title)
 

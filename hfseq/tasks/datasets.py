@@ -37,7 +37,7 @@ def _read_sst2(split_seed: int, sentences: bool = False) -> TaskData:
     columns = TextOptions(text_column="sentence")
     files = {
         side: [
-            replace(example, label=SENTIMENTS.get(example.label, example.label))
+            replace(example, label=SENTIMENTS.get(str(example.label), example.label))
             for example in SequenceClassification.read(folder / f"{side}.tsv", columns, labelled=True)
         ]
         for side in ("train", "dev", "test")

@@ -7,6 +7,7 @@ none of them. Or each class has a column of its own that holds 0 or 1: `label_co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from .. import metrics
 from ..data.tables import missing_column, read_table
 from ..plots import plot_class_scores
-from .base import label_fields
+from .base import Prediction, TaskData, label_fields
 from .texts import NAME_COLUMNS, TextExample, TextOptions, TextTask, check_classes, text_example
 
 YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
@@ -68,7 +69,9 @@ class MultiLabel(TextTask):
         ]
 
     @classmethod
-    def _labels_of_row(cls, row, columns, place, options) -> tuple[str, ...]:
+    def _labels_of_row(
+        cls, row: dict[str, Any], columns: list[str] | None, place: str, options: Any
+    ) -> tuple[str, ...]:
         if columns is None:
             value = row.get(options.label_column)
             return () if value is None else cls.label_of(value, place, options)
@@ -86,7 +89,7 @@ class MultiLabel(TextTask):
         return tuple(found)
 
     @classmethod
-    def label_of(cls, value: Any, place: str, options) -> tuple[str, ...]:
+    def label_of(cls, value: Any, place: str, options: Any) -> tuple[str, ...]:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(options.label_separator)]
             value = [part for part in value if part]
@@ -98,7 +101,7 @@ class MultiLabel(TextTask):
         return tuple(dict.fromkeys(str(v) for v in value))
 
     @classmethod
-    def check(cls, data, options) -> None:
+    def check(cls, data: TaskData, options: Any) -> None:
         given = options.labels or options.label_columns
         data.labels = check_classes(data, given)
         if not data.labels:
@@ -107,17 +110,19 @@ class MultiLabel(TextTask):
     def config_fields(self) -> dict[str, Any]:
         return {"problem_type": self.problem_type, **label_fields(self.data.labels)}
 
-    def target(self, label) -> list[float]:
+    def target(self, label: Any) -> list[float]:
         return [float(name in (label or ())) for name in self.data.labels]
 
     def answer(self, logits: np.ndarray) -> dict[str, Any]:
         return {"prediction": [name for name, x in zip(self.data.labels, logits, strict=True) if x > 0]}
 
-    def _decisions(self, examples, predictions) -> tuple[list[list[float]], list[list[float]]]:
+    def _decisions(
+        self, examples: Sequence, predictions: list[Prediction]
+    ) -> tuple[list[list[float]], list[list[float]]]:
         true = [self.target(example.label) for example in examples]
         return true, [self.target(p["prediction"]) for p in predictions]
 
-    def score(self, examples, predictions) -> dict[str, float]:
+    def score(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, float]:
         true, claimed = self._decisions(examples, predictions)
         return {
             "f1": metrics.f1(true, claimed, "micro"),
@@ -125,11 +130,13 @@ class MultiLabel(TextTask):
             "accuracy": metrics.accuracy(true, claimed),
         }
 
-    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+    def classes(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, dict[str, float]]:
         scores = metrics.class_scores(*self._decisions(examples, predictions), len(self.data.labels))
         return dict(zip(self.data.labels, scores, strict=True))
 
-    def picture(self, examples, predictions, path, title):
+    def picture(
+        self, examples: Sequence, predictions: list[Prediction], path: Path, title: str
+    ) -> Path | None:
         return plot_class_scores(self.classes(examples, predictions), path, title)
 
 

@@ -61,7 +61,8 @@ def load_parts(start: StartingModel, task: Task) -> tuple[Any, Any, int | None]:
     Raises:
         ValueError, OSError: no such checkpoint, no head for the task, a tokenizer that does not fit.
     """
-    config = load_config(start.path, trust_remote_code=start.trust_remote_code)
+    # a baseline has no path, and comes not here
+    config = load_config(start.path, trust_remote_code=start.trust_remote_code)  # type: ignore[arg-type]
     auto_class = getattr(transformers, task.auto_class)
     if type(config) not in auto_class._model_mapping and task.auto_class not in (
         getattr(config, "auto_map", None) or {}
@@ -106,10 +107,16 @@ def make_model(
     if start.from_scratch:
         config = AutoConfig.from_pretrained(start.path, **fields, **remote)
         return auto_class.from_config(config, dtype=torch.float32, **remote), "everything"
-    saved = load_config(start.path, **remote)
+    # a baseline has no path, and comes not here
+    saved = load_config(start.path, **remote)  # type: ignore[arg-type]
     try:
         model = load_model(
-            auto_class, start.path, allow_new_head=True, dtype=torch.float32, **fields, **remote
+            auto_class,
+            start.path,  # type: ignore[arg-type]  # likewise
+            allow_new_head=True,
+            dtype=torch.float32,
+            **fields,
+            **remote,
         )
     except ValueError as error:
         if not config_fields:

@@ -26,7 +26,7 @@ import bisect
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from ..data.files import lines_of
 from ..hints import nearest_hint
 from ..models.losses import IGNORE_INDEX
 from ..plots import plot_class_scores
-from .base import BaselineAnswers, Prediction, Row, Task, TaskOptions, label_fields
+from .base import BaselineAnswers, Prediction, Row, Task, TaskData, TaskOptions, label_fields
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     pipeline = "token-classification"
     metric = "f1"
+    options: TaggingOptions
     options_class = TaggingOptions
     has_labels = True
     per_column = True
@@ -94,11 +95,11 @@ class TokenClassification(Task):
     # ---- data
 
     @classmethod
-    def read(cls, path: Path, options, labelled: bool) -> list[TaggedSentence]:
+    def read(cls, path: Path, options: Any, labelled: bool) -> list[TaggedSentence]:
         return read_conll(path, labelled)
 
     @classmethod
-    def check(cls, data, options) -> None:
+    def check(cls, data: TaskData, options: Any) -> None:
         data.labels = check_tags(data, options.labels)
 
     @classmethod
@@ -106,7 +107,7 @@ class TokenClassification(Task):
         return " ".join(example.words)
 
     @classmethod
-    def is_labelled(cls, examples) -> bool:
+    def is_labelled(cls, examples: Sequence) -> bool:
         return examples[0].tags is not None
 
     def record(self, example: TaggedSentence) -> dict[str, Any]:
@@ -114,7 +115,7 @@ class TokenClassification(Task):
 
     # ---- rows
 
-    def prepare(self, tokenizer, config) -> None:
+    def prepare(self, tokenizer: Any, config: Any) -> None:
         super().prepare(tokenizer, config)
         metrics.entity_scores(
             [["O"]], [["O"]]
@@ -131,14 +132,16 @@ class TokenClassification(Task):
     def config_fields(self) -> dict[str, Any]:
         return label_fields(self.data.labels)
 
-    def encode(self, examples, tokenizer, max_length) -> tuple[list[Row], dict[str, int]]:
+    def encode(
+        self, examples: Sequence, tokenizer: Any, max_length: int | None
+    ) -> tuple[list[Row], dict[str, int]]:
         return encode_tagged(examples, tokenizer, self.data.labels, max_length, self.pieces)
 
-    def collator(self, tokenizer):
+    def collator(self, tokenizer: Any) -> Callable[[list[Row]], dict[str, Any]]:
         return DataCollatorForTokenClassification(tokenizer)
 
     @classmethod
-    def count(cls, batch) -> int:
+    def count(cls, batch: dict[str, torch.Tensor]) -> int:
         return int((batch["labels"] != IGNORE_INDEX).sum())
 
     # ---- answers
@@ -146,21 +149,23 @@ class TokenClassification(Task):
     def keep(self, output: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return output[0].float().softmax(-1)
 
-    def decode(self, rows, examples, output) -> list[Prediction]:
+    def decode(self, rows: list[Row], examples: Sequence, output: list[np.ndarray]) -> list[Prediction]:
         found = tags_of_rows(rows, output, examples, self.data.labels)
         return [{"prediction": tags} for tags in found]
 
-    def score(self, examples, predictions) -> dict[str, float]:
+    def score(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, float]:
         scores = self._scores(examples, predictions)
         return {name: value for name, value in scores.items() if name != "by_type"}
 
-    def classes(self, examples, predictions) -> dict[str, dict[str, float]]:
+    def classes(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, dict[str, float]]:
         return self._scores(examples, predictions)["by_type"]
 
-    def _scores(self, examples, predictions) -> dict[str, Any]:
+    def _scores(self, examples: Sequence, predictions: list[Prediction]) -> dict[str, Any]:
         return metrics.entity_scores([e.tags for e in examples], [p["prediction"] for p in predictions])
 
-    def picture(self, examples, predictions, path, title):
+    def picture(
+        self, examples: Sequence, predictions: list[Prediction], path: Path, title: str
+    ) -> Path | None:
         scores = self.classes(examples, predictions)
         return plot_class_scores(scores, path, title) if scores else None
 
@@ -253,7 +258,7 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
     return sentences
 
 
-def check_tags(data, given: Sequence[str] | None = None) -> list[str]:
+def check_tags(data: TaskData, given: Sequence[str] | None = None) -> list[str]:
     """The list of tags, into which every tag of every side fits.
 
     A type without an entity is an error on the training side and a warning (in `data.warnings`) on the others.
@@ -275,12 +280,12 @@ def check_tags(data, given: Sequence[str] | None = None) -> list[str]:
             if tag.startswith("I-") and f"B-{tag[2:]}" not in known:
                 raise ValueError(f"The given tags have {tag} but no B-{tag[2:]}: no entity could begin.")
     else:
-        types = sorted({tag[2:] for s in sides["train"] for tag in s.tags or () if tag != "O"})
-        if not types:
+        kinds = sorted({tag[2:] for s in sides["train"] for tag in s.tags or () if tag != "O"})
+        if not kinds:
             raise ValueError(
                 f"{sides['train'][0].place}: no entity on the whole training side, all tags are O."
             )
-        known = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
+        known = ["O", *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
     types = {tag[2:]: None for tag in known if tag != "O"}
     for side, sentences in sides.items():
         found: Counter[str] = Counter()
@@ -323,7 +328,7 @@ class WordPieces:
     """Special tokens that it puts after it."""
 
 
-def trim_offsets(tokenizer) -> None:
+def trim_offsets(tokenizer: Any) -> None:
     """Makes a byte-level tokenizer's offsets leave out white space at either end of a piece, when saved as well.
 
     What it encodes stays the same. Other tokenizers are left alone: theirs do so anyhow, or (unigram) cannot.
@@ -336,7 +341,8 @@ def trim_offsets(tokenizer) -> None:
     if all(text[start:end] == text[start:end].strip() for start, end in offsets):
         return
     own = backend.pre_tokenizer
-    parts = list(own) if isinstance(own, pre_tokenizers.Sequence) else [own]
+    # the stub does not say that it iterates
+    parts = list(own) if isinstance(own, pre_tokenizers.Sequence) else [own]  # type: ignore[call-overload]
     byte_level = next((part for part in parts if isinstance(part, pre_tokenizers.ByteLevel)), None)
     if byte_level is None:
         return
@@ -349,7 +355,7 @@ def trim_offsets(tokenizer) -> None:
     backend.post_processor = processors.Sequence([trim, *kept])
 
 
-def word_pieces(words: Sequence[str], tokenizer) -> WordPieces:
+def word_pieces(words: Sequence[str], tokenizer: Any) -> WordPieces:
     """Tokenises words as running text and finds the word of each piece."""
     encoded = tokenizer(
         " ".join(words), return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
@@ -358,8 +364,8 @@ def word_pieces(words: Sequence[str], tokenizer) -> WordPieces:
     first = next((column for column, mark in enumerate(special) if not mark), len(ids))
     last = len(ids) - next((column for column, mark in enumerate(reversed(special)) if not mark), 0)
     ends, position = [], -1
-    for word in words:
-        position += 1 + len(word)
+    for text in words:
+        position += 1 + len(text)
         ends.append(position)
     owners: list[int | None] = []
     for start, end in encoded["offset_mapping"][first:last]:
@@ -372,7 +378,7 @@ def word_pieces(words: Sequence[str], tokenizer) -> WordPieces:
 
 def encode_tagged(
     sentences: Sequence[TaggedSentence],
-    tokenizer,
+    tokenizer: Any,
     labels: Sequence[str],
     max_length: int | None = None,
     labelled_pieces: str = "first",

@@ -74,7 +74,7 @@ class TextTask(Task):
     # ---- data
 
     @classmethod
-    def read(cls, path: Path, options: TextOptions, labelled: bool) -> list[TextExample]:
+    def read(cls, path: Path, options: Any, labelled: bool) -> list[TextExample]:
         examples = []
         wanted = [*options.text_columns, *([options.label_column] if labelled else [])]
         for place, row in read_table(path, wanted, remedy=NAME_COLUMNS):
@@ -108,7 +108,9 @@ class TextTask(Task):
 
     # ---- rows
 
-    def encode(self, examples, tokenizer, max_length) -> tuple[list[Row], dict[str, int]]:
+    def encode(
+        self, examples: Sequence, tokenizer: Any, max_length: int | None
+    ) -> tuple[list[Row], dict[str, int]]:
         rows, cut = [], 0
         for number, example in enumerate(examples):
             texts = [example.text] + ([example.text_pair] if example.text_pair is not None else [])
@@ -119,7 +121,7 @@ class TextTask(Task):
 
     # ---- answers
 
-    def decode(self, rows, examples, output) -> list[Prediction]:
+    def decode(self, rows: list[Row], examples: Sequence, output: list[np.ndarray]) -> list[Prediction]:
         found: list[Prediction] = [{}] * len(examples)
         for row, logits in zip(rows, output, strict=True):
             found[row["example"]] = self.answer(logits.astype(np.float64))
@@ -172,7 +174,7 @@ def check_classes(data: TaskData, given: Sequence[str] | None) -> list[str]:
     others.
     """
 
-    def classes_of(example: TextExample) -> tuple[str, ...]:
+    def classes_of(example: TextExample) -> tuple[Any, ...]:
         if example.label is None:
             return ()
         return example.label if isinstance(example.label, tuple) else (example.label,)

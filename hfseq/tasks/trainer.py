@@ -56,7 +56,7 @@ class Shares(Sampler[list[int]]):
         self.order, self.batch_size = order, batch_size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.batch_size)
+        return math.ceil(len(self.order) / self.batch_size)  # type: ignore[arg-type]  # Trainer's samplers have a length
 
     def __iter__(self) -> Iterator[list[int]]:
         order = decide(lambda: list(self.order))
@@ -83,6 +83,7 @@ class TaskTrainer(Trainer):
     # Each loss is already a part of the whole update's mean.
     loss_is_scaled_for_ga = True
     evaluating = False
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -141,7 +142,9 @@ class TaskTrainer(Trainer):
         total = torch.tensor(float(sum(batch[WEIGHT] for batch in batch_samples)), device=device)
         return self.accelerator.reduce(total, "sum")
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         own = inputs.pop(WEIGHT)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
         if num_items_in_batch is not None:
@@ -149,7 +152,7 @@ class TaskTrainer(Trainer):
             loss = loss * (own * self.accelerator.num_processes / num_items_in_batch.clamp(min=1))
         return (loss, outputs) if return_outputs else loss
 
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.slanted is not None and self.lr_scheduler is None:
             self.lr_scheduler = slanted_triangular(
                 optimizer or self.optimizer, num_training_steps, **self.slanted
@@ -164,16 +167,16 @@ class TaskTrainer(Trainer):
         output = self.predict(Rows(self.inputs[side])).predictions
         return self.task.decode(self.rows[side], self.task.data.sides[side], output)
 
-    def _validation_scores(self, evaluated) -> dict[str, float]:
+    def _validation_scores(self, evaluated: Any) -> dict[str, float]:
         examples = self.task.data.sides["validation"]
         return self.task.score(
             examples, self.task.decode(self.rows["validation"], examples, evaluated.predictions)
         )
 
-    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         return self._in_order(self.eval_dataset if eval_dataset is None else eval_dataset)
 
-    def get_test_dataloader(self, test_dataset) -> DataLoader:
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         return self._in_order(test_dataset)
 
     def _in_order(self, dataset: Rows) -> DataLoader:
@@ -187,7 +190,12 @@ class TaskTrainer(Trainer):
         return DataLoader(dataset, batch_sampler=mine, collate_fn=self._collate)
 
     def evaluation_loop(
-        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         dataset, size = dataloader.dataset, self.args.per_device_eval_batch_size
         n_batches = math.ceil(len(dataset) / size)

@@ -24,7 +24,7 @@ class BatchRow(Mapping):
     def __init__(self, batch: dict[str, torch.Tensor], position: int):
         self.batch, self.position = batch, position
 
-    def __getitem__(self, key: str) -> torch.Tensor | int | bool:
+    def __getitem__(self, key: str) -> torch.Tensor | float:
         value = self.batch[key][self.position]
         return value if value.ndim else value.item()
 
@@ -44,9 +44,12 @@ class StreamCollator:
     """
 
     def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = getattr(rows[0], "batch", None)
+        batch: Any = getattr(rows[0], "batch", None)
         whole = batch is not None and len(rows) == len(batch["stream_id"])
-        whole = whole and all(row.batch is batch and row.position == i for i, row in enumerate(rows))
+        whole = whole and all(
+            isinstance(row, BatchRow) and row.batch is batch and row.position == i
+            for i, row in enumerate(rows)
+        )
         streams = batch["stream_id"].tolist() if whole else [row["stream_id"] for row in rows]
         if len(set(streams)) < len(streams) or (
             not whole and len({len(row["input_ids"]) for row in rows}) > 1

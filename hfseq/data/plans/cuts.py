@@ -136,7 +136,7 @@ class RowsInOrder:
         parts: of an update, the processes.
     """
 
-    epochs = 1
+    epochs: float = 1
 
     def __init__(self, n_rows: int, per_part: int, parts: int):
         self.n_rows, self.parts = n_rows, parts

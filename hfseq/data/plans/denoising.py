@@ -70,12 +70,10 @@ class Denoising:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ValueError(f"Unknown objective {self.objective!r}: choose {' or '.join(OBJECTIVES)}.")
-        if self.rate is None:
-            object.__setattr__(self, "rate", OBJECTIVES[self.objective])
-        if not 0 < self.rate < 1:
-            raise ValueError(
-                f"The noise rate is {self.rate!r}, but must be above 0 and below 1, such as 0.15."
-            )
+        rate = OBJECTIVES[self.objective] if self.rate is None else self.rate
+        object.__setattr__(self, "rate", rate)
+        if not 0 < rate < 1:
+            raise ValueError(f"The noise rate is {rate!r}, but must be above 0 and below 1, such as 0.15.")
         if not self.mean_span >= 1:
             raise ValueError(f"mean_span is {self.mean_span!r}, but a span has at least 1 token.")
         if self.permute_sentences and self.objective != "infilling":
@@ -192,7 +190,8 @@ class NoisyTexts:
                 )
             self.source_lengths = self.target_lengths = self.lengths + 1
             if denoising.permute_sentences:
-                self._starts = sentence_starts(array.tokens, array.offsets, vocabulary.sentences)
+                # `sentences` is there where the mask is
+                self._starts = sentence_starts(array.tokens, array.offsets, vocabulary.sentences)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.begins)
@@ -211,7 +210,8 @@ class NoisyTexts:
             target = ids, np.arange(width) < lengths[:, None]
             if self._starts is not None:
                 ids = self._permuted(ids, pieces, keys)
-            source = infill(ids, lengths, keys, self.denoising, vocabulary.mask_id)
+            # the mask is there: `__init__` has looked
+            source = infill(ids, lengths, keys, self.denoising, vocabulary.mask_id)  # type: ignore[arg-type]
         inputs, mask = _rows(*source, vocabulary.end_id, vocabulary.pad_id)
         labels, _ = _rows(*target, vocabulary.end_id, IGNORE_INDEX)
         shifted = np.where(labels == IGNORE_INDEX, vocabulary.pad_id, labels)
@@ -226,7 +226,7 @@ class NoisyTexts:
         columns = np.arange(ids.shape[1])
         places = self.begins[pieces][:, None] + columns
         # [pieces, width] number of the sentence in the whole array, then in the piece
-        number = np.searchsorted(self._starts, places, side="right")
+        number = np.searchsorted(self._starts, places, side="right")  # type: ignore[call-overload]  # not None here
         number -= number[:, :1]
         scores = np.take_along_axis(draws(keys, ids.shape[1], _SENTENCES), number, axis=1)
         scores[columns >= self.lengths[pieces][:, None]] = _LAST
@@ -369,7 +369,7 @@ class DenoisingPlan(PairPlan):
         denoising = Denoising() if denoising is None else denoising
         texts = NoisyTexts(array, vocabulary, denoising, row_length=row_length, seed=seed)
         super().__init__(
-            texts,
+            texts,  # type: ignore[arg-type]  # has what a plan without packed rows asks of a `PairArray`
             tokens_per_update=tokens_per_update,
             epochs=epochs,
             micro_batches=micro_batches,
@@ -378,7 +378,7 @@ class DenoisingPlan(PairPlan):
         )
 
     @classmethod
-    def evaluation(
+    def evaluation(  # type: ignore[override]  # of one array and its noise, not of pairs
         cls,
         array: TokenArray,
         vocabulary: DenoisingVocabulary,
@@ -401,4 +401,4 @@ class DenoisingPlan(PairPlan):
         )
 
     def _batch(self, phase: Phase, update: int, epochs: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-        return self.pairs.batch(rows, epochs)
+        return self.pairs.batch(rows, epochs)  # type: ignore[call-arg]  # of `NoisyTexts`

@@ -178,7 +178,7 @@ class MaskedPlan(BatchPlan[_Phase]):
         keys = row_keys(self.seed, phase.row_length, epochs, rows)
         more: dict[str, Any] = {}
         if isinstance(phase.source, Pairs):
-            ids, more = self._pair_rows(phase, rows, keys)
+            ids, more = self._pair_rows(phase, phase.source, rows, keys)
         else:
             ids, row, lengths = phase.source.gather(self.array.tokens, rows, self.vocabulary)
             if phase.source.closed:
@@ -193,11 +193,11 @@ class MaskedPlan(BatchPlan[_Phase]):
         }
 
     def _pair_rows(
-        self, phase: _Phase, rows: np.ndarray, keys: np.ndarray
+        self, phase: _Phase, source: Pairs, rows: np.ndarray, keys: np.ndarray
     ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
         vocabulary, T = self.vocabulary, phase.row_length
         safe = np.maximum(rows, 0)
-        a_begin, a_length, b_begin, b_length, label = phase.source.draw(safe, keys, T - 3)
+        a_begin, a_length, b_begin, b_length, label = source.draw(safe, keys, T - 3)
         empty = rows < 0
         a_length[empty], b_length[empty], label[empty] = 0, 0, IGNORE_INDEX
         first = np.arange(len(rows)) * T
@@ -238,7 +238,8 @@ def _curriculum(row_length: int | list[list[float]]) -> list[tuple[float, int]]:
         raise ValueError(
             f"row_length {row_length!r}: {problem}. Give a number, or a curriculum such as [[0.9, 128], [0.1, 512]]."
         )
-    return [(float(share), int(length)) for share, length in row_length]
+    # a list, else there was a problem
+    return [(float(share), int(length)) for share, length in row_length]  # type: ignore[union-attr]
 
 
 def _source(

@@ -76,20 +76,20 @@ def fit_texts(
     parts = range(len(train[0]))
     vectorizers = [TfidfVectorizer(**options).fit([texts[part] for texts in train]) for part in parts]
 
-    def features(examples: Texts):
+    def features(examples: Texts) -> Any:
         columns = [v.transform([texts[part] for texts in examples]) for part, v in enumerate(vectorizers)]
         return sparse.hstack(columns).tocsr()
 
     several = problem == "multi_label_classification"
 
-    def model(strength: float):
+    def model(strength: float) -> Any:
         if problem == "regression":
             return Ridge(alpha=1 / strength)
         # One-against-rest, by the solver that is quick on sparse rows.
         one = LogisticRegression(C=strength, solver="liblinear", random_state=0)
         return OneVsRestClassifier(one) if several or len(labels) > 2 else one
 
-    def answers(fitted, side: str) -> list[Any]:
+    def answers(fitted: Any, side: str) -> list[Any]:
         values = fitted.predict(inputs[side])
         if several:
             return [[n for n, yes in zip(labels, row, strict=True) if yes] for row in values]
@@ -138,11 +138,11 @@ def fit_tags(
         inputs[side] = _narrow(vectorizer.transform(_windows(sentences)))
     wanted = [tag for sentence in tags for tag in sentence]
 
-    def fit(strength: float):
+    def fit(strength: float) -> Any:
         one = LogisticRegression(C=strength, solver="liblinear", random_state=0)
         return OneVsRestClassifier(one).fit(inputs["train"], wanted)
 
-    def answers(fitted, side: str) -> list[list[str]]:
+    def answers(fitted: Any, side: str) -> list[list[str]]:
         flat = iter(fitted.predict(inputs[side]))
         return [[str(next(flat)) for _ in words] for words in held_out[side]]
 
@@ -165,9 +165,15 @@ def _require_sklearn() -> None:
         ) from error
 
 
-def _choose(strengths, fit, answers, score) -> tuple[Any, list[dict[str, float]]]:
+def _choose(
+    strengths: Sequence[float],
+    fit: Callable[[float], Any],
+    answers: Callable[[Any, str], Any],
+    score: Callable[[Any], float],
+) -> tuple[Any, list[dict[str, float]]]:
     """The model that is best on validation, and {C, validation} of all."""
-    best, trials = None, []
+    best: Any = None
+    trials = []
     for strength in strengths:
         fitted = fit(strength)
         value = score(answers(fitted, "validation"))
@@ -177,7 +183,7 @@ def _choose(strengths, fit, answers, score) -> tuple[Any, list[dict[str, float]]
     return best[1], trials
 
 
-def _narrow(matrix):
+def _narrow(matrix: Any) -> Any:
     """With 32-bit indices, which are all that liblinear takes (DictVectorizer makes 64-bit ones)."""
     matrix.indices, matrix.indptr = matrix.indices.astype("int32"), matrix.indptr.astype("int32")
     return matrix
