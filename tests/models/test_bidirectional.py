@@ -35,7 +35,7 @@ def test_ragged_rows_equal_packed_ones_in_outputs_gradients_and_final_states(nam
     layers = block(name)
     x = torch.randn(7, 3, 6, dtype=torch.double, requires_grad=True)
     expected, finals = packed(layers.rnn, x, LENGTHS)
-    output, _, *final = layers(x, ends=LENGTHS)
+    output, *final = layers(x, ends=LENGTHS)
     inside = (torch.arange(7).unsqueeze(1) < LENGTHS).unsqueeze(2)
     torch.testing.assert_close(output * inside, expected)
     torch.testing.assert_close(final[0], finals[0])
@@ -44,7 +44,7 @@ def test_ragged_rows_equal_packed_ones_in_outputs_gradients_and_final_states(nam
         torch.autograd.grad((output * inside).square().sum(), weights),
         torch.autograd.grad(expected.square().sum(), weights),
     )
-    output, _, *final = layers(x, lengths=LENGTHS)
+    output, *final = layers(x, lengths=LENGTHS)
     torch.testing.assert_close(output, expected)
     torch.testing.assert_close(tuple(final), tuple(finals))
 

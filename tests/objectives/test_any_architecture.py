@@ -164,7 +164,7 @@ class TestRefused:
             ),
             ("causal", "gpt2", ["--type", "bpe"], "write --tokenizer.type or --objective.type"),
             ("causal", "gpt2", ["--objective.type", "casual"], "Did you mean 'causal'"),
-            ("causal", "gpt2", ["--model_type", "gpt3"], "Did you mean 'gpt2'"),
+            ("causal", "gpt2", ["--model_type", "gpt2x"], "Did you mean 'gpt2'"),
             ("causal", "gpt2", ["--model_type", "[gpt2]"], "must be a name such as hfseq_lstm"),
             ("causal", "gpt2", ["--row_length", "65"], "longer than the model's 64 positions"),
             ("causal", "gpt2", ["--gradient_accumulation_steps", "0"], "whole number from 1 on, not 0"),
