@@ -77,7 +77,7 @@ def run_blimp(arguments: argparse.Namespace) -> None:
     pairs = read_minimal_pairs(file, limit=arguments.limit)
     likelihood = load(arguments)
     result = judge(likelihood, pairs, leading_space=arguments.leading_space)
-    scores = result.as_dict()
+    scores: dict[str, Any] = result.as_dict()
     published = {
         system: {
             "accuracy": sum(values.values()) / len(values),

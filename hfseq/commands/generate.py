@@ -228,7 +228,7 @@ def continuations(
         yield from of_prompt
 
 
-def encoded_prompts(tokenizer, prompts: list[str], special_tokens_in_text: bool) -> BatchEncoding:
+def encoded_prompts(tokenizer: Any, prompts: list[str], special_tokens_in_text: bool) -> BatchEncoding:
     """A batch, padded. An empty prompt starts a text: the end-of-document token stands before every document."""
     begin = tokenizer.bos_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     rows = [
