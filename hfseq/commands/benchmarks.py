@@ -78,7 +78,7 @@ def run_blimp(arguments: argparse.Namespace) -> None:
     likelihood = load(arguments)
     result = judge(likelihood, pairs, leading_space=arguments.leading_space)
     scores: dict[str, Any] = result.as_dict()
-    published = {
+    published: dict[str, dict[str, Any]] = {
         system: {
             "accuracy": sum(values.values()) / len(values),
             "by_phenomenon": grouped(pairs, values, "phenomenon"),

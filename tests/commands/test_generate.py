@@ -108,7 +108,9 @@ def test_a_model_of_transformers_without_a_padding_token(run, language_model, tm
 
 def test_bytes_that_are_not_utf8_on_standard_input(refused, language_model):
     message = refused("generate", language_model, stdin=b"In the\nna\xefve\n")
-    assert "standard input, line 2: byte 0xef" in message and "is not UTF-8" in message and "iconv -f" in message
+    assert (
+        "standard input, line 2: byte 0xef" in message and "is not UTF-8" in message and "iconv -f" in message
+    )
     message = refused("generate", language_model, "--prompt", "na\udcefve")
     assert "--prompt holds bytes that are not UTF-8" in message
 
