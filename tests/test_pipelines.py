@@ -83,10 +83,10 @@ def test_special_tokens_that_a_source_spells_out_are_text(checkpoint):
     assert translator.preprocess(line)["input_ids"][0].tolist() == as_text
     special = translator.preprocess(line, special_tokens_in_text=True)["input_ids"][0].tolist()
     assert special.count(tokenizer.eos_token_id) == 2
-    ids = translator.model.generate(torch.tensor([as_text]))
+    ids = translator.model.generate(torch.tensor([as_text]), max_new_tokens=6)
     alone = tokenizer.decode(ids[0], skip_special_tokens=True)
-    assert translate(translator.model, tokenizer, [line]) == [alone]
-    assert translator(line)[0]["translation_text"] == alone
+    assert translate(translator.model, tokenizer, [line], max_new_tokens=6) == [alone]
+    assert translator(line, max_new_tokens=6)[0]["translation_text"] == alone
 
 
 def test_options_of_generate_when_made_and_when_called(checkpoint):
