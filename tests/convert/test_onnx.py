@@ -16,7 +16,7 @@ onnxruntime = pytest.importorskip(
 
 SIZES = {"vocab_size": 30, "embedding_size": 6, "hidden_size": 7, "num_hidden_layers": 3, "num_labels": 4}
 LENGTHS = torch.tensor([9, 1, 5])
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+TOLERANCE = {"rtol": 1e-5, "atol": 5e-6}  # float32 through other kernels: 2.2e-6 seen on one processor
 
 
 def make(name, head, **fields):
