@@ -39,7 +39,14 @@ from .cache import build_once, cache_folder, touch_builder
 from .encoding import ArrayEncoder, encoder_settings, receive, send
 from .fingerprints import fingerprint_of
 from .splits import Sides
-from .token_arrays import FORMAT_VERSION, ArrayWriter, TokenArray, check_small, check_whole, load_token_arrays
+from .token_arrays import (
+    FORMAT_VERSION,
+    ArrayWriter,
+    TokenArray,
+    check_small,
+    check_undamaged,
+    load_token_arrays,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -425,7 +432,7 @@ def _verify(corpus: Corpus | HalfCorpus, target: Path) -> None:
     for side, text in corpus:
         now[side] = checksum_of([text], now.get(side, 0))
     for side, array in load_token_arrays(target).items():
-        if now.pop(side, None) != check_whole(array.path):
+        if now.pop(side, None) != check_undamaged(array.path):
             raise ValueError(
                 f"{corpus.name}: its {side} text is not what {array.path} was made of, although size, time and samples "
                 f"of the files are the same. Delete {target}; it will be built again."

@@ -154,7 +154,7 @@ def _damaged(path: Path, what: str) -> ValueError:
     return ValueError(f"{path} is damaged: {what}. Delete {path.parent}; it will be built again.")
 
 
-def check_whole(path: Path) -> int:
+def check_undamaged(path: Path) -> int:
     """Compares tokens and offsets with their checksums, as they were written.
 
     Returns:
@@ -174,9 +174,9 @@ def check_whole(path: Path) -> int:
 
 
 def check_small(path: Path) -> None:
-    """`check_whole`, where that takes no more than a quarter of a second and there are checksums."""
+    """`check_undamaged`, where that takes no more than a quarter of a second and there are checksums."""
     if (path / "tokens.bin").stat().st_size <= CHECKED_BYTES and "tokens_crc32" in _read_meta(path):
-        check_whole(path)
+        check_undamaged(path)
 
 
 def _crc32(file: Path) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -24,6 +24,7 @@ from .. import data
 from ..cards import CardText
 from ..recipe import Recipe
 from ..training.exact_loss import honours_item_count, loss_from_logits
+from ..training.model_batches import ModelBatches
 from .sections import TextData, Tokenizer, saved_tokenizer
 
 
@@ -204,6 +205,23 @@ class Objective(abc.ABC):
             ValueError: a field that does not fit, naming it.
         """
 
+    def whole_batches(
+        self, config: Any, train: Any, validation: Any, callbacks: Sequence[TrainerCallback] = ()
+    ) -> Plan:
+        """The `Plan` of batch plans whose items are whole micro-batches."""
+        return Plan(
+            train=train,
+            validation=validation,
+            collator=ModelBatches(self.model_class(config)),
+            sizes={
+                "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": self.accumulation,
+                "per_device_eval_batch_size": 1,
+            },
+            tokens_at=train.tokens_at,
+            callbacks=list(callbacks),
+        )
+
     @abc.abstractmethod
     def amount(self) -> str:
         """What an epoch is, for people."""
@@ -279,20 +297,21 @@ def positions_of(config: Any) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
+def check_row_length(length: float, config: Any) -> None:
+    """ValueError where the model has fewer positions than a row."""
+    positions = positions_of(config)
+    if positions is not None and length > positions:
+        raise ValueError(
+            f"objective.row_length {length} is longer than model.max_position_embeddings {positions}: raise that, or "
+            "shorten the rows."
+        )
+
+
 def positive_int(value: Any, name: str) -> int:
     """The value, if it is a whole number from 1 on; else ValueError, with its name."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}.")
     return value
-
-
-def whole_batches(accumulation: int) -> dict[str, int]:
-    """Sizes where an item of the plan is a whole micro-batch."""
-    return {
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": accumulation,
-        "per_device_eval_batch_size": 1,
-    }
 
 
 def never_generated(tokenizer: Any, vocab_size: int, *more: int | None) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from .. import data
 from ..cards import CardText
 from ..training.callbacks import ScaleRateWithLength
 from ..training.evaluation import LanguageModelScore, score_language_model, score_rows
-from ..training.model_batches import ModelBatches
-from .base import Objective, Plan, million_tokens, positions_of, positive_int, whole_batches
+from .base import Objective, Plan, million_tokens, positions_of, positive_int
 from .packing_check import check_packed_rows
 
 CARD = CardText(
@@ -175,13 +174,7 @@ class Causal(Objective):
             packing=fields.packing,
             seed=self.seed,
         )
-        return Plan(
-            train=train,
-            validation=self._evaluation("validation", processes),
-            collator=ModelBatches(self.model_class(config)),
-            sizes=whole_batches(self.accumulation),
-            tokens_at=train.tokens_at,
-        )
+        return self.whole_batches(config, train, self._evaluation("validation", processes))
 
     def _evaluation(self, side: str, processes: int = 1) -> data.RowPlan:
         """Rows out of the whole text, however training packs them: losses of both compare."""

@@ -12,9 +12,16 @@ from transformers import PreTrainedModel
 from .. import data
 from ..cards import CardText
 from ..training.evaluation import score_rows
-from ..training.model_batches import ModelBatches
 from ..training.translating import Seq2SeqScore
-from .base import Objective, Plan, million_tokens, never_generated, positions_of, positive_int, whole_batches
+from .base import (
+    Objective,
+    Plan,
+    check_row_length,
+    million_tokens,
+    never_generated,
+    positions_of,
+    positive_int,
+)
 
 CARD = CardText(
     pipeline="text2text-generation",
@@ -93,12 +100,7 @@ class Denoising(Objective):
         }
 
     def check_before(self, config: Any) -> None:
-        positions = positions_of(config)
-        if positions is not None and self.fields.row_length > positions:
-            raise ValueError(
-                f"objective.row_length {self.fields.row_length} is longer than model.max_position_embeddings "
-                f"{positions}: raise that, or shorten the rows."
-            )
+        check_row_length(self.fields.row_length, config)
 
     def check_prompt(self, config: Any) -> None:
         prompt, tokenizer = self.recipe.training.prompt, self.tokenizer
@@ -126,13 +128,7 @@ class Denoising(Objective):
             micro_batches=self.accumulation * processes,
             seed=self.seed,
         )
-        return Plan(
-            train=train,
-            validation=self._evaluation("validation", processes),
-            collator=ModelBatches(self.model_class(config)),
-            sizes=whole_batches(self.accumulation),
-            tokens_at=train.tokens_at,
-        )
+        return self.whole_batches(config, train, self._evaluation("validation", processes))
 
     def _evaluation(self, side: str, processes: int = 1) -> data.DenoisingPlan:
         return data.DenoisingPlan.evaluation(

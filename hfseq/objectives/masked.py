@@ -13,8 +13,7 @@ from transformers import PreTrainedModel, pipeline
 from .. import data
 from ..cards import CardText
 from ..training.evaluation import MaskedLanguageModelScore, score_masked_language_model
-from ..training.model_batches import ModelBatches
-from .base import Objective, Plan, million_tokens, positions_of, whole_batches
+from .base import Objective, Plan, check_row_length, million_tokens
 from .packing_check import check_packed_rows
 
 CARD = CardText(
@@ -78,17 +77,8 @@ class Masked(Objective):
         return {"masked": True}
 
     def check_before(self, config: Any) -> None:
-        fields, positions = self.fields, positions_of(config)
-        lengths = (
-            [fields.row_length]
-            if isinstance(fields.row_length, int)
-            else [length for _, length in fields.row_length]
-        )
-        if positions is not None and max(lengths) > positions:
-            raise ValueError(
-                f"objective.row_length {max(lengths)} is longer than model.max_position_embeddings {positions}: raise "
-                "that, or shorten the rows."
-            )
+        fields = self.fields
+        check_row_length(self._longest_row, config)
         if fields.packing in ("nsp", "sop") and getattr(config, "type_vocab_size", 2) < 2:
             raise ValueError(
                 f"objective.packing {fields.packing} has rows of two texts, but model.type_vocab_size is "
@@ -96,6 +86,12 @@ class Masked(Objective):
             )
         if fields.packing in ("documents", "sentences"):
             check_packed_rows(self.auto_class, config)
+
+    @property
+    def _longest_row(self) -> int:
+        """Tokens of a row; of a curriculum, at its longest."""
+        lengths = self.fields.row_length
+        return lengths if isinstance(lengths, int) else int(max(length for _, length in lengths))
 
     def check_prompt(self, config: Any) -> None:
         prompt = self.recipe.training.prompt
@@ -121,24 +117,15 @@ class Masked(Objective):
             ),
             seed=self.seed,
         )
-        return Plan(
-            train=train,
-            validation=self._evaluation("validation", processes),
-            collator=ModelBatches(self.model_class(config)),
-            sizes=whole_batches(self.accumulation),
-            tokens_at=train.tokens_at,
-        )
+        return self.whole_batches(config, train, self._evaluation("validation", processes))
 
     def _evaluation(self, side: str, processes: int = 1) -> data.MaskedPlan:
         fields = self.fields
-        longest = (
-            fields.row_length if isinstance(fields.row_length, int) else max(n for _, n in fields.row_length)
-        )
         return data.MaskedPlan.evaluation(
             self.arrays[side],
             data.MaskingVocabulary.from_tokenizer(self.tokenizer),
             row_length=fields.row_length,
-            tokens_per_batch=max(4096, int(longest)),
+            tokens_per_batch=max(4096, self._longest_row),
             processes=processes,
             packing=fields.packing,
             long_documents=fields.long_documents,

@@ -14,17 +14,16 @@ from transformers import PreTrainedModel, TrainerCallback
 from .. import data
 from ..cards import CardText
 from ..metrics.translation import require_sacrebleu
-from ..training.model_batches import ModelBatches
 from ..training.processes import is_main
 from ..training.translating import TranslationEvaluation, TranslationScore, score_translation, translate
 from .base import (
     Objective,
     Plan,
+    check_row_length,
     model_class_of,
     never_generated,
     positions_of,
     positive_int,
-    whole_batches,
 )
 from .sections import PairTokenizer, saved_tokenizer
 
@@ -167,11 +166,7 @@ class Translation(Objective):
                 f"{config.model_type} takes no packed rows: what it keeps of one pair would leak into the next. Set "
                 "objective.packing to batches."
             )
-        if fields.row_length > positions:
-            raise ValueError(
-                f"objective.row_length {fields.row_length} is longer than model.max_position_embeddings {positions}: "
-                "raise that, or shorten the rows."
-            )
+        check_row_length(fields.row_length, config)
         if "decoder_cu_seq_lens" not in _arguments(model_class_of("AutoModel", type(config))):
             raise ValueError(
                 f"{config.model_type} cannot keep the pairs of a packed row apart (its forward takes no borders). Set "
@@ -250,14 +245,7 @@ class Translation(Objective):
                     self.tokenizer, sources, references, target_tokenizer=self.target_tokenizer
                 )
             )
-        return Plan(
-            train=train,
-            validation=self._evaluation("validation", processes),
-            collator=ModelBatches(self.model_class(config)),
-            sizes=whole_batches(self.accumulation),
-            tokens_at=train.tokens_at,
-            callbacks=callbacks,
-        )
+        return self.whole_batches(config, train, self._evaluation("validation", processes), callbacks)
 
     def _evaluation(self, side: str, processes: int = 1) -> data.PairPlan:
         return data.PairPlan.evaluation(

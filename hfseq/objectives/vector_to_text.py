@@ -13,9 +13,8 @@ from .. import data
 from ..cards import CardText
 from ..data.fingerprints import hash_of
 from ..training.evaluation import score_rows
-from ..training.model_batches import ModelBatches
 from ..training.vectors import VectorScore, describe_vectors, parse_vector
-from .base import Objective, Plan, positive_int, whole_batches
+from .base import Objective, Plan, positive_int
 
 CARD = CardText(
     pipeline="text-generation",
@@ -147,13 +146,7 @@ class VectorToText(Objective):
             micro_batches=self.accumulation * processes,
             seed=self.seed,
         )
-        return Plan(
-            train=train,
-            validation=self._evaluation("validation", processes),
-            collator=ModelBatches(self.model_class(config)),
-            sizes=whole_batches(self.accumulation),
-            tokens_at=train.tokens_at,
-        )
+        return self.whole_batches(config, train, self._evaluation("validation", processes))
 
     def _vectors(self, side: str) -> Any:
         return self.table.features[side] if self._conditional else None

@@ -43,9 +43,9 @@ def test_a_flipped_bit_is_noticed(file):
         changed[place // 8] ^= 1 << place % 8
         file.write_bytes(changed)
         if file.suffix == ".pt" and is_unchanged(file, checksum):
-            content = torch.load(file)["state"][0]
+            content = torch.load(file, weights_only=True)["state"][0]
             file.write_bytes(written)
-            assert torch.equal(content["exp_avg"], torch.load(file)["state"][0]["exp_avg"])
+            assert torch.equal(content["exp_avg"], torch.load(file, weights_only=True)["state"][0]["exp_avg"])
         else:
             assert not is_unchanged(file, checksum), place
     file.write_bytes(written)
