@@ -1,8 +1,10 @@
 """A small text, and `hfseq pretrain` as a function."""
 
 import sys
+from contextlib import contextmanager
 
 import pytest
+from transformers import Trainer
 
 from hfseq.commands import pretrain as command
 
@@ -28,3 +30,25 @@ def pretrain(monkeypatch):
         command.main([recipe, *words])
 
     return run
+
+
+@pytest.fixture
+def dies_after_saving(monkeypatch):
+    """dies_after_saving(step): a context in which a run is interrupted when that checkpoint's files are written, before
+    any callback makes it complete; it must be."""
+
+    @contextmanager
+    def interrupted(step: int):
+        save = Trainer._save_checkpoint
+
+        def die_after_saving(self, model, trial):
+            save(self, model, trial)
+            if self.state.global_step == step:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_save_checkpoint", die_after_saving)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return interrupted

@@ -110,22 +110,13 @@ def test_evaluate_repeats_what_the_run_measured(folder, pretrain, capsys):
         assert text in capsys.readouterr().err
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(folder, pretrain, monkeypatch):
+def test_interrupted_and_resumed_equals_uninterrupted(folder, pretrain, dies_after_saving):
     words = [*SIZES, "--eval_steps", "4", "--save_steps", "4", "--average_checkpoints", "2"]
     pretrain(*words, recipe=RECIPE)
     whole = load_file(folder / "out/model.safetensors")
     before = json.loads((folder / "out/training_summary.json").read_text())
-    save = Trainer._save_checkpoint
-
-    def die_after_saving(self, model, trial):
-        save(self, model, trial)
-        if self.state.global_step == 8:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save_checkpoint", die_after_saving)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(*words, "--output_dir", "again", recipe=RECIPE)
+    with dies_after_saving(8):
+        pretrain(*words, "--output_dir", "again", recipe=RECIPE)
     pretrain(*words, "--output_dir", "again", recipe=RECIPE)
     resumed = load_file(folder / "again/model.safetensors")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
