@@ -89,9 +89,9 @@ class Objective(abc.ABC):
         """The dataclass of the objective's own fields, for that model; None: of any model."""
 
     @classmethod
+    @abc.abstractmethod
     def auto_class_name(cls, values: Mapping[str, Any]) -> str:
         """The Auto class whose models learn so; `values` is the objective's section as written."""
-        raise NotImplementedError
 
     @classmethod
     def all_fields(cls) -> set[str]:

@@ -23,8 +23,7 @@ def honours_item_count(model: torch.nn.Module, batch: Mapping[str, Any]) -> bool
 
     Args:
         model: on any device; its mode, and the random state, are left as found.
-        batch: inputs and labels; one row of them is enough for an answer and is all that is looked at, where rows can
-            be taken apart.
+        batch: inputs and labels, run through the model twice.
     """
     batch = on_device(batch, model)
     was_training = model.training

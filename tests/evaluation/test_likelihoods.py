@@ -157,11 +157,12 @@ def test_a_tokenizer_that_lacks_what_is_needed(models, tokenizers):
 def test_numbers_that_are_none_are_told(models):
     model, tokenizer = models["lstm word"]
     likelihood = CausalLikelihood(model, tokenizer)
-    bias = model.lm_head.bias.data.clone()
-    model.lm_head.bias.data.fill_(float("nan"))
+    bias = model.lm_head.bias.detach().clone()
+    torch.nn.init.constant_(model.lm_head.bias, float("nan"))
     with pytest.raises(FloatingPointError, match="log-probability nan"):
         likelihood.sentence_scores(encoded(likelihood, ["went"]))
-    model.lm_head.bias.data.copy_(bias)
+    with torch.no_grad():
+        model.lm_head.bias.copy_(bias)
 
 
 HEADS = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
