@@ -125,7 +125,23 @@ class DenseNet2018Layer(GradientCheckpointingLayer):
         return dropout(x, self.dropout, self.training), later
 
 
-class DenseNet2018(nn.Module):
+class PublishedGrid(nn.Module):
+    """What both networks do alike: words enter the grid in its first cells alone."""
+
+    source: nn.Module
+    layers: nn.ModuleList
+
+    def step_weights(self) -> StepWeights:
+        return StepWeights(step_kernels(self.layers))
+
+    def read_source(
+        self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """The source's share of the first cells [batch, source, their width]."""
+        return [self.source(source)]
+
+
+class DenseNet2018(PublishedGrid):
     """The paper's DenseNet: a 1x1 convolution that halves both sides' channels, dense layers, norm, ReLU, a 1x1
     convolution that halves again, norm, ReLU.
 
@@ -153,15 +169,6 @@ class DenseNet2018(nn.Module):
     def projection_begins(self) -> Begins:
         """Of the layer between the aggregated channels and the output layer."""
         return Begins.as_in_torch(self.output_size)
-
-    def step_weights(self) -> StepWeights:
-        return StepWeights(step_kernels(self.layers))
-
-    def read_source(
-        self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
-    ) -> list[torch.Tensor]:
-        """The source's share of the first cells [batch, source, embedding]."""
-        return [self.source(source)]
 
     def forward(
         self,
@@ -226,7 +233,7 @@ class ResNet2020Layer(GradientCheckpointingLayer):
         return HALF * (x + dropout(hidden, self.dropout, self.training)), later
 
 
-class ResNet2020(nn.Module):
+class ResNet2020(PublishedGrid):
     """The authors' later network: residual blocks without norms, and the mean over the input and all their outputs.
 
     It reads scaled word vectors with positions, see `scaled_with_positions`.
@@ -250,15 +257,6 @@ class ResNet2020(nn.Module):
     def projection_begins(self) -> Begins:
         """Of the layer between the aggregated channels and the output layer: so small, by a misplaced bracket."""
         return Begins(std=(1 - self.projection_dropout) / self.output_size)
-
-    def step_weights(self) -> StepWeights:
-        return StepWeights(step_kernels(self.layers))
-
-    def read_source(
-        self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
-    ) -> list[torch.Tensor]:
-        """The source's share of the first cells [batch, source, hidden]."""
-        return [self.source(source)]
 
     def forward(
         self,

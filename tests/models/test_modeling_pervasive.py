@@ -396,7 +396,7 @@ def test_a_compiler_sees_one_graph_of_a_padded_batch(name):
 
 @pytest.mark.parametrize("name", FORMS)
 def test_int8_weights_of_torchao(name):
-    """A third of the size, nearly the same logits, and generate() with the cache as without."""
+    """Nearly the same logits, and generate() with the cache as without."""
     quantization = pytest.importorskip("torchao.quantization")
     sizes = {"embedding_size": 32, "growth_size": 16, "bottleneck_size": 128, "hidden_size": 64, "std": 0.1}
     model = build(**{**sizes, "kernel_size": 1, "aggregation": "max", **FORMS[name]}).float()
