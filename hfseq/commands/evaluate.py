@@ -38,7 +38,7 @@ from hfseq.commands.outputs import check_output_file
 from hfseq.data.files import write_lines
 from hfseq.loading import check_tokenizer, load_config, load_model
 from hfseq.objectives import Objective, objective_of
-from hfseq.objectives.base import model_class_of, positions_of
+from hfseq.objectives.base import model_class_of, position_limit
 from hfseq.objectives.causal import Causal
 from hfseq.objectives.masked import Masked
 from hfseq.objectives.records import read_own_sections, recipe_of_sections
@@ -243,5 +243,5 @@ def default_sections(config: PretrainedConfig) -> RawSections:
     if objective is Translation:
         section["num_beams"] = 1
     elif "row_length" in {field.name for field in fields(objective.section(heads[objective]))}:
-        section["row_length"] = min(positions_of(config) or LONGEST_ROW, LONGEST_ROW)
+        section["row_length"] = min(position_limit(config) or LONGEST_ROW, LONGEST_ROW)
     return {"data": {}, "objective": section}

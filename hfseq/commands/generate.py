@@ -36,8 +36,8 @@ from hfseq.paths import user_path
 from hfseq.pipelines import TranslationPipeline
 from hfseq.plots import plot_attention, plot_side_by_side
 from hfseq.training import translate
+from hfseq.training.describing import parse_vector
 from hfseq.training.processes import collect, decide, is_main, own_device, rank, share, start_processes
-from hfseq.training.vectors import parse_vector
 
 # Of a language model, where neither the command line nor one of its other options says it; a translation is what the
 # model's own generation_config says.

@@ -59,7 +59,7 @@ _MODULES = {
     "array_building": ("build_token_arrays",),
     "feature_tables": ("FeatureTable", "load_features"),
     "vocabulary": ("MaskingVocabulary",),
-    "pairs": ("PairCorpus", "load_multi30k", "load_pairs"),
+    "pair_corpora": ("PairCorpus", "load_multi30k", "load_pairs"),
     "pair_arrays": ("FilterReport", "PairArray", "PairFilter", "build_pair_arrays"),
     "plans.base": ("BatchPlan",),
     "plans.streams": ("StreamPlan",),
@@ -72,7 +72,7 @@ _MODULES = {
     "plans.pairs": ("PairPlan",),
     "plans.denoising": ("Denoising", "DenoisingPlan", "DenoisingVocabulary", "NoisyTexts"),
     "plans.buckets": ("BucketPlan",),
-    "plans.features": ("FeaturePlan",),
+    "plans.vectors": ("FeaturePlan",),
     "plans.collators": ("StreamCollator", "WholeBatchCollator"),
     "hashing": (),
 }

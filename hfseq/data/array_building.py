@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from .corpora import Corpus
-    from .pairs import HalfCorpus
+    from .pair_corpora import HalfCorpus
 
 logger = logging.getLogger(__name__)
 

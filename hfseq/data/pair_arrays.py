@@ -25,7 +25,7 @@ from .token_arrays import TokenArray
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from .pairs import PairCorpus
+    from .pair_corpora import PairCorpus
 
 
 @dataclass

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from .corpora import Corpus
-    from .pairs import HalfCorpus, PairCorpus
+    from .pair_corpora import HalfCorpus, PairCorpus
 
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
 SEQUENCE_PAD, START, STOP, SEQUENCE_UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"

@@ -41,7 +41,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..data import load_pair_tokenizers
 from ..loading import check_tokenizer, load_config, load_model
-from ..objectives.base import model_class_of, positions_of
+from ..objectives.base import model_class_of, position_limit
 from ..objectives.sections import saved_tokenizer
 
 POSITIONS_PER_BATCH = {"cpu": 1024, "accelerator": 16384}
@@ -161,7 +161,7 @@ class Likelihood(ABC):
         return np.array([values.sum() for values in self.log_probabilities(sentences)])
 
     def _positions(self) -> int | None:
-        return positions_of(self.model.config)
+        return position_limit(self.model.config)
 
     def _tokenize(self, texts: list[str]) -> Any:
         return self._call(text=texts)

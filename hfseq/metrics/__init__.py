@@ -39,7 +39,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "baselines.ngram": ("BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"),
     "modules": ("NAMES", "load", "path"),
     "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
-    "translation": (
+    "bleu": (
         "all_translation_scores",
         "corpus_bleu",
         "has_moses",

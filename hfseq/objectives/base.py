@@ -194,7 +194,7 @@ class Objective(abc.ABC):
         data.check_vocabulary(self.tokenizer, config)
         for array in self.arrays.values():
             data.check_ids(array.tokens, config.vocab_size)
-        if (positions := positions_of(config)) is not None:
+        if (positions := position_limit(config)) is not None:
             self.tokenizer.model_max_length = positions
 
     @abc.abstractmethod
@@ -292,14 +292,14 @@ def model_class_of(auto_class_name: str, config_class: type) -> type[PreTrainedM
     return found[0] if isinstance(found, tuple) else found
 
 
-def positions_of(config: Any) -> int | None:
+def position_limit(config: Any) -> int | None:
     """The longest sequence that a model takes; None: any, for it has no positions."""
     return getattr(config, "max_position_embeddings", None)
 
 
 def check_row_length(length: float, config: Any) -> None:
     """ValueError where the model has fewer positions than a row."""
-    positions = positions_of(config)
+    positions = position_limit(config)
     if positions is not None and length > positions:
         raise ValueError(
             f"objective.row_length {length} is longer than model.max_position_embeddings {positions}: raise that, or "

@@ -18,7 +18,7 @@ from .. import data
 from ..cards import CardText
 from ..training.callbacks import ScaleRateWithLength
 from ..training.evaluation import LanguageModelScore, score_language_model, score_rows
-from .base import Objective, Plan, million_tokens, positions_of, positive_int
+from .base import Objective, Plan, million_tokens, position_limit, positive_int
 from .packing_check import check_packed_rows
 
 CARD = CardText(
@@ -108,7 +108,7 @@ class Causal(Objective):
             for name in ("streams", "segment_length", "evaluation_streams"):
                 positive_int(getattr(fields, name), f"objective.{name}")
             return
-        positions = positions_of(config)
+        positions = position_limit(config)
         if positions is not None and fields.row_length > positions:
             raise ValueError(
                 f"objective.row_length {fields.row_length} is longer than the model's {positions} positions "

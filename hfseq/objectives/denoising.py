@@ -19,7 +19,7 @@ from .base import (
     check_row_length,
     million_tokens,
     never_generated,
-    positions_of,
+    position_limit,
     positive_int,
 )
 
@@ -143,7 +143,7 @@ class Denoising(Objective):
         return million_tokens(self.arrays["train"])
 
     def generation(self, config: Any) -> dict[str, Any]:
-        positions = positions_of(config)
+        positions = position_limit(config)
         return {
             **({} if positions is None else {"max_length": positions}),
             **never_generated(self.tokenizer, config.vocab_size, self.tokenizer.bos_token_id),

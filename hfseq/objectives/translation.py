@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from .. import data
 from ..cards import CardText
-from ..metrics.translation import require_sacrebleu
+from ..metrics.bleu import require_sacrebleu
 from ..training.processes import is_main
 from ..training.translating import TranslationEvaluation, TranslationScore, score_translation, translate
 from .base import (
@@ -22,7 +22,7 @@ from .base import (
     check_row_length,
     model_class_of,
     never_generated,
-    positions_of,
+    position_limit,
     positive_int,
 )
 from .sections import PairTokenizer, saved_tokenizer
@@ -158,7 +158,7 @@ class Translation(Objective):
 
     def check_before(self, config: Any) -> None:
         require_sacrebleu()
-        fields, positions = self.fields, positions_of(config)
+        fields, positions = self.fields, position_limit(config)
         if fields.packing != "packed":
             return
         if positions is None:
@@ -215,7 +215,7 @@ class Translation(Objective):
 
     def check(self, config: Any) -> None:
         data.check_vocabulary(self.tokenizer, config)
-        positions = positions_of(config)
+        positions = position_limit(config)
         for side, array in self.arrays.items():
             data.check_ids(array.source.tokens, config.vocab_size)
             data.check_ids(array.target.tokens, target_vocabulary(config))
@@ -270,7 +270,7 @@ class Translation(Objective):
         }
 
     def generation(self, config: Any) -> dict[str, Any]:
-        positions = positions_of(config)
+        positions = position_limit(config)
         return {
             "num_beams": self.fields.num_beams,
             **({} if positions is None else {"max_length": positions}),

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from .. import data
 from ..cards import CardText
 from ..data.fingerprints import hash_of
+from ..training.describing import VectorScore, describe_vectors, parse_vector
 from ..training.evaluation import score_rows
-from ..training.vectors import VectorScore, describe_vectors, parse_vector
 from .base import Objective, Plan, positive_int
 
 CARD = CardText(

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 
-class Plan(Protocol):
+class PacedPlan(Protocol):
     """What these callbacks ask of a batch plan (`hfseq.data.StreamPlan` is one)."""
 
     segment_length: int
@@ -145,7 +145,7 @@ class TrueEpoch(TrainerCallback):
         ValueError: when training begins, if Trainer would run the plan more than once.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PacedPlan) -> None:
         self.plan = plan
 
     def on_train_begin(
@@ -183,7 +183,7 @@ class ScaleRateWithLength(TrainerCallback):
         plan: has `segment_length_at(update)` and `segment_length`, the nominal length.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PacedPlan) -> None:
         self.plan = plan
         self._rates: list[float] = []
 

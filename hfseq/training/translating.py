@@ -1,7 +1,7 @@
 """Translating with a trained model, and scoring it: while it trains, and at the end.
 
 Sentences are translated in batches of similar length, as many as a budget of tokens allows: 1,000 captions in random
-batches of 32 spend much of their time on rows that have ended. BLEU comes from `hfseq.metrics.translation`, with
+batches of 32 spend much of their time on rows that have ended. BLEU comes from `hfseq.metrics.bleu`, with
 its signature beside it.
 """
 
@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..metrics.bleu import all_translation_scores, translation_scores
 from ..metrics.language_model import perplexity_per_token
-from ..metrics.translation import all_translation_scores, translation_scores
 from .evaluation import score_rows
 from .processes import collect, share
 from .random_state import forked_random_state

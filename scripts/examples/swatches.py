@@ -35,7 +35,7 @@ from hfseq.loading import load_model
 from hfseq.objectives.vector_to_text import VectorToText
 from hfseq.plots import Swatch, plot_swatches, require_matplotlib
 from hfseq.training import write_json
-from hfseq.training.vectors import describe_vectors
+from hfseq.training.describing import describe_vectors
 
 SAMPLED = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 20}
 SHOWN = 30

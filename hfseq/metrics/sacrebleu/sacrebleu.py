@@ -7,7 +7,7 @@ Needs hfseq and no network: `hfseq.metrics.load("sacrebleu")`. chrF, lower-cased
 import datasets
 import evaluate
 
-from hfseq.metrics.translation import corpus_bleu
+from hfseq.metrics.bleu import corpus_bleu
 
 
 class Sacrebleu(evaluate.Metric):

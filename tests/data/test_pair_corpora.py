@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hfseq.data import PairCorpus, load_multi30k, load_pairs, split_of
-from hfseq.data.pairs import first_suspicious_line
+from hfseq.data.pair_corpora import first_suspicious_line
 
 PAIRS = [
     (f"Sentence {i} has {'many ' * (i % 7)}words.", f"Satz {i} hat {'viele ' * (i % 7)}Wörter.")
