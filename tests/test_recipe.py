@@ -69,7 +69,7 @@ def test_the_command_line_may_choose_the_model(path):
         ("objective: {type: causal, streams: 2.5}", r"objective\.streams must be int, not 2\.5"),
         ("objective: {type: causal, streams: true}", r"objective\.streams must be int, not True"),
         ("objective: {type: casual}", "unknown objective.type 'casual'.*'causal'"),
-        ("objective: {streams: 3}", "objective section needs a type, one of causal, masked"),
+        ("objective: {streams: 3}", "objective section needs a type, one of causal, .*masked"),
         ("tokenizer: {type: bpee}", "type 'bpee' is none of the algorithms"),
         (
             "objective: {type: causal, mask_rate: 5}",
