@@ -210,12 +210,12 @@ class ReadableProgress(TrainerCallback):
     counting. Put it in the stock callbacks' place by `replace_progress`.
 
     Args:
-        tokens_per_update: input tokens of all processes in update number i (from 0), or a constant; None: no tokens/s.
+        tokens_at: input tokens of all processes in update number i (from 0), or a constant; None: no tokens/s.
             For streams: `lambda update: plan.segment_length_at(update) * streams`.
     """
 
-    def __init__(self, tokens_per_update: Callable[[int], int] | int | None = None) -> None:
-        self.tokens_per_update = tokens_per_update
+    def __init__(self, tokens_at: Callable[[int], int] | int | None = None) -> None:
+        self.tokens_at = tokens_at
         self.total_tokens = 0
         """Tokens trained on since the run began, in whichever process."""
         self.total_seconds = 0.0
@@ -255,8 +255,8 @@ class ReadableProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
         self._count_time()
-        if self.tokens_per_update is not None:
-            tokens = self.tokens_per_update
+        if self.tokens_at is not None:
+            tokens = self.tokens_at
             self._window_tokens += tokens(state.global_step - 1) if callable(tokens) else tokens
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
