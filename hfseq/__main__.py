@@ -17,6 +17,7 @@ from hfseq.hints import nearest_hint
 COMMANDS = {
     "recipes": "hfseq.commands.recipes",
     "tokenize": "hfseq.commands.tokenize",
+    "plan": "hfseq.commands.plan",
     "pretrain": "hfseq.commands.pretrain",
     "finetune": "hfseq.commands.finetune",
     "generate": "hfseq.commands.generate",

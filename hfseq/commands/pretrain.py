@@ -34,7 +34,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from .. import training
 from ..cards import write_model_card
-from ..objectives import Objective, Plan, load_recipe, model_config, objective_of
+from ..objectives import Objective, Plan, load_recipe, model_config, objective_of, prepared_config
 from ..objectives.old_recipes import is_old, modernise
 from ..paths import user_path
 from ..plots import has_matplotlib, plot_loss_curve
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(recipe: Recipe, objective: Objective, choice: Choice, output: Path, resume_from: Path | None) -> None:
     """From a recipe to a trained model, its scores and its card."""
-    config = says_where(recipe, lambda: prepare_data(recipe, objective))
+    config = says_where(recipe, lambda: prepared_config(recipe, objective))
     plan = says_where(recipe, lambda: objective.plan(config, world_size()))
     decide(lambda: begin(recipe, objective, plan, output, resume_from, choice))
     arguments = make_arguments(recipe, plan)
@@ -285,15 +285,6 @@ def remove_run(output: Path) -> None:
     ]
     for name in [*written, "config.json", "generation_config.json", "training_args.bin"]:
         (output / name).unlink(missing_ok=True)
-
-
-def prepare_data(recipe: Recipe, objective: Objective) -> Any:
-    """The model's config, its vocabulary fitted to the tokenizer and checked; the data are in the objective."""
-    objective.prepare()
-    config = model_config(recipe, **objective.config_fields())
-    objective.check(config)
-    objective.check_prompt(config)
-    return config
 
 
 def make_model(recipe: Recipe, objective: Objective, config: Any) -> PreTrainedModel:

@@ -11,12 +11,16 @@ layer that is not plain.
 from __future__ import annotations
 
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import _has_any_global_hook
+
+# Parameters without content (torch's FakeTensorMode) stand for plain ones.
+_PLAIN = (nn.Parameter, FakeTensor)
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     """Whether the layer is of this very class and computes what the class computes from parameters of its own."""
-    return type(layer) is kind and not is_watched(layer) and type(layer.weight) is nn.Parameter
+    return type(layer) is kind and not is_watched(layer) and type(layer.weight) in _PLAIN
 
 
 def is_watched(layer: nn.Module) -> bool:

@@ -80,6 +80,20 @@ def model_config(recipe: Recipe, **fields: Any) -> Any:
     return config
 
 
+def prepared_config(recipe: Recipe, objective: Objective) -> Any:
+    """Prepares the data, which are then in the objective; the model's config, its vocabulary fitted to the tokenizer
+    and checked.
+
+    Raises:
+        ValueError, OSError, ImportError: what does not fit, and where.
+    """
+    objective.prepare()
+    config = model_config(recipe, **objective.config_fields())
+    objective.check(config)
+    objective.check_prompt(config)
+    return config
+
+
 def _sections(raw: RawSections, path: str) -> dict[str, Section]:
     if "task" in raw and "objective" not in raw:
         raise ValueError(f"{path} is a recipe of fine-tuning: `hfseq finetune` takes it.")
@@ -184,4 +198,13 @@ def _elsewhere(attribute: str, chosen: str) -> dict[str, str]:
     return found
 
 
-__all__ = ["OBJECTIVES", "Objective", "Plan", "Score", "load_recipe", "model_config", "objective_of"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "Plan",
+    "Score",
+    "load_recipe",
+    "model_config",
+    "objective_of",
+    "prepared_config",
+]

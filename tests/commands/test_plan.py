@@ -1,0 +1,83 @@
+"""`hfseq plan` on a small text, and what it refuses."""
+
+import json
+
+import pytest
+
+from hfseq.commands import plan
+
+RECIPE = """
+data: {train_file: verses.txt, txt_document: line}
+tokenizer: {type: bpe, vocab_size: 300}
+objective: {type: causal, streams: 8, segment_length: 16}
+model: {model_type: hfseq_lstm, hidden_size: 32, num_hidden_layers: 2}
+training: {learning_rate: 1e-2, optimizer: muon, num_train_epochs: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HFSEQ_CACHE", str(tmp_path / "cache"))
+    lines = [f"And in the year {year} the king of the {year % 7}th city did well." for year in range(400)]
+    (tmp_path / "verses.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path
+
+
+def planned(*words):
+    plan.main(["mine.yaml", "--device", "h100", "--output", "plan.json", *words])
+    with open("plan.json", encoding="utf-8") as file:
+        return json.load(file)
+
+
+def test_a_plan_says_what_pretraining_would_need(folder, capsys):
+    facts = planned()
+    said = capsys.readouterr().out
+    assert "fits" in said
+    assert "limited by" in said
+    assert "not measured by us" in said
+    work = facts["heaviest_micro_batch"]
+    assert facts["prediction"]["memory"]["weights"] == work["parameter_bytes"]
+    assert work["recurrent_steps"] == 2 * 16
+    assert facts["prediction"]["updates"] > 10
+    assert not (folder / "outputs").exists()
+
+
+def test_devices_divide_the_streams(folder):
+    one, four = planned(), planned("--devices", "4")
+    assert one["heaviest_micro_batch"]["flops"] == pytest.approx(
+        4 * four["heaviest_micro_batch"]["flops"], rel=0.05
+    )
+    assert one["prediction"]["updates"] == four["prediction"]["updates"]
+    assert "buckets" in four["prediction"]["memory"]
+
+
+def test_max_steps_and_fields_on_the_command_line(folder):
+    assert planned("--max_steps", "5")["prediction"]["updates"] == 5
+    wide = planned("--hidden_size", "64")["heaviest_micro_batch"]
+    assert wide["parameters"] > planned()["heaviest_micro_batch"]["parameters"]
+
+
+def test_what_does_not_fit_says_what_to_try(folder, capsys):
+    planned("--hidden_size", "60000", "--embedding_size", "16")
+    assert "DOES NOT FIT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--devices", "0"], "--devices must be at least 1, not 0"),
+        (["--devices", "3"], "streams"),
+        (["--device", "h10"], "Unknown device 'h10'.*'h100'"),
+        (["--network", "0"], "--network must be above 0"),
+        (["--hiden_size", "3"], "'hidden_size'"),
+        (["--output", "."], "is a directory"),
+    ],
+)
+def test_what_is_refused(folder, capsys, words, message):
+    with pytest.raises(SystemExit) as end:
+        plan.main(["mine.yaml", "--device", "h100", *words])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert __import__("re").search(message, said), said
