@@ -34,7 +34,7 @@ def plot_loss_curve(
     figure = new_figure(7, 1 + 3 * panels)
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     if training:
-        axes[0].plot(*training, color="tab:blue", linewidth=1.2, label="training (with dropout)")
+        axes[0].plot(*training, color="tab:blue", linewidth=1.2, label="training")
     if validation:
         best = min(zip(*validation, strict=True), key=lambda point: point[1])
         label = f"validation, {best[1]:.3f} at best"
