@@ -86,14 +86,30 @@ class Packed:
 
 
 def find_packed(
-    attention_mask, position_ids, cu_seq_lens_q, max_length_q, seq_idx, batch: int, time: int
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    cu_seq_lens_q: torch.Tensor | None,
+    max_length_q: int | torch.Tensor | None,
+    seq_idx: torch.Tensor | None,
+    batch: int,
+    time: int,
 ) -> Packed | None:
     """The packed segments of a batch, None where every row is one sequence. Arguments as in `EncoderModel.forward`."""
     if position_ids is not None and (position_ids.ndim != 2 or position_ids.shape[1] != time):
         raise ValueError(
             f"position_ids must be [{batch}, {time}] (or [1, {time}]) like the input, not {list(position_ids.shape)}."
         )
-    if cu_seq_lens_q is None and seq_idx is None and (position_ids is None or attention_mask is not None):
+    if position_ids is not None:
+        positions = position_ids
+        if cu_seq_lens_q is None and seq_idx is None and attention_mask is not None:
+            return None
+    elif cu_seq_lens_q is not None:
+        positions = positions_of(cu_seq_lens_q, batch, time)
+    elif seq_idx is not None:
+        first = torch.cat([torch.ones_like(seq_idx[:, :1]), seq_idx.diff(dim=1) != 0], dim=1)
+        places = torch.arange(time, device=seq_idx.device).expand(batch, time)
+        positions = places - (places * first).cummax(dim=1).values
+    else:
         return None
     if attention_mask is not None:
         raise ValueError(
@@ -103,15 +119,9 @@ def find_packed(
     if cu_seq_lens_q is not None:
         longest = time if max_length_q is None else int(max_length_q)
         segments = Segments(cu_seq_lens_q, cu_seq_lens_q, longest, longest)
-        if position_ids is None:
-            position_ids = positions_of(cu_seq_lens_q, batch, time)
-    elif position_ids is None:
-        first = torch.cat([torch.ones_like(seq_idx[:, :1]), seq_idx.diff(dim=1) != 0], dim=1)
-        places = torch.arange(time, device=seq_idx.device).expand(batch, time)
-        position_ids = places - (places * first).cummax(dim=1).values
-    if position_ids.shape != (batch, time):
-        position_ids = position_ids.expand(batch, time)
-    return Packed(position_ids, segments)
+    if positions.shape != (batch, time):
+        positions = positions.expand(batch, time)
+    return Packed(positions, segments)
 
 
 def attend_segments(
@@ -138,8 +148,11 @@ def attend_segments(
 
         s = segments
         longest = s.longest_query, s.longest_key
-        options = {"window_size": (-1, 0)} if causal else {}
-        return varlen_attn(query, key, value, s.queries, s.keys, *longest, scale=scaling, **options)
+        window = (-1, 0) if causal else (-1, -1)
+        output = varlen_attn(
+            query, key, value, s.queries, s.keys, *longest, scale=scaling, window_size=window
+        )
+        return output  # type: ignore[return-value]  # a tuple only where return_aux asks for more
     outputs = []
     parts = [
         (t.transpose(0, 1).split(borders.diff().tolist(), dim=1))
@@ -164,7 +177,7 @@ def eager_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: object,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The formula (Vaswani et al. 2017), and the only form that returns its weights.
 

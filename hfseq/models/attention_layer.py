@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ class AttentionContext:
         implementation: its name.
     """
 
-    mask: object = None
+    mask: Any = None
     segments: Segments | None = None
     angles: tuple[torch.Tensor, torch.Tensor] | None = None
     asked_angles: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -89,8 +90,8 @@ class AttentionLayer(nn.Module):
         p = self.dropout if self.training else 0.0
         weights = None
         if context.segments is not None:
-            flat = [t.transpose(1, 2).flatten(0, 1) for t in (query, key, value)]
-            output = attend_segments(*flat, context.segments, self.scaling, p, self.is_causal)
+            q, k, v = [t.transpose(1, 2).flatten(0, 1) for t in (query, key, value)]
+            output = attend_segments(q, k, v, context.segments, self.scaling, p, self.is_causal)
         else:
             function = ALL_ATTENTION_FUNCTIONS.get_interface(context.implementation, eager_attention)
             options = context.options or {}

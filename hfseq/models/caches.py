@@ -15,6 +15,9 @@ A *state* is a tuple of tensors [layers, batch, hidden]: (h,) for RNN and GRU, (
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
 import torch
 from transformers.cache_utils import Cache, DynamicCache, LinearAttentionCacheLayerMixin
 
@@ -56,7 +59,7 @@ class RecurrentCacheLayer(LinearAttentionCacheLayerMixin):
             self.states = self.history[-1 - removed]
         self.history = []
 
-    def _map(self, function) -> None:
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         def apply(states: State | None) -> State | None:
             return None if states is None else tuple(function(s) for s in states)
 
@@ -86,13 +89,13 @@ class RecurrentCacheLayer(LinearAttentionCacheLayerMixin):
     def get_max_length(self) -> int:
         return -1  # a recurrent state has no length
 
-    def lazy_initialization(self, *args, **kwargs) -> None:
+    def lazy_initialization(self, *args: object, **kwargs: object) -> None:
         """Nothing to allocate: the first update brings the state."""
 
-    def update_conv_state(self, *args, **kwargs):
+    def update_conv_state(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError("A recurrent cache has no convolution state.")
 
-    def update_recurrent_state(self, *args, **kwargs):
+    def update_recurrent_state(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError("Use `RecurrentCacheLayer.update(states)`: a recurrent state is a tuple of tensors.")
 
     def offload(self) -> None:

@@ -12,7 +12,12 @@ import functools
 
 import torch
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers.generation import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+)
 
 from .layouts import decoding, linear
 
@@ -60,7 +65,9 @@ class HfseqGenerationMixin(GenerationMixin):
             cache.activate_past_recording()
         model_kwargs["past_key_values"] = cache
 
-    def _get_logits_processor(self, generation_config, *args, **kwargs) -> LogitsProcessorList:
+    def _get_logits_processor(
+        self, generation_config: GenerationConfig, *args: object, **kwargs: object
+    ) -> LogitsProcessorList:
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)
         if generation_config.output_logits:  # transformers keeps the raw scores without copying them
             return processors

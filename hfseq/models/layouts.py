@@ -18,7 +18,7 @@ it everything is as PyTorch has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -53,7 +53,12 @@ class Layouts:
         return _use(self._blocks, weight, PRODUCTS_OF_MORE_ROWS, torch.ops.mkldnn._reorder_linear_weight)
 
 
-def _use(copies: dict, weight: torch.Tensor, enough: int, lay_out) -> torch.Tensor | None:
+def _use(
+    copies: dict[int, tuple[torch.Tensor, int, torch.Tensor | None]],
+    weight: torch.Tensor,
+    enough: int,
+    lay_out: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor | None:
     _, uses, copy = copies.get(id(weight), (weight, 0, None))
     if copy is None:
         if uses == enough:

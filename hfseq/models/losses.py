@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PreTrainedConfig
 
 from .plain_layers import is_plain
 
@@ -68,12 +69,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 gradient -= label_smoothing / vocabulary
             gradient.scatter_add_(1, target, torch.full_like(nll, label_smoothing - 1).unsqueeze(1))
             gradient *= counted.unsqueeze(1)
-            if needs_bias:
+            if grad_bias is not None:
                 grad_bias += gradient.sum(0)
             gradient = gradient.to(hidden.dtype)
-            if needs_hidden:
+            if grad_hidden is not None:
                 torch.mm(gradient, weight, out=grad_hidden[part])
-            if needs_weight:
+            if grad_weight is not None:
                 if wide == hidden.dtype:
                     grad_weight.addmm_(gradient.t(), h)
                 else:
@@ -127,7 +128,7 @@ def linear_cross_entropy(
 
 
 def output_layer_loss(
-    layer: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
+    layer: nn.Linear, hidden: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
     """`linear_cross_entropy` of a model's output layer; one that is not plain (adapters, hooks) is called.
 
@@ -170,7 +171,7 @@ def check_labels(name: str, labels: torch.Tensor | None, shape: torch.Size) -> N
 def classification_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    config,
+    config: PreTrainedConfig,
     num_items_in_batch: torch.Tensor | int | None,
     training: bool,
 ) -> torch.Tensor:

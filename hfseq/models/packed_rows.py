@@ -7,6 +7,8 @@ that merely count a row's tokens say nothing of the kind: TRL and `generate` sen
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .attention import new_segment
@@ -15,7 +17,7 @@ BORDERS = ("cu_seq_lens", "decoder_cu_seq_lens", "cu_seq_lens_q", "seq_idx")
 
 
 def refuse_packed_rows(
-    who: str, because: str, remedy: str, arguments: dict[str, object], *masked: tuple[str, bool]
+    who: str, because: str, remedy: str, arguments: dict[str, Any], *masked: tuple[str, bool]
 ) -> None:
     """Raises ValueError if anything among the arguments says that a row holds several sequences.
 

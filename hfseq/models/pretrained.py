@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import TypeVar
+
+import torch
 from transformers.modeling_utils import PreTrainedModel
+
+Model = TypeVar("Model", bound="HfseqPreTrainedModel")
 
 
 class HfseqPreTrainedModel(PreTrainedModel):
@@ -18,20 +24,24 @@ class HfseqPreTrainedModel(PreTrainedModel):
     renamed: dict[str, str] = {}
 
     @classmethod
-    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
+    def from_pretrained(
+        cls: type[Model], *args: object, key_mapping: dict[str, str] | None = None, **kwargs: object
+    ) -> Model:
         """As in transformers."""
         renamed = {"^" + old.replace(".", r"\."): new for old, new in cls.renamed.items()}
         return super().from_pretrained(
             *args, key_mapping={**renamed, **(key_mapping or {})} or None, **kwargs
         )
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(
+        self, state_dict: dict[str, torch.Tensor], prefix: str, *args: object, **kwargs: object
+    ) -> None:
         for old, new in self.renamed.items():
             for name in [name for name in state_dict if name.startswith(prefix + old)]:
                 state_dict[prefix + new + name.removeprefix(prefix + old)] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """As in transformers; an `auto_map` left from loading an exported checkpoint is written only with its code."""
         if self.renamed:
             kwargs.setdefault("save_original_format", False)

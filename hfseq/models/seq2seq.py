@@ -4,14 +4,17 @@ labels, the loss, assistants."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 
 from .generation import HfseqGenerationMixin
+from .inputs import one_of
 from .losses import IGNORE_INDEX, count_labels, cross_entropy, output_layer_loss
 from .packed_rows import refuse_packed_rows
+from .pretrained import HfseqPreTrainedModel
 
 
 def source_vectors(
@@ -21,9 +24,7 @@ def source_vectors(
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
     """The source's word vectors [batch, time, width], of ids or as given; ValueError if they and the mask disagree."""
-    if (input_ids is None) == (inputs_embeds is None):
-        raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-    batch, time = _source_shape(input_ids, inputs_embeds)
+    batch, time = _source_shape(one_of(input_ids, inputs_embeds))
     if attention_mask is not None and attention_mask.shape != (batch, time):
         raise ValueError(
             f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
@@ -37,28 +38,30 @@ def target_vectors(
     decoder_inputs_embeds: torch.FloatTensor | None,
 ) -> torch.Tensor:
     """The target's word vectors [batch, time, width], of ids or as given."""
-    if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
-        raise ValueError(
-            "Pass exactly one of decoder_input_ids and decoder_inputs_embeds (for training of the model with its "
-            "head, labels alone will do)."
-        )
+    one_of(
+        decoder_input_ids,
+        decoder_inputs_embeds,
+        "decoder_input_ids and decoder_inputs_embeds (for training of the model with its head, labels alone will do)",
+    )
     x = embed_tokens(decoder_input_ids) if decoder_inputs_embeds is None else decoder_inputs_embeds
     if x.shape[1] == 0:
         raise ValueError("The target has no time steps: it begins with decoder_start_token_id.")
     return x
 
 
-def check_one_source(input_ids, inputs_embeds, encoder_outputs) -> None:
+def check_one_source(
+    input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    encoder_outputs: BaseModelOutput | tuple | None,
+) -> None:
     """Raises ValueError unless there is something to read; what is encoded already makes the rest superfluous."""
     if encoder_outputs is not None:
         return
-    if (input_ids is None) == (inputs_embeds is None):
-        raise ValueError("Pass exactly one of input_ids and inputs_embeds, or encoder_outputs.")
-    _source_shape(input_ids, inputs_embeds)
+    _source_shape(one_of(input_ids, inputs_embeds, "input_ids and inputs_embeds, or encoder_outputs"))
 
 
-def _source_shape(input_ids, inputs_embeds) -> tuple[int, int]:
-    batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+def _source_shape(given: torch.Tensor) -> tuple[int, int]:
+    batch, time = given.shape[:2]
     if time == 0:
         raise ValueError("The source has no time steps: every row needs at least one token.")
     return batch, time
@@ -71,7 +74,7 @@ def check_as_many(source: torch.Tensor, target: torch.Tensor) -> None:
 
 
 def refuse_packed_pairs(
-    arguments: dict, models: str, because: str, masked: tuple[bool, bool] = (False, False)
+    arguments: dict[str, Any], models: str, because: str, masked: tuple[bool, bool] = (False, False)
 ) -> None:
     """Raises ValueError if anything among the arguments says that a row holds several pairs.
 
@@ -89,16 +92,16 @@ def refuse_packed_pairs(
     )
 
 
-class TwoSidedEmbeddings:
-    """Embeddings of a `PreTrainedModel` with `encoder.embed_tokens`, which both sides share if the config says so."""
+class TwoSidedEmbeddings(HfseqPreTrainedModel):
+    """The base of a model with `encoder.embed_tokens`, an embedding that both sides share if the config says so."""
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return getattr(self, "model", self).encoder.embed_tokens
+    def get_input_embeddings(self) -> nn.Embedding | None:
+        return self.base_model.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        getattr(self, "model", self).encoder.embed_tokens = value
+        self.base_model.encoder.embed_tokens = value
 
-    def resize_token_embeddings(self, *args, **kwargs):
+    def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Embedding:
         """As in transformers; refused where source and target have vocabularies of their own."""
         if not self.config.share_encoder_decoder_embeddings:
             raise ValueError(
