@@ -88,10 +88,8 @@ class PervasiveConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 1
 
     def __post_init__(self, **kwargs: object) -> None:
-        if self.decoder_vocab_size is None:
-            self.decoder_vocab_size = self.vocab_size
-        if self.bottleneck_size is None:
-            self.bottleneck_size = 4 * self.growth_size
+        self.decoder_vocab_size = self.target_vocab_size
+        self.bottleneck_size = self.bottleneck_width
         if self.norm is None:
             self.norm = NORMS.get(self.form, ("layer",))[0]
         if self.padding is None:
@@ -102,6 +100,16 @@ class PervasiveConfig(PreTrainedConfig):
     def is_published(self) -> bool:
         """Whether the form is one of the networks that the authors released."""
         return self.form in PUBLISHED
+
+    @property
+    def target_vocab_size(self) -> int:
+        """Rows of the target's embedding and width of the logits."""
+        return self.vocab_size if self.decoder_vocab_size is None else self.decoder_vocab_size
+
+    @property
+    def bottleneck_width(self) -> int:
+        """Channels that each convolution of a dense form reads."""
+        return 4 * self.growth_size if self.bottleneck_size is None else self.bottleneck_size
 
     @property
     def first_position(self) -> int:

@@ -129,9 +129,9 @@ class StepWeights:
     """Of all layers' shares of the target [layers * width, embedding], where one product makes them all."""
 
 
-def step_kernels(layers: Iterable[nn.Module]) -> list[torch.Tensor | None]:
-    """`step_kernel()` of each layer's `conv`; None where the weight may be elsewhere until that is called (offload)."""
-    return [None if is_watched(layer.conv) else layer.conv.step_kernel() for layer in layers]
+def step_kernels(convolutions: Iterable[CausalGridConv]) -> list[torch.Tensor | None]:
+    """`step_kernel()` of each; None where the weight may be elsewhere until the convolution is called (offload)."""
+    return [None if is_watched(conv) else conv.step_kernel() for conv in convolutions]
 
 
 class GrowingChannels:
@@ -171,7 +171,8 @@ class GrowingChannels:
     def finish(self) -> torch.Tensor:
         """All channels [batch, time, source, channels], as autograd knows them."""
         # Nodes of the graph hold this object, so it may not hold the graph: nobody would free such a circle.
-        turn, self.turn = self.turn, None
+        turn = self.turn
+        del self.turn
         return _Finish.apply(turn, self) if torch.is_grad_enabled() else self.values
 
 
@@ -232,6 +233,9 @@ class GridBatchNorm(nn.Module):
     that it would be broadcast to.
     """
 
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum
@@ -259,7 +263,7 @@ class GridBatchNorm(nn.Module):
                 self.eps,
             )
             return flat.view(x.shape)
-        if self.training:
+        if self.training and cells is not None:
             counts = cells.to(torch.promote_types(x.dtype, torch.float32))
             for axis in (1, 2):
                 if x.shape[axis] == 1:
@@ -331,7 +335,7 @@ class Aggregation(nn.Module):
                 share = torch.ones_like(cells[:, :, :, 0]) if keep is None else keep.unsqueeze(1)
                 weights = (share / count.view(-1, 1, 1)).expand(cells.shape[:3])
             return torch.cat(parts, dim=-1), weights
-        if self.kind == "attention":
+        if self.hidden is not None and self.score is not None:  # attention
             scores = self.score(torch.tanh(self.hidden(cells))).squeeze(-1)  # [batch, time, source]
             if mask is not None:
                 scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
@@ -342,7 +346,7 @@ class Aggregation(nn.Module):
             if target is not None:
                 parts.append(target)
             return torch.cat(parts, dim=-1), weights if wants_weights else None
-        if self.kind == "gated_max":
+        if self.gate is not None:  # gated_max
             gates = self.gate(cells).sigmoid()
             cells = gates * (cells if self.value is None else self.value(cells))
         lowest = torch.finfo(cells.dtype).min

@@ -22,6 +22,8 @@ Padding of the source is zero wherever a convolution reads it, as what lies beyo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -44,10 +46,10 @@ from .grid import (
     sinusoids,
     step_kernels,
 )
+from .layer_list import LayerList
 from .losses import IGNORE_INDEX
-from .pervasive_published import DenseNet2018, ResNet2020, scaled_with_positions
+from .pervasive_published import DenseNet2018, PublishedGrid, ResNet2020, scaled_with_positions
 from .plain_layers import is_plain
-from .pretrained import HfseqPreTrainedModel
 from .seq2seq import (
     Seq2SeqGenerationMixin,
     TwoSidedEmbeddings,
@@ -99,7 +101,7 @@ class GridCache(RecurrentCache):
         super().reset()
         self.source = self.weights = None
 
-    def _map_source(self, function) -> None:
+    def _map_source(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.source = None if self.source is None else [function(x) for x in self.source]
 
 
@@ -129,13 +131,14 @@ class DenseGridLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: PervasiveConfig, index: int):
         super().__init__()
-        features, width = config.growth_size * index, config.bottleneck_size
+        features, width = config.growth_size * index, config.bottleneck_width
         self.dropout = config.hidden_dropout
         self.is_batch = config.norm == "batch"
         self.features = nn.Linear(features, width, bias=False) if features else None
         self.conv = CausalGridConv(width, config.growth_size, config.kernel_size)
+        self.features_norm = GridBatchNorm(features) if features and self.is_batch else None
+        self.bottleneck_norm: GridBatchNorm | nn.LayerNorm
         if self.is_batch:
-            self.features_norm = GridBatchNorm(features) if features else None
             self.bottleneck_norm = GridBatchNorm(width)
         else:
             self.bottleneck_norm = nn.LayerNorm(width)
@@ -165,12 +168,13 @@ class DenseGridLayer(GradientCheckpointingLayer):
             (new channels [batch, time, source, growth], of the convolution)
         """
         x = source_share.unsqueeze(1) + target_share.unsqueeze(2)  # [batch, time, source, bottleneck]
-        if channels is not None and self.features is not None:
-            x = channels.add_product(x, self.features.weight, features)
-        elif self.features is not None:
-            if self.is_batch:
-                features = F.relu(self.features_norm(features, cells))
-            x = x + self.features(features)
+        if features is not None and self.features is not None:
+            if channels is not None:
+                x = channels.add_product(x, self.features.weight, features)
+            else:
+                if self.features_norm is not None:
+                    features = F.relu(self.features_norm(features, cells))
+                x = x + self.features(features)
         x = self.bottleneck_norm(x, cells) if self.is_batch else self.bottleneck_norm(x)
         # In place, and masked first: a grid of the bottleneck's width less to write, and one less to keep.
         x = x if mask is None else x.mul_(mask)
@@ -194,10 +198,10 @@ class DenseGrid(nn.Module):
             self.source_norm = nn.LayerNorm(config.embedding_size)
             self.target_norm = nn.LayerNorm(config.embedding_size)
         # Outside of the layers: the source's are computed once in generate(). The last ones are what is aggregated.
-        widths = [config.bottleneck_size] * config.num_hidden_layers + [None]
-        self.source_shares = nn.ModuleList(GridShare(config, 1, width) for width in widths)
-        self.target_shares = nn.ModuleList(GridShare(config, 2, width) for width in widths)
-        self.layers = nn.ModuleList(DenseGridLayer(config, i) for i in range(config.num_hidden_layers))
+        widths = [config.bottleneck_width] * config.num_hidden_layers + [None]
+        self.source_shares = LayerList(GridShare(config, 1, width) for width in widths)
+        self.target_shares = LayerList(GridShare(config, 2, width) for width in widths)
+        self.layers = LayerList(DenseGridLayer(config, i) for i in range(config.num_hidden_layers))
         self.aggregation = Aggregation(config.aggregation, features)
         self.output_size = features + 2 * config.embedding_size
 
@@ -205,15 +209,15 @@ class DenseGrid(nn.Module):
         self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
     ) -> list[torch.Tensor]:
         """What the layers take from the source [batch, source, embedding]: a share for each, and what is aggregated."""
-        source = source if self.is_batch else self.source_norm(source)
+        source = source if self.source_norm is None else self.source_norm(source)
         return [share(source, cells) for share in self.source_shares]
 
     @torch.no_grad()
     def step_weights(self) -> StepWeights:
-        shares, linear = None, [share.linear for share in self.target_shares[:-1]]
+        shares, linear = None, [share.linear for share in self.target_shares if share.linear is not None]
         if not self.is_batch and all(is_plain(layer) for layer in linear):
             shares = torch.cat([layer.weight for layer in linear])
-        return StepWeights(step_kernels(self.layers), shares)
+        return StepWeights(step_kernels(layer.conv for layer in self.layers), shares)
 
     def _grows(self, target: torch.Tensor) -> bool:
         """Whether the layers share a buffer: for plain matrices in one precision, without a compiler."""
@@ -222,7 +226,7 @@ class DenseGrid(nn.Module):
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled(target.device.type)
             and target.dtype == self.layers[0].conv.weight.dtype
-            and all(is_plain(layer.features) for layer in self.layers[1:])
+            and all(layer.features is None or is_plain(layer.features) for layer in self.layers)
         )
 
     def forward(
@@ -250,11 +254,11 @@ class DenseGrid(nn.Module):
         """
         *shares, vectors = source
         keep = None if mask is None else mask[:, None, :, None].to(target.dtype)
-        target = target if self.is_batch else self.target_norm(target)
+        target = target if self.target_norm is None else self.target_norm(target)
         if target_shares is None:
             *of_target, own = (share(target, cells) for share in self.target_shares)
         else:
-            of_target = F.linear(target, target_shares).chunk(len(self.layers), dim=-1)
+            of_target = list(F.linear(target, target_shares).chunk(len(self.layers), dim=-1))
             own = self.target_shares[-1](target, cells)
         channels = None
         if self._grows(target):
@@ -272,7 +276,7 @@ class DenseGrid(nn.Module):
                 together = new if together is None else torch.cat([together, new], dim=-1)
         if channels is not None:
             together = channels.finish()
-        if self.is_batch:
+        if self.final_norm is not None:
             together = F.relu(self.final_norm(together, cells))
         pooled, weights = self.aggregation(together, vectors, mask, wants_weights, own)
         return pooled, weights, later
@@ -312,12 +316,12 @@ class ResidualGrid(nn.Module):
         super().__init__()
         width = self.output_size = config.hidden_size
         self.source, self.target = (nn.Linear(config.embedding_size, width, bias=False) for _ in range(2))
-        self.layers = nn.ModuleList(ResidualGridLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = LayerList(ResidualGridLayer(config) for _ in range(config.num_hidden_layers))
         self.output_norm = nn.LayerNorm(width)
         self.aggregation = Aggregation(config.aggregation, width)
 
     def step_weights(self) -> StepWeights:
-        return StepWeights(step_kernels(self.layers))
+        return StepWeights(step_kernels(layer.conv for layer in self.layers))
 
     def read_source(
         self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
@@ -353,7 +357,9 @@ class ResidualGrid(nn.Module):
         return pooled, weights, later
 
 
-GRIDS = {
+Grid = DenseGrid | ResidualGrid | DenseNet2018 | ResNet2020
+
+GRIDS: dict[str, type[Grid]] = {
     "dense": DenseGrid,
     "residual": ResidualGrid,
     "densenet_2018": DenseNet2018,
@@ -368,7 +374,7 @@ def embedding_of(config: PervasiveConfig, rows: int) -> nn.Embedding:
     )
 
 
-class PervasivePreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
+class PervasivePreTrainedModel(TwoSidedEmbeddings):
     """Initialisation shared by all classes."""
 
     config_class = PervasiveConfig
@@ -378,8 +384,9 @@ class PervasivePreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if hasattr(module, "begins"):
-            module.begins.draw(module)
+        begins = getattr(module, "begins", None)
+        if begins is not None:
+            begins.draw(module)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -425,7 +432,7 @@ class PervasiveEncoder(PervasivePreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> BaseModelOutput:
         """See `PervasiveModel.forward` for the arguments."""
         refuse_packed_pairs(kwargs, *REFUSES_PACKING)
@@ -443,8 +450,8 @@ class PervasiveDecoder(PervasivePreTrainedModel):
     def __init__(self, config: PervasiveConfig):
         super().__init__(config)
         own = not config.share_encoder_decoder_embeddings
-        self.embed_tokens = embedding_of(config, config.decoder_vocab_size) if own else None
-        self.grid = GRIDS[config.form](config)
+        self.embed_tokens = embedding_of(config, config.target_vocab_size) if own else None
+        self.grid: Grid = GRIDS[config.form](config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding | None:
@@ -516,7 +523,8 @@ class PervasiveDecoder(PervasivePreTrainedModel):
         """Where each convolution goes on, and of `StepWeights` those of the target."""
         layers = len(self.grid.layers)
         pending = cache.layers[0].states or [None] * layers
-        kernels, shares = [None] * layers, None
+        kernels: list[torch.Tensor | None] = [None] * layers
+        shares = None
         # A translation takes many steps, one row each, of weights that stay as they are.
         if target.shape[1] == 1 and not (
             torch.is_grad_enabled() or torch.is_autocast_enabled(target.device.type)
@@ -550,7 +558,7 @@ class PervasiveModel(PervasivePreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> Seq2SeqModelOutput:
         """Reads source and target together.
 
@@ -625,9 +633,10 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
         self._tied_weights_keys = {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
         self.model = PervasiveModel(config)
         self.projection = nn.Linear(self.model.decoder.output_size, config.embedding_size)
-        if config.is_published:
-            self.projection.begins = self.model.decoder.grid.projection_begins()
-        self.lm_head = nn.Linear(config.embedding_size, config.decoder_vocab_size)
+        grid = self.model.decoder.grid
+        if isinstance(grid, PublishedGrid):
+            grid.projection_begins().of(self.projection)
+        self.lm_head = nn.Linear(config.embedding_size, config.target_vocab_size)
         self.post_init()
 
     @can_return_tuple
@@ -635,7 +644,7 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
         past_key_values: Cache | None = None,
@@ -645,7 +654,7 @@ class PervasiveForSeq2SeqLM(PervasivePreTrainedModel, Seq2SeqGenerationMixin):
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         logits_to_keep: int = 0,
-        **kwargs,
+        **kwargs: object,
     ) -> Seq2SeqLMOutput:
         """See `PervasiveModel.forward` for the arguments not listed.
 

@@ -28,6 +28,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_pervasive import PervasiveConfig
 from .dropout import dropout
 from .grid import Aggregation, CausalGridConv, GridBatchNorm, Resumed, StepWeights, sinusoids, step_kernels
+from .layer_list import LayerList
 
 HALF = 0.5**0.5
 
@@ -71,6 +72,11 @@ class Begins:
         if layer.bias is not None:
             init.uniform_(layer.bias, -self.bias_bound, self.bias_bound)
 
+    def of(self, *layers: nn.Module) -> None:
+        """Makes it so for these layers."""
+        for layer in layers:
+            layer.begins = self  # type: ignore[assignment]  # torch knows of tensors and modules on a module alone
+
     @classmethod
     def as_in_torch(cls, fan_in: int) -> Begins:
         """torch's own initialisation of linear layers and convolutions, which the authors mostly kept."""
@@ -90,13 +96,13 @@ class DenseNet2018Layer(GradientCheckpointingLayer):
 
     def __init__(self, config: PervasiveConfig, read: int):
         super().__init__()
-        width = config.bottleneck_size
+        width = config.bottleneck_width
         self.dropout = config.hidden_dropout
         self.read_norm, self.bottleneck_norm = GridBatchNorm(read), GridBatchNorm(width)
         self.bottleneck = nn.Linear(read, width, bias=False)
         self.conv = CausalGridConv(width, config.growth_size, config.kernel_size)
-        self.bottleneck.begins = Begins.as_in_torch(read)
-        self.conv.begins = Begins.as_in_torch(width * config.kernel_size**2)  # the fan of the masked kernel
+        Begins.as_in_torch(read).of(self.bottleneck)
+        Begins.as_in_torch(width * config.kernel_size**2).of(self.conv)  # the fan of the masked kernel
 
     def forward(
         self,
@@ -129,10 +135,15 @@ class PublishedGrid(nn.Module):
     """What both networks do alike: words enter the grid in its first cells alone."""
 
     source: nn.Module
-    layers: nn.ModuleList
+    layers: LayerList[DenseNet2018Layer] | LayerList[ResNet2020Layer]
+    output_size: int
+
+    def projection_begins(self) -> Begins:
+        """Of the layer between the aggregated channels and the output layer."""
+        raise NotImplementedError
 
     def step_weights(self) -> StepWeights:
-        return StepWeights(step_kernels(self.layers))
+        return StepWeights(step_kernels(layer.conv for layer in self.layers))
 
     def read_source(
         self, source: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor | None
@@ -148,13 +159,15 @@ class DenseNet2018(PublishedGrid):
     Weights begin as the authors' do; but norms at one, where theirs, torch 0.4's, were uniform on (0, 1).
     """
 
+    layers: LayerList[DenseNet2018Layer]
+
     def __init__(self, config: PervasiveConfig):
         super().__init__()
         size, growth = config.embedding_size, config.growth_size
         self.masks_padding = config.padding == "masked"
         # Halves of one 1x1 convolution [size, 2 * size]; its bias is the target's.
         self.source, self.target = nn.Linear(size, size, bias=False), nn.Linear(size, size)
-        self.layers = nn.ModuleList(
+        self.layers = LayerList(
             DenseNet2018Layer(config, size + growth * i) for i in range(config.num_hidden_layers)
         )
         features = size + growth * config.num_hidden_layers
@@ -163,11 +176,10 @@ class DenseNet2018(PublishedGrid):
         self.transition = nn.Linear(features, self.output_size, bias=False)
         self.output_norm = GridBatchNorm(self.output_size)
         self.aggregation = Aggregation(config.aggregation, self.output_size)
-        self.source.begins = self.target.begins = Begins.as_in_torch(2 * size)
-        self.transition.begins = Begins.as_in_torch(features)
+        Begins.as_in_torch(2 * size).of(self.source, self.target)
+        Begins.as_in_torch(features).of(self.transition)
 
     def projection_begins(self) -> Begins:
-        """Of the layer between the aggregated channels and the output layer."""
         return Begins.as_in_torch(self.output_size)
 
     def forward(
@@ -210,8 +222,8 @@ class ResNet2020Layer(GradientCheckpointingLayer):
         self.conv = CausalGridConv(width, width, config.kernel_size, groups=width, bias=True)
         self.up = nn.Linear(width, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, width)
-        self.mix.begins = Begins.as_in_torch(width)
-        self.conv.begins = Begins.as_in_torch(config.kernel_size**2)  # the fan of the masked kernel
+        Begins.as_in_torch(width).of(self.mix)
+        Begins.as_in_torch(config.kernel_size**2).of(self.conv)  # the fan of the masked kernel
 
     def forward(
         self, x: torch.Tensor, keep: torch.Tensor | None, resumed: Resumed | None
@@ -239,23 +251,25 @@ class ResNet2020(PublishedGrid):
     It reads scaled word vectors with positions, see `scaled_with_positions`.
     """
 
+    layers: LayerList[ResNet2020Layer]
+
     def __init__(self, config: PervasiveConfig):
         super().__init__()
         size, width = config.embedding_size, config.hidden_size
         self.masks_padding = config.padding == "masked"
         # Halves of one 1x1 convolution [width, 2 * size]; its bias is the target's.
         self.source, self.target = nn.Linear(size, width, bias=False), nn.Linear(size, width)
-        self.layers = nn.ModuleList(ResNet2020Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers = LayerList(ResNet2020Layer(config) for _ in range(config.num_hidden_layers))
         self.output_size = width
         self.aggregation = Aggregation(config.aggregation, width, maps_values=True)
         self.projection_dropout = config.output_dropout
-        self.source.begins = self.target.begins = Begins.as_glorot(2 * size, width)
-        if self.aggregation.value is not None:
-            # value and gate are halves of one matrix
-            self.aggregation.value.begins = self.aggregation.gate.begins = Begins.as_glorot(width, 2 * width)
+        Begins.as_glorot(2 * size, width).of(self.source, self.target)
+        value, gate = self.aggregation.value, self.aggregation.gate
+        if value is not None and gate is not None:
+            Begins.as_glorot(width, 2 * width).of(value, gate)  # halves of one matrix
 
     def projection_begins(self) -> Begins:
-        """Of the layer between the aggregated channels and the output layer: so small, by a misplaced bracket."""
+        """So small, by a misplaced bracket."""
         return Begins(std=(1 - self.projection_dropout) / self.output_size)
 
     def forward(
