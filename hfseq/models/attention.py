@@ -19,6 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+Angles = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines of rotary positions, see `rotary_angles`."""
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -196,9 +199,7 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-def rotary_angles(
-    positions: torch.Tensor, width: int, theta: float, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_angles(positions: torch.Tensor, width: int, theta: float, dtype: torch.dtype) -> Angles:
     """Cosines and sines [batch or 1, 1, time, width] of rotary positions (Su et al. 2021), for `rotate`."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     frequencies = theta ** -(torch.arange(0, width, 2, device=positions.device, dtype=wide) / width)
@@ -207,7 +208,7 @@ def rotary_angles(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def rotate(x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def rotate(x: torch.Tensor, angles: Angles) -> torch.Tensor:
     """Turns x [batch, heads, time, width]; number i of the first half is paired with number i of the second.
 
     Under autocast x has fewer bits than the angles; it keeps its type, as kernels want queries and values of one.

@@ -16,7 +16,10 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention import Packed, Segments, attend_segments, eager_attention
+from .attention import Angles, Packed, Segments, attend_segments, eager_attention
+
+Mask = Any
+"""What transformers' `masking_utils` make for an implementation: a tensor, a BlockMask of flex attention, or None."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class AttentionContext:
     """What the attention of every layer needs beside the hidden states.
 
     Args:
-        mask: as the implementation takes it, or None.
+        mask: as the implementation takes it.
         segments: borders of packed segments, in place of a mask.
         angles: rotary cosines and sines of all positions; asked_angles: of those asked for.
         asked: [batch, n] columns that the layer is asked for; None for all.
@@ -32,10 +35,10 @@ class AttentionContext:
         implementation: its name.
     """
 
-    mask: Any = None
+    mask: Mask = None
     segments: Segments | None = None
-    angles: tuple[torch.Tensor, torch.Tensor] | None = None
-    asked_angles: tuple[torch.Tensor, torch.Tensor] | None = None
+    angles: Angles | None = None
+    asked_angles: Angles | None = None
     asked: torch.Tensor | None = None
     options: dict | None = None
     implementation: str = "sdpa"

@@ -14,6 +14,7 @@ Its default is the paper's: post-norm, sinusoidal positions, scaled and shared e
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,10 +27,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.utils import can_return_tuple
 
-from .attention import Packed, Segments, find_packed, rotary_angles, rotate
+from .attention import Angles, Packed, Segments, find_packed, rotary_angles, rotate
 from .attention_layer import (
     AttentionContext,
     AttentionLayer,
+    Mask,
     attends_by_segment,
     flash_options,
     keeping_weights,
@@ -38,9 +40,9 @@ from .caches import SourceCache
 from .configuration_transformer import TransformerConfig
 from .dropout import dropout
 from .feed_forward import FeedForward
+from .layer_list import LayerList
 from .losses import IGNORE_INDEX, cross_entropy
 from .plain_layers import is_plain
-from .pretrained import HfseqPreTrainedModel
 from .seq2seq import (
     Seq2SeqGenerationMixin,
     TwoSidedEmbeddings,
@@ -95,8 +97,15 @@ class TransformerAttention(AttentionLayer):
             return None
         return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
-    def step(self, x: torch.Tensor, cache: CacheLayerMixin, angles, fused) -> torch.Tensor:
+    def step(
+        self,
+        x: torch.Tensor,
+        cache: CacheLayerMixin,
+        angles: Angles | None,
+        fused: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
         """Self-attention of one new token per row, x [batch, d_model] -> the same; see `TransformerDecoder.step`."""
+        parts: tuple[torch.Tensor, ...]
         if fused is None:
             parts = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         else:
@@ -190,7 +199,15 @@ class TransformerDecoderLayer(GradientCheckpointingLayer):
         x = self.cross_attention_residual.leave(x, attended)
         return self.mlp_residual.leave(x, self.mlp(self.mlp_residual.enter(x))), weights, cross_weights
 
-    def step(self, x: torch.Tensor, kept, cross, mask, angles, fused) -> torch.Tensor:
+    def step(
+        self,
+        x: torch.Tensor,
+        kept: CacheLayerMixin,
+        cross: CacheLayerMixin,
+        mask: torch.Tensor | None,
+        angles: Angles | None,
+        fused: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
         """One new token per row in evaluation, x [batch, d_model] -> the same; see `TransformerDecoder.step`."""
         residual = self.attention_residual
         x = residual.leave(x, self.attention.step(residual.enter(x), kept, angles, fused))
@@ -202,6 +219,8 @@ class TransformerDecoderLayer(GradientCheckpointingLayer):
 
 class SinusoidalPositions(nn.Module):
     """The paper's positions, as a table [positions, width] that is no parameter and is not saved."""
+
+    table: torch.Tensor
 
     def __init__(self, positions: int, width: int, interleaved: bool):
         super().__init__()
@@ -224,7 +243,7 @@ class SinusoidalPositions(nn.Module):
         init.copy_(self.table, table.float().to(self.table))
 
 
-class TransformerPreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
+class TransformerPreTrainedModel(TwoSidedEmbeddings):
     """Initialisation shared by all classes."""
 
     config_class = TransformerConfig
@@ -258,6 +277,8 @@ class TransformerPreTrainedModel(TwoSidedEmbeddings, HfseqPreTrainedModel):
 class TransformerStack(TransformerPreTrainedModel):
     """What encoder and decoder share: embedding, positions, dropout."""
 
+    embed_tokens: nn.Embedding | None
+
     def get_input_embeddings(self) -> nn.Embedding | None:
         return self.embed_tokens
 
@@ -266,7 +287,7 @@ class TransformerStack(TransformerPreTrainedModel):
 
     def _build_positions(self, config: TransformerConfig) -> None:
         kind = config.position_embedding_type
-        self.embed_positions = None
+        self.embed_positions: nn.Embedding | SinusoidalPositions | None = None
         if kind == "learned":
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.d_model)
         elif kind == "sinusoidal":
@@ -278,12 +299,17 @@ class TransformerStack(TransformerPreTrainedModel):
         """Word vectors [batch, time, d_model], the first of them at position `first` -> the first layer's input."""
         x = x * self.embed_scale
         if self.embed_positions is not None:
-            x = x + self._positions(first, x.shape[1], position_ids).to(x.dtype)
+            x = x + self._positions(self.embed_positions, first, x.shape[1], position_ids).to(x.dtype)
         return dropout(x, self.config.dropout, self.training)
 
-    def _positions(self, first: int, time: int, position_ids: torch.Tensor | None) -> torch.Tensor:
+    def _positions(
+        self,
+        positions: nn.Embedding | SinusoidalPositions,
+        first: int,
+        time: int,
+        position_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
         """Vectors of the given positions, or of `time` positions from `first` on: [batch or nothing, time, d_model]."""
-        positions = self.embed_positions
         if isinstance(positions, SinusoidalPositions):
             table = positions.table
         elif is_plain(positions, nn.Embedding):
@@ -294,7 +320,9 @@ class TransformerStack(TransformerPreTrainedModel):
             return positions(position_ids)
         return table[first : first + time] if position_ids is None else F.embedding(position_ids, table)
 
-    def _angles(self, x: torch.Tensor, first: int, position_ids: torch.Tensor | None, heads: int):
+    def _angles(
+        self, x: torch.Tensor, first: int, position_ids: torch.Tensor | None, heads: int
+    ) -> Angles | None:
         if self.config.position_embedding_type != "rotary":
             return None
         if position_ids is None:
@@ -312,7 +340,11 @@ class TransformerStack(TransformerPreTrainedModel):
             )
 
     def _packed_context(
-        self, config: TransformerConfig, borders: Segments | None, mask, angles=None
+        self,
+        config: TransformerConfig,
+        borders: Segments | None,
+        mask: Callable[[], Mask],
+        angles: Angles | None = None,
     ) -> AttentionContext:
         """Attention within segments: by their borders where there are any, else under what `mask()` returns."""
         context = AttentionContext(angles=angles, implementation=config._attn_implementation)
@@ -337,11 +369,13 @@ def positions_from(attention_mask: torch.Tensor | None, time: int) -> torch.Tens
 class TransformerEncoder(TransformerStack):
     """Embeds and encodes the source."""
 
+    embed_tokens: nn.Embedding
+
     def __init__(self, config: TransformerConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
         self._build_positions(config)
-        self.layers = nn.ModuleList(TransformerEncoderLayer(config, i) for i in range(config.encoder_layers))
+        self.layers = LayerList(TransformerEncoderLayer(config, i) for i in range(config.encoder_layers))
         self.final_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if config.pre_norm else None
         self.gradient_checkpointing = False
         self.post_init()
@@ -351,12 +385,12 @@ class TransformerEncoder(TransformerStack):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         packed: Packed | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> BaseModelOutput:
         """Encodes the source; see `TransformerModel.forward` for the arguments."""
         of_tokens = (
@@ -406,7 +440,13 @@ def wanted(
     return hidden_states, attentions
 
 
-def within_segments(config, x: torch.Tensor, packed: Packed, source: Packed | None = None, states=None):
+def within_segments(
+    config: TransformerConfig,
+    x: torch.Tensor,
+    packed: Packed,
+    source: Packed | None = None,
+    states: torch.Tensor | None = None,
+) -> Mask:
     """The mask under which a position sees the segment of its own number: in its row, or in the source's.
 
     Args:
@@ -435,9 +475,9 @@ class TransformerDecoder(TransformerStack):
     def __init__(self, config: TransformerConfig):
         super().__init__(config)
         own = not config.share_encoder_decoder_embeddings
-        self.embed_tokens = nn.Embedding(config.decoder_vocab_size, config.d_model) if own else None
+        self.embed_tokens = nn.Embedding(config.target_vocab_size, config.d_model) if own else None
         self._build_positions(config)
-        self.layers = nn.ModuleList(TransformerDecoderLayer(config, i) for i in range(config.decoder_layers))
+        self.layers = LayerList(TransformerDecoderLayer(config, i) for i in range(config.decoder_layers))
         self.final_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if config.pre_norm else None
         self.gradient_checkpointing = False
         self.post_init()
@@ -448,7 +488,7 @@ class TransformerDecoder(TransformerStack):
         source: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         cache: EncoderDecoderCache | None = None,
         packed: Packed | None = None,
         source_packed: Packed | None = None,
@@ -477,7 +517,7 @@ class TransformerDecoder(TransformerStack):
         x = self._embed(x, seen, position_ids)
         angles = self._angles(x, seen, position_ids, self.config.decoder_attention_heads)
         config = keeping_weights(self.config) if wants_weights else self.config
-        if packed is None:
+        if packed is None or source_packed is None:  # both or neither: `TransformerModel._packed`
             context = AttentionContext(
                 self._causal_mask(config, x, decoder_attention_mask, cache, seen),
                 angles=angles,
@@ -503,7 +543,9 @@ class TransformerDecoder(TransformerStack):
             x = states[-1] = self.final_norm(x)
         return x, states, attentions, cross_attentions
 
-    def can_step(self, time: int, decoder_attention_mask, cache: EncoderDecoderCache | None) -> bool:
+    def can_step(
+        self, time: int, decoder_attention_mask: torch.Tensor | None, cache: EncoderDecoderCache | None
+    ) -> bool:
         """Whether `step` computes what `forward` would: one new token, all before it and the source in the cache."""
         return (
             time == 1
@@ -549,7 +591,14 @@ class TransformerDecoder(TransformerStack):
             x = layer.step(x, kept, cross, mask, angles, fused)
         return (x if self.final_norm is None else self.final_norm(x)).unsqueeze(1)
 
-    def _causal_mask(self, config, x: torch.Tensor, mask, cache, seen: int):
+    def _causal_mask(
+        self,
+        config: TransformerConfig,
+        x: torch.Tensor,
+        mask: torch.Tensor | None,
+        cache: EncoderDecoderCache | None,
+        seen: int,
+    ) -> Mask:
         if config._attn_implementation == "sdpa" and mask is None and (x.shape[1] == 1 or not seen):
             return (
                 None  # one token sees all before it; a target from its start is causal by the kernel's flag
@@ -561,7 +610,9 @@ class TransformerDecoder(TransformerStack):
             past_key_values=None if cache is None else cache.self_attention_cache,
         )
 
-    def _source_mask(self, config, x: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None):
+    def _source_mask(
+        self, config: TransformerConfig, x: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None
+    ) -> Mask:
         if mask is None:
             return None
         if config._attn_implementation == "sdpa" and mask.ndim == 2:
@@ -570,7 +621,15 @@ class TransformerDecoder(TransformerStack):
             config=config, inputs_embeds=x, attention_mask=mask, encoder_hidden_states=source
         )
 
-    def _packed_contexts(self, config, x, source, packed: Packed, source_packed: Packed, angles):
+    def _packed_contexts(
+        self,
+        config: TransformerConfig,
+        x: torch.Tensor,
+        source: torch.Tensor,
+        packed: Packed,
+        source_packed: Packed,
+        angles: Angles | None,
+    ) -> tuple[AttentionContext, AttentionContext]:
         targets = sources = cross = None
         if self._uses_borders(config, x, packed):
             targets, sources = packed.segments, source_packed.segments
@@ -639,7 +698,7 @@ class TransformerModel(TransformerPreTrainedModel):
         decoder_cu_seq_lens: torch.Tensor | None = None,
         max_length: int | None = None,
         decoder_max_length: int | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> Seq2SeqModelOutput:
         """Encodes the source and decodes the target.
 
@@ -688,7 +747,7 @@ class TransformerModel(TransformerPreTrainedModel):
             )
             use_cache = use_cache and packed is None
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
+            encoded = self.encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
@@ -698,9 +757,11 @@ class TransformerModel(TransformerPreTrainedModel):
                 packed=source_packed,
                 return_dict=True,
             )
-        elif not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
-        source = encoder_outputs.last_hidden_state
+        elif isinstance(encoder_outputs, BaseModelOutput):
+            encoded = encoder_outputs
+        else:
+            encoded = BaseModelOutput(*encoder_outputs)
+        source = encoded.last_hidden_state
         check_as_many(source, target)
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -729,8 +790,8 @@ class TransformerModel(TransformerPreTrainedModel):
             decoder_attentions=tuple(attentions) if wants_weights else None,
             cross_attentions=tuple(cross_attentions) if wants_weights else None,
             encoder_last_hidden_state=source,
-            encoder_hidden_states=encoder_outputs.hidden_states,
-            encoder_attentions=encoder_outputs.attentions,
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
         )
 
     @staticmethod
@@ -758,7 +819,7 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin
         side = "encoder" if shared else "decoder"
         self._tied_weights_keys = {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
         self.model = TransformerModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=config.output_bias)
+        self.lm_head = nn.Linear(config.d_model, config.target_vocab_size, bias=config.output_bias)
         self.post_init()
 
     @can_return_tuple
@@ -766,7 +827,7 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         decoder_position_ids: torch.LongTensor | None = None,
@@ -778,7 +839,7 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, Seq2SeqGenerationMixin
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         logits_to_keep: int = 0,
-        **kwargs,
+        **kwargs: object,
     ) -> Seq2SeqLMOutput:
         """See `TransformerModel.forward` for the arguments not listed.
 
