@@ -18,6 +18,7 @@ the batch is, and `torch.compile` and the GPU never wait; without it the columns
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,7 @@ from .attention_layer import (
 from .configuration_encoder import EncoderConfig
 from .dropout import dropout
 from .feed_forward import FeedForward
+from .inputs import one_of
 from .losses import (
     IGNORE_INDEX,
     check_labels,
@@ -80,7 +82,7 @@ class EncoderAttention(AttentionLayer):
             self.split(self.k_proj(x)),
             self.split(self.v_proj(x)),
         )
-        if context.angles is not None:
+        if context.angles is not None and context.asked_angles is not None:
             query, key = rotate(query, context.asked_angles), rotate(key, context.angles)
         return self.attend(query, key, value, context)
 
@@ -96,10 +98,11 @@ def ask(context: AttentionContext, columns: torch.Tensor, time: int) -> Attentio
         mask = mask.expand(batch, -1, -1, -1)
         mask = mask.gather(2, columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
     if angles is not None:
-        angles = tuple(
+        cos, sin = [
             a.expand(batch, -1, -1, -1).gather(2, columns[:, None, :, None].expand(-1, 1, -1, a.shape[3]))
             for a in angles
-        )
+        ]
+        angles = cos, sin
     return replace(context, mask=mask, segments=segments, asked_angles=angles, asked=columns)
 
 
@@ -174,10 +177,10 @@ class EncoderPreTrainedModel(HfseqPreTrainedModel):
             init.zeros_(module.bias)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        return getattr(self, "model", self).embed_tokens
+        return self.base_model.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        getattr(self, "model", self).embed_tokens = value
+        self.base_model.embed_tokens = value
 
 
 class EncoderPooler(nn.Module):
@@ -221,7 +224,7 @@ class EncoderModel(EncoderPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -229,7 +232,7 @@ class EncoderModel(EncoderPreTrainedModel):
         max_length_q: int | None = None,
         seq_idx: torch.Tensor | None = None,
         output_positions: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> BaseModelOutputWithPooling:
         """Encodes the tokens.
 
@@ -253,9 +256,7 @@ class EncoderModel(EncoderPreTrainedModel):
             last_hidden_state [batch, time or n, hidden_size]; pooler_output where there is a pooler; hidden_states;
             attentions.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        batch, time = one_of(input_ids, inputs_embeds).shape[:2]
         if time == 0:
             raise ValueError("The input has no time steps: every row needs at least one token.")
         self._check_lengths(time, attention_mask, batch)
@@ -301,7 +302,7 @@ class EncoderModel(EncoderPreTrainedModel):
         """Whether the attention implementation takes fewer queries than keys."""
         return self.config._attn_implementation in ("eager", "sdpa")
 
-    def _check_lengths(self, time: int, attention_mask, batch: int) -> None:
+    def _check_lengths(self, time: int, attention_mask: torch.Tensor | None, batch: int) -> None:
         if self.embed_positions is not None and time > self.embed_positions.num_embeddings:
             raise ValueError(
                 f"The input has {time} positions, the model only {self.embed_positions.num_embeddings} "
@@ -313,7 +314,9 @@ class EncoderModel(EncoderPreTrainedModel):
                 f"attention_mask must be [{batch}, {time}] like the input, not {list(attention_mask.shape)}."
             )
 
-    def _embed(self, x: torch.Tensor, position_ids, token_type_ids) -> torch.Tensor:
+    def _embed(
+        self, x: torch.Tensor, position_ids: torch.Tensor | None, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
         """Word vectors [batch, time, width] -> the first layer's input."""
         if self.embed_types is not None:
             if token_type_ids is None and is_plain(self.embed_types, nn.Embedding):
@@ -335,7 +338,12 @@ class EncoderModel(EncoderPreTrainedModel):
         return dropout(x, self.config.hidden_dropout_prob, self.training)
 
     def _context(
-        self, config: EncoderConfig, x: torch.Tensor, attention_mask, position_ids, packed: Packed | None
+        self,
+        config: EncoderConfig,
+        x: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        packed: Packed | None,
     ) -> AttentionContext:
         angles = None
         if config.position_embedding_type == "rotary":
@@ -397,7 +405,9 @@ class MaskedLanguageModel(EncoderPreTrainedModel):
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
-    def _labelled(self, labels, masked_positions, input_shape) -> tuple[torch.Tensor, torch.Tensor]:
+    def _labelled(
+        self, labels: torch.Tensor, masked_positions: torch.Tensor | None, input_shape: torch.Size
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The labelled columns [batch, slots], ascending, and their labels, -100 in slots to spare."""
         check_labels("labels", labels, input_shape)
         time = labels.shape[1]
@@ -438,7 +448,7 @@ class EncoderForMaskedLM(MaskedLanguageModel):
         labels: torch.LongTensor | None = None,
         masked_positions: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> MaskedLMOutput:
         """Predicts masked tokens; see `EncoderModel.forward` for the arguments not listed.
 
@@ -459,12 +469,12 @@ class EncoderForMaskedLM(MaskedLanguageModel):
             "inputs_embeds": inputs_embeds,
         }
         if self.training and labels is not None:
-            shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+            shape = one_of(input_ids, inputs_embeds).shape[:2]
             columns, kept = self._labelled(labels, masked_positions, shape)
             outputs = self.model(**inputs, output_positions=columns, **kwargs)
-            loss = self._summed_loss(outputs.last_hidden_state, kept)
             return MaskedLMOutput(
-                loss=loss / count_labels(kept, num_items_in_batch),
+                loss=self._summed_loss(outputs.last_hidden_state, kept)
+                / count_labels(kept, num_items_in_batch),
                 hidden_states=outputs.hidden_states,
                 attentions=outputs.attentions,
             )
@@ -484,11 +494,11 @@ class EncoderForPreTrainingOutput(ModelOutput):
     """As BERT's: loss, prediction_logits [batch, time, vocab_size] (None in training with labels),
     seq_relationship_logits [batch, 2], hidden_states, attentions."""
 
-    loss: torch.FloatTensor | None = None
-    prediction_logits: torch.FloatTensor | None = None
-    seq_relationship_logits: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    prediction_logits: torch.Tensor | None = None
+    seq_relationship_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class EncoderForPreTraining(MaskedLanguageModel):
@@ -511,7 +521,7 @@ class EncoderForPreTraining(MaskedLanguageModel):
         next_sentence_label: torch.LongTensor | None = None,
         masked_positions: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> EncoderForPreTrainingOutput:
         """Both tasks; see `EncoderForMaskedLM.forward`.
 
@@ -529,8 +539,9 @@ class EncoderForPreTraining(MaskedLanguageModel):
             "inputs_embeds": inputs_embeds,
         }
         logits = loss = None
+        kept: torch.Tensor | None
         if self.training and labels is not None:
-            shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+            shape = one_of(input_ids, inputs_embeds).shape[:2]
             columns, kept = self._labelled(labels, masked_positions, shape)
             # The pooler reads the first of the columns that are asked for.
             asked = torch.cat([first_columns(labels, attention_mask), columns], dim=1)
@@ -552,11 +563,11 @@ class EncoderForPreTraining(MaskedLanguageModel):
                 ignore_index=IGNORE_INDEX,
                 reduction="none",
             )
-            if kept is None:
+            if kept is None or loss is None:  # both or neither
                 loss = rows.sum() / (next_sentence_label != IGNORE_INDEX).sum().clamp(min=1)
             else:
                 loss = loss + (rows * (kept != IGNORE_INDEX).sum(1)).sum()
-        if kept is not None:
+        if kept is not None and loss is not None:
             loss = loss / count_labels(kept, num_items_in_batch)
         return EncoderForPreTrainingOutput(
             loss=loss,
@@ -567,7 +578,12 @@ class EncoderForPreTraining(MaskedLanguageModel):
         )
 
 
-def refuse_packed(model: nn.Module, attention_mask, position_ids, kwargs) -> None:
+def refuse_packed(
+    model: nn.Module,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    kwargs: dict[str, Any],
+) -> None:
     """Heads that give one answer for a row refuse rows that hold several sequences."""
     refuse_packed_rows(
         f"{type(model).__name__} refuses",
@@ -587,7 +603,9 @@ class PooledClassifier(EncoderPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, outputs)
         self.post_init()
 
-    def _classify(self, inputs: dict, kwargs: dict):
+    def _classify(
+        self, inputs: dict[str, torch.Tensor | None], kwargs: dict[str, Any]
+    ) -> tuple[torch.Tensor, BaseModelOutputWithPooling]:
         """(logits [batch, outputs], the encoder's outputs). For a pooler the last layer computes one column alone."""
         mask = inputs["attention_mask"]
         refuse_packed(self, mask, inputs["position_ids"], kwargs)
@@ -630,7 +648,7 @@ class EncoderForSequenceClassification(PooledClassifier):
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> SequenceClassifierOutput:
         """See `EncoderModel.forward` for the arguments not listed.
 
@@ -673,7 +691,7 @@ class EncoderForMultipleChoice(PooledClassifier):
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> MultipleChoiceModelOutput:
         """See `EncoderModel.forward` for the arguments not listed.
 
@@ -684,9 +702,7 @@ class EncoderForMultipleChoice(PooledClassifier):
         Returns:
             loss; logits [batch, choices]; hidden_states; attentions (of batch x choices rows).
         """
-        given = input_ids if inputs_embeds is None else inputs_embeds
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        given = one_of(input_ids, inputs_embeds)
         if given.ndim != (3 if inputs_embeds is None else 4):
             raise ValueError(f"Multiple choice takes inputs [batch, choices, time], not {list(given.shape)}.")
         choices = given.shape[1]
@@ -733,7 +749,7 @@ class EncoderForTokenClassification(EncoderPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> TokenClassifierOutput:
         """See `EncoderModel.forward` for the arguments not listed.
 
@@ -783,7 +799,7 @@ class EncoderForQuestionAnswering(EncoderPreTrainedModel):
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> QuestionAnsweringModelOutput:
         """See `EncoderModel.forward` for the arguments not listed.
 
@@ -807,22 +823,14 @@ class EncoderForQuestionAnswering(EncoderPreTrainedModel):
         )
         start, end = self.qa_outputs(outputs.last_hidden_state).unbind(-1)  # [batch, time] each
         loss = None
-        if start_positions is not None:
+        if start_positions is not None and end_positions is not None:
             check_labels("start_positions", start_positions, start.shape[:1])
             check_labels("end_positions", end_positions, start.shape[:1])
-            total, count = 0.0, 0
-            for logits, target in ((start, start_positions), (end, end_positions)):
-                target = target.masked_fill((target < 0) | (target >= logits.shape[1]), IGNORE_INDEX)
-                if attention_mask is not None and attention_mask.ndim == 2:
-                    # Padding is beyond the row too: nothing begins or ends there.
-                    padding = attention_mask == 0
-                    logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
-                    in_padding = padding.gather(1, target.clamp(min=0).unsqueeze(1)).squeeze(1)
-                    target = target.masked_fill(in_padding, IGNORE_INDEX)
-                total = total + cross_entropy(logits, target)
-                count = count + (target != IGNORE_INDEX).sum()
+            begin, begins = summed_place_loss(start, start_positions, attention_mask)
+            finish, finishes = summed_place_loss(end, end_positions, attention_mask)
+            count = (begins + finishes).clamp(min=1)
             # Trainer counts items by `labels`, which there are none of here; who passes a count means examples.
-            loss = total / (count.clamp(min=1) if num_items_in_batch is None else 2 * num_items_in_batch)
+            loss = (begin + finish) / (count if num_items_in_batch is None else 2 * num_items_in_batch)
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start,
@@ -830,6 +838,20 @@ class EncoderForQuestionAnswering(EncoderPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+def summed_place_loss(
+    logits: torch.Tensor, places: torch.Tensor, attention_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(the summed loss of logits [batch, time] against columns [batch], how many of these count)."""
+    places = places.masked_fill((places < 0) | (places >= logits.shape[1]), IGNORE_INDEX)
+    if attention_mask is not None and attention_mask.ndim == 2:
+        # Padding is beyond the row too: nothing begins or ends there.
+        padding = attention_mask == 0
+        logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+        in_padding = padding.gather(1, places.clamp(min=0).unsqueeze(1)).squeeze(1)
+        places = places.masked_fill(in_padding, IGNORE_INDEX)
+    return cross_entropy(logits, places), (places != IGNORE_INDEX).sum()
 
 
 # What each class is registered and exported as: {config: {Auto class: class}}.
