@@ -20,8 +20,9 @@ Decisions, and what they buy (two CPU cores, 2 x 512 LSTM, 8k words unless said;
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,8 @@ from transformers.utils import can_return_tuple
 from .caches import CarriedStates, RecurrentCache, State
 from .configuration_recurrent import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from .generation import HfseqGenerationMixin
+from .inputs import one_of
+from .layer_list import LayerList
 from .layouts import linear, one_row_weight
 from .losses import (
     IGNORE_INDEX,
@@ -76,12 +79,12 @@ class _ReverseRows(torch.autograd.Function):
     """A permutation that is its own inverse, and so its own gradient: nothing is scattered or added."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(order)
         return x.flatten(0, 1).index_select(0, order).view_as(x)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
         (order,) = ctx.saved_tensors
         return _ReverseRows.apply(gradient, order), None
 
@@ -195,7 +198,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
         for layer in range(self.num_layers):
             layer_state = tuple(s[layer * ways : (layer + 1) * ways] for s in state)
             weights = self._dropped_weights(layer)
-            if order is None:
+            if ends is None or order is None:
                 x, final = self._call(x, layer_state, weights, 1, 0.0, lengths)
             else:
                 x, final = self._both_ways(x, layer_state, weights, ends, order)
@@ -228,7 +231,14 @@ class RecurrentBlock(GradientCheckpointingLayer):
             return x, tuple(t.unsqueeze(0) for t in layers[0])
         return x, tuple(torch.stack(tensors) for tensors in zip(*layers, strict=True))
 
-    def _both_ways(self, x, state, weights, ends, order) -> tuple[torch.Tensor, State]:
+    def _both_ways(
+        self,
+        x: torch.Tensor,
+        state: State,
+        weights: list[torch.Tensor],
+        ends: torch.Tensor,
+        order: torch.Tensor,
+    ) -> tuple[torch.Tensor, State]:
         """One layer in two directions over ragged rows; see the class."""
         half = len(weights) // 2
         forwards, _ = self._call(x, tuple(s[:1] for s in state), weights[:half], 1, 0.0, None)
@@ -242,7 +252,9 @@ class RecurrentBlock(GradientCheckpointingLayer):
         """Whether the kernel may be given the weights. A hook on every module of the process does not count here."""
         return isinstance(self.rnn, nn.RNNBase) and not has_hooks(self.rnn)
 
-    def _call_module(self, x, state, p, lengths) -> tuple[torch.Tensor, State]:
+    def _call_module(
+        self, x: torch.Tensor, state: State, p: float, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, State]:
         """The layer as a module: as `_call`, for all of its layers."""
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # see `_call`
             with torch.autocast("cpu", enabled=False):
@@ -256,7 +268,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
             output, _ = pad_packed_sequence(packed, total_length=x.shape[0])
         return output, final if self.mode == "LSTM" else (final,)
 
-    def _unrolled(self, x, state, lengths, show) -> tuple:
+    def _unrolled(self, x: torch.Tensor, state: State, lengths: torch.Tensor, show: Show | None) -> tuple:
         """Final states of ragged rows in a graph, which cannot hold a `PackedSequence`: one cell after the other."""
         cell = getattr(torch._VF, f"{self.mode.lower()}_cell")
         order, outputs, finals = reversal(lengths, x.shape[0]), [], []
@@ -290,7 +302,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
         shape = (self.num_layers * self.directions, x.shape[-2], self.hidden_size)
         return tuple(x.new_zeros(shape) for _ in range(self.state_tensors))
 
-    def _weights(self, layers) -> list[torch.Tensor]:
+    def _weights(self, layers: Iterable[int]) -> list[torch.Tensor]:
         ways = ("", "_reverse") if self.bidirectional else ("",)
         return [
             getattr(self.rnn, f"{name}_l{layer}{way}")
@@ -306,7 +318,15 @@ class RecurrentBlock(GradientCheckpointingLayer):
             weights[i] = F.dropout(weights[i], self.weight_dropout, self.training)
         return weights
 
-    def _call(self, x, state, weights, num_layers, p, lengths) -> tuple[torch.Tensor, State]:
+    def _call(
+        self,
+        x: torch.Tensor,
+        state: State,
+        weights: list[torch.Tensor],
+        num_layers: int,
+        p: float,
+        lengths: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, State]:
         """The fused kernel of torch, on padded rows or (with lengths) on packed ones."""
         if x.is_cuda and self._flattened != weights[0].data_ptr():
             self.rnn.flatten_parameters()  # loading and .to() scatter the weights; cuDNN would copy them every call
@@ -324,7 +344,8 @@ class RecurrentBlock(GradientCheckpointingLayer):
             output, *final = kernel(x, hx, weights, *flags, False)
             return output, tuple(final)
         packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
-        state = tuple(s.index_select(1, packed.sorted_indices) for s in state)
+        order = packed.sorted_indices
+        state = state if order is None else tuple(s.index_select(1, order) for s in state)
         hx = state if self.mode == "LSTM" else state[0]
         data, *final = kernel(packed.data, packed.batch_sizes, hx, weights, *flags)
         packed = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
@@ -363,7 +384,7 @@ class FeatureProjection(nn.Module):
     same effect at the cost of a time step, and reaches upper layers only through the lower ones.
     """
 
-    def __init__(self, feature_size: int, blocks: nn.ModuleList):
+    def __init__(self, feature_size: int, blocks: LayerList[RecurrentBlock]):
         super().__init__()
         # (layers, width) of every state tensor, block by block; h first
         self.shapes = [[(b.num_layers * b.directions, b.hidden_size)] * b.state_tensors for b in blocks]
@@ -392,7 +413,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         widths = [config.hidden_size] * config.num_hidden_layers
         widths[-1] = config.last_hidden_size or config.hidden_size
-        self.blocks = nn.ModuleList()
+        self.blocks: LayerList[RecurrentBlock] = LayerList([])
         width_in = config.embedding_size
         for first in range(config.num_hidden_layers):
             if first and widths[first] == widths[first - 1]:
@@ -424,7 +445,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
         starts_anew: torch.BoolTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         features: torch.FloatTensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Runs the network over the tokens.
 
@@ -444,8 +465,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
         Returns:
             last_hidden_state [batch, time, output_size], zero at padding; past_key_values; hidden_states.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        given = one_of(input_ids, inputs_embeds)
         refuse_packed_rows(
             "Recurrent models refuse",
             "the state would leak from one sequence into the next",
@@ -458,7 +478,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
                 "stream_id carries the state itself and streams have no padding: pass neither past_key_values, "
                 "use_cache nor attention_mask with it."
             )
-        batch, time = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        batch, time = given.shape[:2]
         if time == 0:
             raise ValueError(
                 "The input has no time steps: there is no empty text, and generation needs at least the bos token."
@@ -487,17 +507,13 @@ class RecurrentModel(RecurrentPreTrainedModel):
         if mask is not None and time > 1 and not recording:
             order, back = tokens_first(mask)
             if order is not None:
-                if input_ids is not None:
-                    input_ids = input_ids.gather(1, order)
-                else:
-                    inputs_embeds = inputs_embeds.gather(1, order.unsqueeze(-1).expand_as(inputs_embeds))
+                columns = order if inputs_embeds is None else order.unsqueeze(-1).expand_as(given)
+                given = given.gather(1, columns)
             if cache is not None:
                 lengths = mask.sum(1).clamp(min=1).cpu()
         ends = mask.sum(1).clamp(min=1) if both_ways and mask is not None else None
 
-        x = (
-            self._embed(input_ids) if inputs_embeds is None else inputs_embeds.transpose(0, 1)
-        )  # [time, batch, width]
+        x = self._embed(given) if inputs_embeds is None else given.transpose(0, 1)  # [time, batch, width]
         x = dropout(x, self.config.input_dropout, self.training, self.config.variational_dropout)
         states = self._initial_states(x, cache, stream_id, starts_anew, features)
 
@@ -523,7 +539,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
             hidden_states=tuple(shown) if output_hidden_states else None,
         )
 
-    def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+    def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """[batch, time] -> [time, batch, embedding_size], with whole words dropped."""
         if is_plain(self.embed_tokens, nn.Embedding):
             x = self.embed_tokens(input_ids.t())
@@ -534,11 +550,19 @@ class RecurrentModel(RecurrentPreTrainedModel):
             x = x * F.dropout(words, self.config.embedding_dropout)[input_ids.t()].unsqueeze(-1)
         return x
 
-    def _initial_states(self, x, cache, stream_id, starts_anew, features) -> list[State | None]:
+    def _initial_states(
+        self,
+        x: torch.Tensor,
+        cache: RecurrentCache | None,
+        stream_id: torch.Tensor | None,
+        starts_anew: torch.Tensor | None,
+        features: torch.Tensor | None,
+    ) -> Sequence[State | None]:
         if cache is not None and cache.has_previous_state():
             return [layer.states for layer in cache.layers]
         if self.config.feature_size or features is not None:
             check_features(features, self.config.feature_size, x.shape[1], stream_id)
+        if features is not None and self.feature_projection is not None:
             features = features.to(self.dtype)
             return [tuple(s.to(x.dtype) for s in state) for state in self.feature_projection(features)]
         if stream_id is None:
@@ -547,7 +571,9 @@ class RecurrentModel(RecurrentPreTrainedModel):
         return self.carried_states.read(stream_id, starts_anew, shapes, x, self.training)
 
 
-def check_features(features, size: int, batch: int, stream_id) -> None:
+def check_features(
+    features: torch.Tensor | None, size: int, batch: int, stream_id: torch.Tensor | None
+) -> None:
     """Raises unless features are [batch, size] floats and the rows are whole texts; what they hold is not looked at."""
     if size and features is None:
         raise ValueError(
@@ -573,7 +599,7 @@ def check_features(features, size: int, batch: int, stream_id) -> None:
         )
 
 
-def recurrent_cache(past_key_values, num_blocks: int) -> RecurrentCache:
+def recurrent_cache(past_key_values: Cache, num_blocks: int) -> RecurrentCache:
     """The given cache, if it is one for recurrent layers."""
     if not getattr(past_key_values, "is_recurrent_cache", False):
         raise TypeError(
@@ -583,7 +609,7 @@ def recurrent_cache(past_key_values, num_blocks: int) -> RecurrentCache:
     return past_key_values
 
 
-def bool_mask(attention_mask, batch: int, time: int) -> torch.Tensor | None:
+def bool_mask(attention_mask: torch.Tensor | None, batch: int, time: int) -> torch.Tensor | None:
     """The mask of the current tokens as bool [batch, time]; None where, on a CPU, nothing is masked."""
     if attention_mask is None:
         return None
@@ -736,7 +762,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
         features: torch.FloatTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predicts the next token; see `RecurrentModel.forward` for the arguments not listed.
 
@@ -794,7 +820,14 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, HfseqGenerationMixin):
             hidden_states=outputs.hidden_states,
         )
 
-    def _training_loss(self, hidden, dropped, raw, labels, num_items_in_batch) -> torch.Tensor:
+    def _training_loss(
+        self,
+        hidden: torch.Tensor,
+        dropped: torch.Tensor,
+        raw: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> torch.Tensor:
         # Time-major as the recurrent layers left it, so that flattening copies nothing.
         hidden = hidden.transpose(0, 1).flatten(0, 1)
         loss = output_layer_loss(self.lm_head, hidden, labels.t().flatten(), self.config.label_smoothing)
@@ -837,17 +870,18 @@ class TextPooling(nn.Module):
             return self._mean(hidden, mask)
         if self.way == "max":
             return self._max(hidden, mask)
-        if self.way == "concat":
-            pooled = [self._last(layers, mask), self._max(hidden, mask), self._mean(hidden, mask)]
-            return torch.cat(pooled, dim=-1)
-        scores = self.attention(hidden)  # [batch, time, 1]
-        if mask is not None:
-            scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
-        return (scores.softmax(dim=1) * hidden).sum(1)
+        if self.attention is not None:
+            scores = self.attention(hidden)  # [batch, time, 1]
+            if mask is not None:
+                scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
+            return (scores.softmax(dim=1) * hidden).sum(1)
+        pooled = [self._last(layers, mask), self._max(hidden, mask), self._mean(hidden, mask)]  # concat
+        return torch.cat(pooled, dim=-1)
 
-    def _last(self, layers, mask) -> torch.Tensor:
+    def _last(self, layers: tuple[torch.Tensor, ...], mask: torch.Tensor | None) -> torch.Tensor:
         batch, time = layers[0].shape[:2]
-        first, last = 0, time - 1
+        first: int | torch.Tensor = 0
+        last: int | torch.Tensor = time - 1
         if mask is not None:
             columns = torch.arange(time, device=mask.device)
             first = torch.where(mask, columns, time - 1).amin(1)  # [batch]
@@ -864,13 +898,13 @@ class TextPooling(nn.Module):
         return torch.cat(pooled, dim=-1)
 
     @staticmethod
-    def _mean(hidden, mask) -> torch.Tensor:
+    def _mean(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         if mask is None:
             return hidden.mean(1)
         return hidden.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
     @staticmethod
-    def _max(hidden, mask) -> torch.Tensor:
+    def _max(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         if mask is None:
             return hidden.amax(1)
         highest = hidden.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(1)
@@ -903,7 +937,14 @@ class RecurrentClassifier(RecurrentPreTrainedModel):
 
     base_class: type[RecurrentModel]
 
-    def _layers(self, input_ids, attention_mask, inputs_embeds, output_hidden_states, kwargs):
+    def _layers(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        output_hidden_states: bool | None,
+        kwargs: dict[str, Any],
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...] | None]:
         """(what the head reads: the last layer's output or those of all, what the caller asked for or None)."""
         asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         every = self.config.classifier_layers == "all"
@@ -939,7 +980,7 @@ class RecurrentForSequenceClassification(RecurrentClassifier):
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """See `RecurrentModel.forward` for the arguments not listed.
 
@@ -978,7 +1019,7 @@ class RecurrentForTokenClassification(RecurrentClassifier):
         labels: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> TokenClassifierOutput:
         """See `RecurrentModel.forward` for the arguments not listed.
 
