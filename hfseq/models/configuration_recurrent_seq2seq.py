@@ -79,9 +79,13 @@ class RecurrentSeq2SeqConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 1
 
     def __post_init__(self, **kwargs: object) -> None:
-        if self.decoder_vocab_size is None:
-            self.decoder_vocab_size = self.vocab_size
+        self.decoder_vocab_size = self.target_vocab_size
         super().__post_init__(**kwargs)
+
+    @property
+    def target_vocab_size(self) -> int:
+        """Rows of the target's embedding and width of the logits."""
+        return self.vocab_size if self.decoder_vocab_size is None else self.decoder_vocab_size
 
     @property
     def rnn_mode(self) -> str:

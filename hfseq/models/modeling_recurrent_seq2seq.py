@@ -12,6 +12,7 @@ beam search repeats it as it repeats the memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,10 +30,12 @@ from .configuration_recurrent_seq2seq import (
     RecurrentSeq2SeqConfig,
     RNNSeq2SeqConfig,
 )
+from .layer_list import LayerList
 from .layouts import linear
 from .modeling_recurrent import (
     RecurrentBlock,
     RecurrentPreTrainedModel,
+    Show,
     bool_mask,
     dropout,
     expose,
@@ -52,6 +55,9 @@ from .seq2seq import (
     target_vectors,
 )
 
+Attend = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+"""`SourceAttention` over the source at hand: states [time, batch, hidden] -> (context, weights)."""
+
 REFUSES_PACKING = ("Recurrent", "the state would leak from one pair into the next")
 
 
@@ -63,7 +69,7 @@ class RecurrentEncoderOutput(BaseModelOutput):
         initial_state: [batch, layers, hidden] of h, then of an LSTM's c: [batch, state tensors * layers, hidden].
     """
 
-    initial_state: torch.FloatTensor | None = None
+    initial_state: torch.Tensor | None = None
 
 
 class RecurrentSeq2SeqCache(RecurrentCache):
@@ -114,7 +120,7 @@ class SourceAttention(nn.Module):
 
     def keys(self, memory: torch.Tensor, cache: RecurrentSeq2SeqCache | None) -> torch.Tensor:
         """What the queries are held against [batch, source time, width], computed once where there is a cache."""
-        if not self.additive:
+        if self.key is None:
             return memory
         if cache is None:
             return self.key(memory)
@@ -144,7 +150,7 @@ class SourceAttention(nn.Module):
         if not (self.additive or wants_weights):
             context = F.scaled_dot_product_attention(queries, keys, memory, mask, scale=1.0)
             return context.transpose(0, 1), None
-        if self.additive:
+        if self.score is not None:
             # [batch, time, source time, width]
             scores = self.score(torch.tanh(queries.unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
         else:
@@ -180,7 +186,14 @@ class Bridge(nn.Module):
         """Whether the first state is made of all layers' final states, c included."""
         return self.config.attention is None and self.config.bridge == "last"
 
-    def forward(self, memory, mask, output, final, ends) -> torch.Tensor:
+    def forward(
+        self,
+        memory: torch.Tensor,
+        mask: torch.Tensor | None,
+        output: torch.Tensor,
+        final: list[torch.Tensor],
+        ends: torch.Tensor | None,
+    ) -> torch.Tensor:
         """The decoder's first state.
 
         Args:
@@ -192,7 +205,7 @@ class Bridge(nn.Module):
             [batch, state tensors * decoder layers, hidden]
         """
         config, batch = self.config, memory.shape[0]
-        if config.hands_over:
+        if self.projection is None:  # the states are handed over
             return torch.cat(final).transpose(0, 1)
         if config.bridge == "mean":
             total = memory.sum(1)
@@ -202,15 +215,15 @@ class Bridge(nn.Module):
             last = output.shape[0] - 1 if ends is None else ends - 1
             rows = torch.arange(batch, device=output.device)
             width = config.encoder_width
-            h = [output[last, rows, :width]]
+            read = [output[last, rows, :width]]
             if config.bidirectional:
-                h.append(output[0, :, width:])
-            h = torch.tanh(self.projection(torch.cat(h, dim=-1)))
+                read.append(output[0, :, width:])
+            h = torch.tanh(self.projection(torch.cat(read, dim=-1)))
         else:
-            h, *c = (state.transpose(0, 1).flatten(1) for state in final)  # [batch, layers * memory_size]
-            h = torch.tanh(self.projection(h))
-            if c:
-                c = self.cell_projection(c[0])
+            flat = [state.transpose(0, 1).flatten(1) for state in final]  # [batch, layers * memory_size]
+            h = torch.tanh(self.projection(flat[0]))
+            if self.cell_projection is not None:
+                c = self.cell_projection(flat[1])
                 return torch.cat([h, c], dim=1).view(batch, -1, config.hidden_size)
         h = h.reshape(batch, -1, config.hidden_size)
         return torch.cat([h, torch.zeros_like(h)], dim=1) if config.state_tensors == 2 else h
@@ -246,7 +259,7 @@ class RecurrentEncoder(RecurrentSeq2SeqPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> RecurrentEncoderOutput:
         """Reads the source; see `RecurrentSeq2SeqModel.forward` for the arguments."""
         refuse_packed_pairs(kwargs, *REFUSES_PACKING, masked=(attention_mask is not None, False))
@@ -284,7 +297,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
     def __init__(self, config: RecurrentSeq2SeqConfig):
         super().__init__(config)
         own = not config.share_encoder_decoder_embeddings
-        embeddings = (config.decoder_vocab_size, config.embedding_size)
+        embeddings = (config.target_vocab_size, config.embedding_size)
         self.embed_tokens = nn.Embedding(*embeddings) if own else None
         width, memory, layers = config.hidden_size, config.memory_size, config.decoder_layers
         self.readout_size = config.embedding_size if config.tie_word_embeddings else width
@@ -296,7 +309,7 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         blocks = [(config.embedding_size + fed, layers)]
         if self.attends_between:
             blocks = [(config.embedding_size, 1), (width + memory, layers - 1)]
-        self.blocks = nn.ModuleList(RecurrentBlock(config, size, width, count) for size, count in blocks)
+        self.blocks = LayerList(RecurrentBlock(config, size, width, count) for size, count in blocks)
         self.attention = SourceAttention(config) if config.attention is not None else None
         combines = config.attention is not None and not self.attends_between
         self.combine = nn.Linear(width + memory, self.readout_size) if combines else None
@@ -325,21 +338,22 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
     def forward(
         self,
         x: torch.Tensor,
-        source: RecurrentEncoderOutput,
+        memory: torch.Tensor,
+        first_state: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         cache: RecurrentSeq2SeqCache | None = None,
         wants_states: bool = False,
         wants_weights: bool = False,
     ) -> tuple[torch.Tensor, list[torch.Tensor] | None, torch.Tensor | None]:
-        """x: target word vectors [batch, time, embedding_size]; the rest as in `RecurrentSeq2SeqModel.forward`.
+        """x: target word vectors [batch, time, embedding_size]; memory, first_state: the source, its
+        `last_hidden_state` and `initial_state`; the rest as in `RecurrentSeq2SeqModel.forward`.
 
         Returns:
             last hidden state [batch, time, output_size], hidden states,
             attention weights [batch, 1, time, source time].
         """
         batch, time = x.shape[:2]
-        memory = source.last_hidden_state
         source_mask = bool_mask(attention_mask, batch, memory.shape[1])
         mask = bool_mask(decoder_attention_mask, batch, time)
         recording = cache is not None and cache.is_recording
@@ -352,21 +366,22 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
         config = self.config
         x = x.transpose(0, 1)  # [time, batch, width]
         x = dropout(x, config.input_dropout, self.training, config.variational_dropout)
-        states = self._states(source, cache)
+        states = self._states(first_state, cache)
         show, hidden = None, []
         if wants_states:
             show = partial(expose, order=order, back=back, mask=mask)
             vectors, x = show(x)
             hidden.append(vectors)
-        attend = None
-        if self.attention is not None:
-            keys = self.attention.keys(memory, cache)
+        attend: Attend | None = None
+        if (attention := self.attention) is not None:
+            keys = attention.keys(memory, cache)
 
-            def attend(x):
-                return self.attention(x, memory, keys, source_mask, wants_weights)
+            def attend(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+                return attention(x, memory, keys, source_mask, wants_weights)
 
-        if loop:
-            x, layers, weights = self._step_by_step(x, states, attend, mask, cache)
+        layers: Sequence[torch.Tensor]
+        if loop and attend is not None and self.combine is not None:  # input feeding has both
+            x, layers, weights = self._step_by_step(x, states, attend, self.combine, mask, cache)
             hidden += [restore_padding(h, back, mask) for h in layers]
         else:
             x, layers, weights = self._all_at_once(x, states, attend, mask, lengths, cache, show)
@@ -377,12 +392,12 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
             weights = weights.gather(2, back[:, None, :, None].expand_as(weights))
         return restore_padding(x, back, mask), hidden if wants_states else None, weights
 
-    def _states(self, source: RecurrentEncoderOutput, cache) -> list[State]:
+    def _states(self, first_state: torch.Tensor, cache: RecurrentSeq2SeqCache | None) -> list[State]:
         """What each layer of the cache holds, at the beginning what the encoder hands over."""
         if cache is not None and cache.has_previous_state():
             return [layer.states for layer in cache.layers]
         config = self.config
-        first = source.initial_state.transpose(0, 1)  # [state tensors * layers, batch, hidden]
+        first = first_state.transpose(0, 1)  # [state tensors * layers, batch, hidden]
         tensors = first.chunk(config.state_tensors)
         states, begin = [], 0
         for block in self.blocks:
@@ -393,24 +408,39 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
             states.append((first.new_zeros(1, first.shape[1], self.readout_size),))
         return states
 
-    def _all_at_once(self, x, states, attend, mask, lengths, cache, show) -> tuple:
-        config, weights, hidden = self.config, None, []
+    def _all_at_once(
+        self,
+        x: torch.Tensor,
+        states: list[State],
+        attend: Attend | None,
+        mask: torch.Tensor | None,
+        lengths: torch.Tensor | None,
+        cache: RecurrentSeq2SeqCache | None,
+        show: Show | None,
+    ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor | None]:
+        config, weights = self.config, None
+        hidden: list[torch.Tensor] = []
         for number, block in enumerate(self.blocks):
             x, layers, _ = run_block(block, x, states[number], cache, number, mask, lengths, show)
             hidden += layers or []
-            if number == 0 and self.attends_between:
+            if number == 0 and self.attends_between and attend is not None:
                 context, weights = attend(x)
                 x = dropout(x, config.hidden_dropout, self.training, config.variational_dropout)
                 x = torch.cat([x, context], dim=-1)
-        if self.combine is not None:
+        if self.combine is not None and attend is not None:
             context, weights = attend(x)
-            x = self._readout(x, context)
+            x = readout(self.combine, x, context)
         return x, hidden, weights
 
-    def _readout(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(linear(self.combine, torch.cat([x, context], dim=-1)))
-
-    def _step_by_step(self, x, states, attend, mask, cache) -> tuple:
+    def _step_by_step(
+        self,
+        x: torch.Tensor,
+        states: list[State],
+        attend: Attend,
+        combine: nn.Linear,
+        mask: torch.Tensor | None,
+        cache: RecurrentSeq2SeqCache | None,
+    ) -> tuple[torch.Tensor, Sequence[torch.Tensor], torch.Tensor | None]:
         """The recurrences with input feeding, x [time, batch, width]."""
         block, late = self.blocks[0], self._feeds_back
         outputs, layers, weights, history = [], [], [], []
@@ -424,26 +454,32 @@ class RecurrentDecoder(RecurrentSeq2SeqPreTrainedModel):
             top, new = self._one_step(block, inputs, states[0])
             if late:
                 context, seen = attend(top.unsqueeze(0))
-            output = self._readout(top, context[0])
+            output = readout(combine, top, context[0])
             layers.append(new[0])  # h of every layer is what the layer put out
-            new = [new, (output.unsqueeze(0),)] if late else [new]
+            after: list[State] = [new, (output.unsqueeze(0),)] if late else [new]
             if mask is not None:
-                new = [keep_state(mask[:, t], n, old) for n, old in zip(new, states, strict=True)]
-            states = new
+                after = [keep_state(mask[:, t], n, old) for n, old in zip(after, states, strict=True)]
+            states = after
             outputs.append(output)
-            weights.append(seen)
+            if seen is not None:
+                weights.append(seen)
             history.append(states)
         if cache is not None:
             for number, layer in enumerate(cache.layers):
                 layer.update(states[number], [s[number] for s in history] if cache.is_recording else None)
-        seen = torch.cat(weights, dim=2) if weights[0] is not None else None
-        return torch.stack(outputs), torch.stack(layers, dim=1), seen
+        seen = torch.cat(weights, dim=2) if weights else None
+        return torch.stack(outputs), torch.stack(layers, dim=1).unbind(), seen
 
     def _one_step(self, block: RecurrentBlock, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         if not (self.training or x.is_cuda or torch.is_grad_enabled()):
             return block.step(x, state)
         output, *final = block(x.unsqueeze(0), *state)
         return output[0], tuple(final)
+
+
+def readout(combine: nn.Linear, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """What predicts, made of a state and of what it found [..., width] each (Luong et al. 2015)."""
+    return torch.tanh(linear(combine, torch.cat([x, context], dim=-1)))
 
 
 class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
@@ -469,7 +505,7 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> Seq2SeqModelOutput:
         """Reads the source and writes the target.
 
@@ -510,7 +546,8 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
         target = target_vectors(embedding, decoder_input_ids, decoder_inputs_embeds)
         if use_cache is None:
             use_cache = config.use_cache and not self.training
-        if getattr(encoder_outputs, "initial_state", None) is None:
+        first_state = getattr(encoder_outputs, "initial_state", None)
+        if first_state is None:
             raise ValueError(
                 "encoder_outputs lack initial_state, the decoder's first state: pass all that get_encoder() returned."
             )
@@ -522,7 +559,8 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
             past_key_values = RecurrentSeq2SeqCache(self.decoder.num_states)
         x, states, weights = self.decoder(
             target,
-            encoder_outputs,
+            memory,
+            first_state,
             attention_mask,
             decoder_attention_mask,
             past_key_values,
@@ -552,7 +590,7 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
         self.model = self.base_class(config)
         width, readout = self.model.decoder.output_size, self.model.decoder.readout_size
         self.projection = nn.Linear(width, readout, bias=False) if width != readout else None
-        self.lm_head = nn.Linear(readout, config.decoder_vocab_size)
+        self.lm_head = nn.Linear(readout, config.target_vocab_size)
         self.post_init()
 
     @can_return_tuple
@@ -560,7 +598,7 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: RecurrentEncoderOutput | None = None,
         past_key_values: Cache | None = None,
@@ -570,7 +608,7 @@ class RecurrentForSeq2SeqLM(RecurrentSeq2SeqPreTrainedModel, Seq2SeqGenerationMi
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         logits_to_keep: int = 0,
-        **kwargs,
+        **kwargs: object,
     ) -> Seq2SeqLMOutput:
         """See `RecurrentSeq2SeqModel.forward` for the arguments not listed.
 
