@@ -44,7 +44,7 @@ import time
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -54,6 +54,8 @@ from transformers import (
     PreTrainedModel,
     SchedulerType,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -86,6 +88,7 @@ from .console import CommandParser, mistakes_told
 from .outputs import check_output_directory, check_output_file
 
 Run = dict[str, Any]
+Number = TypeVar("Number", int, float)
 
 SUMMARY, PROGRESS, PREDICTIONS = "finetune_summary.json", "finetune_progress.json", "predictions.jsonl"
 SLANTED = "slanted_triangular"
@@ -172,10 +175,16 @@ class FineTuning:
                     )
 
 
+def several(values: list[Number] | Number) -> list[Number]:
+    """A list, of one number too."""
+    return values if isinstance(values, list) else [values]
+
+
 def _numbers(values: Any, name: str) -> list:
     """A list of different numbers, from one or several; a word of the command line may be one."""
-    values = values if isinstance(values, list) else [values]
-    values = [read_number(yaml.safe_load(value) if isinstance(value, str) else value) for value in values]
+    values = [
+        read_number(yaml.safe_load(value) if isinstance(value, str) else value) for value in several(values)
+    ]
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{name} must be numbers, not {value!r:.60}.")
@@ -387,29 +396,27 @@ def run_model(recipe: Recipe, task: Task, output: Path, overwrite: bool) -> dict
 
     progress = Progress(output, recipe, task, overwrite)
 
-    def train(rate: float, seed: int, kept: Run | None) -> tuple[Run, Run | None]:
-        finished = progress.finished(rate, seed)
-        if finished is not None:
-            return finished, kept
-        done = train_once(recipe, task, tokenizer, rows, rate, seed, output)
-        better = keep_best(task, kept, done, output)
-        progress.add(done, better)
-        return done, better
+    rates, seeds = several(options.learning_rates), several(options.seeds)
 
-    kept, trials, runs = progress.kept, [], {}
-    for rate in options.learning_rates:
-        runs[rate], kept = train(rate, options.seeds[0], kept)
+    def train(rate: float, seed: int) -> Run:
+        done = progress.finished(rate, seed)
+        if done is None:
+            done = train_once(recipe, task, tokenizer, rows, rate, seed, output)
+            progress.add(done, keep_best(task, progress.kept, done, output))
+        return done
+
+    trials, runs = [], {}
+    for rate in rates:
+        runs[rate] = train(rate, seeds[0])
         keys = ("learning_rate", "seed", "validation", "epochs", "diverged")
         trials.append({key: runs[rate][key] for key in keys})
     converged = [done for done in runs.values() if not done["diverged"]]
-    if not converged:
-        raise ValueError(
-            f"Every run diverged; try lower --learning_rates than {min(options.learning_rates):g}."
-        )
+    if not converged or progress.kept is None:  # the one goes with the other
+        raise ValueError(f"Every run diverged; try lower --learning_rates than {min(rates):g}.")
     final = [max(converged, key=lambda done: validation_score(task, done))]
-    for seed in options.seeds[1:]:
-        done, kept = train(final[0]["learning_rate"], seed, kept)
-        final.append(done)
+    for seed in seeds[1:]:
+        final.append(train(final[0]["learning_rate"], seed))
+    kept = progress.kept
     return {
         "model": start.path,
         "model_class": kept["model_class"],
@@ -658,7 +665,14 @@ class OneLine(TrainerCallback):
     def __init__(self, metric: str, name: str):
         self.metric, self.name, self.loss = metric, name, math.nan
 
-    def on_log(self, args, state, control, logs, **kwargs) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: object,
+    ) -> None:
         self.loss = logs.get("loss", self.loss)
         if f"eval_{self.metric}" in logs and state.is_world_process_zero:
             print(
@@ -735,8 +749,8 @@ def finish(task: Task, facts: dict[str, Any], output: Path) -> None:
     training.write_json(output / SUMMARY, facts)
     write_task_card(output, facts)
     (output / PROGRESS).unlink(missing_ok=True)
-    for name, values in scores.items():
-        print(f"{name}: " + ", ".join(f"{m} {s['mean']:.4f} ± {s['std']:.4f}" for m, s in values.items()))
+    for name, spreads in scores.items():
+        print(f"{name}: " + ", ".join(f"{m} {s['mean']:.4f} ± {s['std']:.4f}" for m, s in spreads.items()))
     print(f"written to {output}")
 
 
