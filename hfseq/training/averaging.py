@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -53,7 +54,8 @@ class NTASGD(torch.optim.SGD):
             group["evaluations"] = (*group["evaluations"], float(loss))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    # torch declares two overloads, of which this is the one function.
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         self.train()
         loss = super().step(closure)
         for group in self.param_groups:
@@ -116,7 +118,12 @@ class AveragedEvaluation(TrainerCallback):
         self._other_metrics: list[str] | None = None  # what the last evaluations held instead of `metric`
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer=None, **kwargs
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: object,
     ) -> None:
         if not isinstance(_unwrapped(optimizer), NTASGD):
             raise ValueError(
@@ -137,7 +144,7 @@ class AveragedEvaluation(TrainerCallback):
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict,
-        optimizer=None, **kwargs,
+        optimizer: torch.optim.Optimizer | None = None, **kwargs: object,
     ) -> None:  # fmt: skip
         if not self._in_training:
             return
@@ -157,7 +164,7 @@ class AveragedEvaluation(TrainerCallback):
             self._other_metrics = None
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if self._other_metrics is not None and state.global_step > self._last_step:
             raise ValueError(
@@ -166,12 +173,17 @@ class AveragedEvaluation(TrainerCallback):
             )
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer=None, **kwargs
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: object,
     ) -> None:
         self._in_training = False
         _unwrapped(optimizer).eval()
 
 
-def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def _unwrapped(optimizer: torch.optim.Optimizer | None) -> Any:
     """accelerate's wrapper keeps the real optimizer in `.optimizer`."""
     return getattr(optimizer, "optimizer", optimizer)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sized
+from typing import Any, Protocol
 
 import torch
 import transformers
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -58,7 +59,7 @@ class StopOnNonFiniteLoss(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module,
-        **kwargs,
+        **kwargs: object,
     ) -> None:
         if args.logging_nan_inf_filter:
             raise ValueError(
@@ -69,7 +70,7 @@ class StopOnNonFiniteLoss(TrainerCallback):
         self._first = None
         self._handle = model.register_forward_hook(self._look)
 
-    def _look(self, model: nn.Module, inputs: tuple, output) -> None:
+    def _look(self, model: nn.Module, inputs: tuple, output: Any) -> None:
         loss = output.get("loss") if isinstance(output, dict) else output[0]
         if not model.training or loss is None:
             return
@@ -80,7 +81,7 @@ class StopOnNonFiniteLoss(TrainerCallback):
             self._first = torch.where(torch.isfinite(self._first[0]), current, self._first)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self._update = state.global_step + 1
 
@@ -90,7 +91,7 @@ class StopOnNonFiniteLoss(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module,
-        **kwargs,
+        **kwargs: object,
     ) -> None:
         keeps = control.should_evaluate or control.should_save or control.should_training_stop
         if not (keeps or control.should_log):
@@ -122,7 +123,7 @@ class StopOnNonFiniteLoss(TrainerCallback):
     on_epoch_end = on_step_end
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self._forget()
 
@@ -149,7 +150,7 @@ class TrueEpoch(TrainerCallback):
         self.plan = plan
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if state.num_train_epochs != 1:
             raise ValueError(
@@ -159,7 +160,7 @@ class TrueEpoch(TrainerCallback):
         state.epoch = self.plan.epoch_at(state.global_step)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> TrainerControl:
         state.epoch = self.plan.epoch_at(state.global_step)
         crossed = math.floor(state.epoch) > math.floor(self.plan.epoch_at(state.global_step - 1))
@@ -188,7 +189,12 @@ class ScaleRateWithLength(TrainerCallback):
         self._rates: list[float] = []
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer=None, **kwargs
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: object,
     ) -> None:
         factor = self.plan.segment_length_at(state.global_step) / self.plan.segment_length
         self._rates = [group["lr"] for group in optimizer.param_groups]
@@ -196,7 +202,12 @@ class ScaleRateWithLength(TrainerCallback):
             group["lr"] *= factor
 
     def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer=None, **kwargs
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: object,
     ) -> None:
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
@@ -232,9 +243,11 @@ class ReadableProgress(TrainerCallback):
         return self.total_tokens / self.total_seconds if self.total_tokens and self.total_seconds else None
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        logged = next((entry for entry in reversed(state.log_history) if "trained_seconds" in entry), {})
+        logged: dict[str, Any] = next(
+            (entry for entry in reversed(state.log_history) if "trained_seconds" in entry), {}
+        )
         self.total_tokens = logged.get("trained_tokens", 0)
         self.total_seconds = logged.get("trained_seconds", 0.0)
         self._window_tokens, self._window_seconds = 0, 0.0
@@ -252,7 +265,7 @@ class ReadableProgress(TrainerCallback):
             )
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self._count_time()
         if self.tokens_at is not None:
@@ -262,7 +275,12 @@ class ReadableProgress(TrainerCallback):
             self._bar.update(state.global_step - self._bar.n)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict,
+        **kwargs: object,
     ) -> None:
         if "loss" in logs:
             self._count_time()  # reading the loss waited for the GPU
@@ -303,20 +321,20 @@ class ReadableProgress(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        eval_dataloader=None,
-        **kwargs,
+        eval_dataloader: DataLoader | None = None,
+        **kwargs: object,
     ) -> None:
         if not state.is_world_process_zero or self._bar is None:
             return
         if self._evaluation_bar is None:
-            total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else None
+            total = len(eval_dataloader) if isinstance(eval_dataloader, Sized) else None
             self._evaluation_bar = tqdm(
                 total=total, desc="evaluating", leave=False, dynamic_ncols=True, file=sys.stderr
             )
         self._evaluation_bar.update()
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if self._evaluation_bar is not None:
             self._evaluation_bar.close()
@@ -326,12 +344,12 @@ class ReadableProgress(TrainerCallback):
     on_predict = on_evaluate
 
     def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self._mark = time.perf_counter()
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self._close_window()
         if self._bar is not None:

@@ -26,6 +26,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
+from ..models.caches import CarriedStates
 from .carried_state import FILE_NAME, check_stream_arguments, read_carried_state, write_carried_state
 from .checksums import checksum_of, is_unchanged
 from .interruption import StopOnSignal
@@ -88,10 +89,12 @@ def read_marker(checkpoint: Path) -> dict | None:
         marker = json.loads((checkpoint / MARKER_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    tables = [marker.get("files"), marker.get("checksums", {})] if isinstance(marker, dict) else [None]
-    if not all(isinstance(table, dict) for table in tables):
+    if not isinstance(marker, dict) or not isinstance(marker.get("files"), dict):
         return None
-    return marker if all(isinstance(text, str) for text in tables[1].values()) else None
+    checksums = marker.get("checksums", {})
+    if not isinstance(checksums, dict):
+        return None
+    return marker if all(isinstance(text, str) for text in checksums.values()) else None
 
 
 def clear_the_way(output_dir: Path) -> None:
@@ -189,7 +192,7 @@ class CheckpointCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module,
-        **kwargs,
+        **kwargs: object,
     ) -> None:
         if args.save_total_limit == 1:
             raise ValueError(
@@ -206,7 +209,7 @@ class CheckpointCallback(TrainerCallback):
             carried.load_state_dict(read_carried_state(_resumed_directory(args, state), self.streams))
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         # A directory that is written again is incomplete until it is done.
         may_be_best = control.should_evaluate and args.save_strategy == SaveStrategy.BEST
@@ -224,7 +227,7 @@ class CheckpointCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module,
-        **kwargs,
+        **kwargs: object,
     ) -> None:
         directory = _directory(args, state)
         if self.streams is not None:
@@ -252,16 +255,17 @@ def _directory(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def _carried_states(model: nn.Module):
+def _carried_states(model: nn.Module) -> CarriedStates:
     model = getattr(
         model, "module", model
     )  # DDP and FSDP wrap; Trainer hands callbacks the bare model otherwise
-    if not hasattr(model, "carried_states"):
+    carried = getattr(model, "carried_states", None)
+    if carried is None:
         raise ValueError(
             f"{type(model).__name__} carries no states between segments: use a recurrent model, or "
             "CheckpointCallback() without streams."
         )
-    return model.carried_states
+    return carried
 
 
 def _resumed_directory(args: TrainingArguments, state: TrainerState) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.colours import rgb_of
 from ..data.tables import finite_number
@@ -61,7 +62,11 @@ def parse_vector(text: str, size: int) -> list[float]:
 
 @torch.inference_mode()
 def describe_vectors(
-    model, tokenizer, vectors: Sequence[Sequence[float]], batch_size: int = 256, **options: Any
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    vectors: Sequence[Sequence[float]],
+    batch_size: int = 256,
+    **options: Any,
 ) -> list[str]:
     """The texts that the model begins with each vector: one each, or num_return_sequences in a row.
 

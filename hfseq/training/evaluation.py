@@ -14,11 +14,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
-from ..data import StreamCollator, StreamPlan, TokenArray
+from ..data import MaskedPlan, StreamCollator, StreamPlan, TokenArray
+from ..data.plans.base import BatchPlan
 from ..metrics.language_model import bits_per_byte, perplexity_per_token, perplexity_per_word
 from ..models.losses import IGNORE_INDEX
 from .exact_loss import honours_item_count, on_device, summed_loss
@@ -48,7 +50,7 @@ class LanguageModelScore:
 
 
 def score_language_model(
-    model, array: TokenArray, *, streams: int = 8, segment_length: int = 256
+    model: PreTrainedModel, array: TokenArray, *, streams: int = 8, segment_length: int = 256
 ) -> LanguageModelScore:
     """Scores every token of `array` with carried state.
 
@@ -78,7 +80,7 @@ def score_language_model(
 
 
 @torch.inference_mode()
-def score_rows(model, plan: Dataset, *, shifts: bool = False) -> tuple[float, int]:
+def score_rows(model: PreTrainedModel, plan: BatchPlan, *, shifts: bool = False) -> tuple[float, int]:
     """Summed loss of all targets of an evaluation plan (no label smoothing), in nats, and their number.
 
     Args:
@@ -126,7 +128,7 @@ class MaskedLanguageModelScore:
 
 
 @torch.inference_mode()
-def score_masked_language_model(model, plan: Dataset) -> MaskedLanguageModelScore:
+def score_masked_language_model(model: PreTrainedModel, plan: MaskedPlan) -> MaskedLanguageModelScore:
     """Scores every masked token of an evaluation plan (`MaskedPlan.evaluation`).
 
     Args:
@@ -151,7 +153,9 @@ def score_masked_language_model(model, plan: Dataset) -> MaskedLanguageModelScor
     return MaskedLanguageModelScore(_finite(nll, plan.array.path), correct, targets, tokens)
 
 
-def _masked_logits(model, batch, labels, columns) -> tuple[torch.Tensor, torch.Tensor]:
+def _masked_logits(
+    model: PreTrainedModel, batch: dict[str, Any], labels: torch.Tensor, columns: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits where a token is masked; a model that can computes no others."""
     if hasattr(model, "logits_at") and columns is not None:
         used = columns >= 0
@@ -164,7 +168,7 @@ def _masked_logits(model, batch, labels, columns) -> tuple[torch.Tensor, torch.T
 
 
 @contextmanager
-def _evaluating(model) -> Iterator[None]:
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
@@ -174,7 +178,7 @@ def _evaluating(model) -> Iterator[None]:
         model.train(was_training)
 
 
-def _zero(model) -> torch.Tensor:
+def _zero(model: PreTrainedModel) -> torch.Tensor:
     return torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
 
 

@@ -60,8 +60,9 @@ def full_disk_told(output: Path) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str | None:
     """In words; None: it is about something else."""
-    if getattr(error, "errno", None) in _NUMBERS:
-        return _NUMBERS[error.errno]
+    number = getattr(error, "errno", None)
+    if number in _NUMBERS:
+        return _NUMBERS[number]
     found = next((reason for part, reason in _TEXTS.items() if part in str(error)), None)
     # torch may end with a second error, of closing what it could not write.
     before = _reason(error.__context__) if error.__context__ is not None else None

@@ -43,7 +43,7 @@ class StopOnSignal(TrainerCallback):
         self._owner = os.getpid()
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self.signal, self._received, self._owner = None, 0, os.getpid()
         if args.world_size > 1 and torch.distributed.get_backend() != "gloo":
@@ -63,7 +63,7 @@ class StopOnSignal(TrainerCallback):
             os.write(2, text.encode())
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> TrainerControl:
         number = self._received
         if args.world_size > 1:
@@ -76,7 +76,7 @@ class StopOnSignal(TrainerCallback):
         return control
 
     def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> TrainerControl:
         # Trainer's epoch ends where its loop is left; the plan's does not.
         if self.signal is not None:
@@ -84,7 +84,7 @@ class StopOnSignal(TrainerCallback):
         return control
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self._restore()
         if self._received and self.signal is None:  # it came in the last update: nothing is left to save

@@ -35,7 +35,7 @@ class LabelWeightedLoss(TrainerCallback):
         self._last = torch.stack([loss.detach().float() * count, count / processes])
 
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         # Only now is it known that the batch was one of Trainer's evaluation.
         if self._last is not None:
@@ -43,7 +43,12 @@ class LabelWeightedLoss(TrainerCallback):
         self._last = None
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict,
+        **kwargs: object,
     ) -> None:
         # The keys of an evaluation begin with its prefix, and one is the time it took.
         found = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
@@ -59,7 +64,7 @@ class LabelWeightedLoss(TrainerCallback):
         if labels:
             logs[names[0]] = state.log_history[-1][names[0]] = loss / labels
 
-    def _forget(self, *args, **kwargs) -> None:
+    def _forget(self, *args: object, **kwargs: object) -> None:
         self._last, self._batches = None, []
 
     on_train_begin = on_predict = _forget

@@ -47,7 +47,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         [{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay": 0.0}], without empty groups.
     """
     embeddings = _embedding_ids(model)
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in _trainable(model):
         is_bias = name.rpartition(".")[2].startswith("bias")
         (plain if parameter.ndim < 2 or is_bias or id(parameter) in embeddings else decayed).append(parameter)
@@ -121,7 +122,8 @@ class Muon(torch.optim.Optimizer):
         self._adamw = torch.optim.AdamW(plain, lr=lr, fused=True) if plain else None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    # torch declares two overloads, of which this is the one function.
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -130,7 +132,7 @@ class Muon(torch.optim.Optimizer):
             if group["gates"]:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        self._update(parameter, group)
+                        self._update(parameter, parameter.grad, group)
         if self._adamw is not None:
             # Loading replaces both, here and in accelerate's wrapper, so they are linked anew at every step.
             self._adamw.param_groups = [group for group in self.param_groups if not group["gates"]]
@@ -138,13 +140,13 @@ class Muon(torch.optim.Optimizer):
             self._adamw.step()
         return loss
 
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+    def _update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         momentum = state["momentum_buffer"]
-        momentum.lerp_(parameter.grad, 1 - group["momentum"])
-        update = parameter.grad.lerp(momentum, group["momentum"])
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(momentum, group["momentum"])
         update = update.unflatten(0, (group["gates"], -1))  # [gates, rows, columns]
         scale = 0.2 * max(update.shape[1:]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -208,7 +210,8 @@ def _embedding_ids(model: nn.Module) -> set[int]:
 
 
 def _output_ids(model: nn.Module) -> set[int]:
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find = getattr(model, "get_output_embeddings", None)
+    output = None if find is None else find()
     return set() if output is None else {id(p) for p in output.parameters()}
 
 

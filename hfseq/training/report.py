@@ -52,7 +52,8 @@ def _accelerator_name() -> str | None:
     if accelerator is None:
         return None
     of_type = getattr(torch, accelerator.type, None)
-    return of_type.get_device_name() if hasattr(of_type, "get_device_name") else accelerator.type
+    name = getattr(of_type, "get_device_name", None)
+    return accelerator.type if name is None else name()
 
 
 __all__ = ["describe_machine", "write_json"]

@@ -14,10 +14,17 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from ..data.plans.base import BatchPlan
 from ..metrics.bleu import all_translation_scores, translation_scores
 from ..metrics.language_model import perplexity_per_token
 from .evaluation import score_rows
@@ -30,11 +37,11 @@ LONGEST_FACTOR, LONGEST_EXTRA = 2, 10
 
 @torch.inference_mode()
 def translate(
-    model,
-    tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     sources: Sequence[str],
     *,
-    target_tokenizer=None,
+    target_tokenizer: PreTrainedTokenizerBase | None = None,
     batch_tokens: int = 4096,
     progress: bool = False,
     special_tokens_in_text: bool = False,
@@ -117,7 +124,7 @@ def _batches(ids: dict[int, list[int]], budget: int) -> list[list[int]]:
     return batches
 
 
-def _bounded(model, options: dict[str, Any], longest: int) -> dict[str, Any]:
+def _bounded(model: PreTrainedModel, options: dict[str, Any], longest: int) -> dict[str, Any]:
     """The options with a `max_length`, in tokens of the target, its start included."""
     if options.get("max_length") or options.get("max_new_tokens"):
         return options
@@ -158,14 +165,14 @@ class TranslationScore(Seq2SeqScore):
 
 
 def score_translation(
-    model,
-    plan: Dataset,
-    tokenizer,
+    model: PreTrainedModel,
+    plan: BatchPlan,
+    tokenizer: PreTrainedTokenizerBase,
     sources: Sequence[str],
     references: Sequence[str],
     *,
     language: str,
-    target_tokenizer=None,
+    target_tokenizer: PreTrainedTokenizerBase | None = None,
     **translate_options: Any,
 ) -> TranslationScore:
     """Loss, BLEU and chrF of one side of a pair corpus; all processes call it, and share the work.
@@ -205,11 +212,11 @@ class TranslationEvaluation(TrainerCallback):
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         sources: Sequence[str],
         references: Sequence[str],
         *,
-        target_tokenizer=None,
+        target_tokenizer: PreTrainedTokenizerBase | None = None,
         samples: int = 2,
         **translate_options: Any,
     ) -> None:
@@ -228,8 +235,9 @@ class TranslationEvaluation(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, float] | None = None,
-        model=None,
-        **kwargs,
+        *,
+        model: PreTrainedModel,
+        **kwargs: object,
     ) -> None:
         with forked_random_state(model.device):
             hypotheses = self._shared_translations(model)
@@ -242,7 +250,7 @@ class TranslationEvaluation(TrainerCallback):
         if state.is_world_process_zero:
             self._show(scores, hypotheses)
 
-    def _shared_translations(self, model) -> list[str]:
+    def _shared_translations(self, model: PreTrainedModel) -> list[str]:
         """Every process translates every world_size-th sentence; all get all."""
         own = translate(
             model,

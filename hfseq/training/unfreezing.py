@@ -22,7 +22,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 NUMBERED = re.compile(r"^(.*?\.)?\d+\.")  # up to the first number: "model.layers.3."
 STACKED = re.compile(r"_l(\d+)(_reverse)?$")  # "weight_hh_l1_reverse" of nn.LSTM
@@ -142,21 +150,29 @@ class GradualUnfreezing(TrainerCallback):
         self.epochs, self.stopping = epochs, stopping
         self.training = 0
 
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         self.training = 0
         self.on_step_begin(args, state, control)
 
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         training = 1 + math.floor((state.epoch or 0) / self.epochs + ROUNDING)
         if training != self.training:
             self._train(training)
 
-    def on_evaluate(self, args, state, control, **kwargs) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         if self.stopping is not None and self.training < len(self.groups):
             self.stopping.early_stopping_patience_counter = 0
             control.should_training_stop = False
 
-    def on_train_end(self, args, state, control, **kwargs) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         self._train(len(self.groups))
 
     def _train(self, count: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -89,7 +89,9 @@ def load_weights(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> No
         )
 
 
-def initialize_from(model: PreTrainedModel, tokenizer, directory: str | os.PathLike) -> PreTrainedModel:
+def initialize_from(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: str | os.PathLike
+) -> PreTrainedModel:
     """The model with the weights of a checkpoint directory, to be trained further on other data.
 
     Its config stays (dropout, label smoothing). What has a shape must agree, and the tokenizer, whose ids the
