@@ -10,6 +10,7 @@ first used.
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 
 import transformers
 
@@ -41,7 +42,7 @@ globals().update(_CLASSES)
 when_imported("transformers.pipelines", lambda: importlib.import_module(".pipelines", __name__))
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> ModuleType:
     if name in _LAZY_MODULES:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

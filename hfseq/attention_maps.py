@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KINDS = {
     "cross": "Cross-attention: translation (lines) to source (columns)",
@@ -34,13 +35,13 @@ class AttentionMaps:
 
 @torch.no_grad()
 def attention_maps(
-    model,
-    tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     source: str,
     kind: str = "cross",
     *,
     target: str | None = None,
-    target_tokenizer=None,
+    target_tokenizer: PreTrainedTokenizerBase | None = None,
     special_tokens_in_text: bool = False,
     **generate_options: Any,
 ) -> AttentionMaps:
@@ -99,7 +100,7 @@ def attention_maps(
     return AttentionMaps(kind, torch.cat(weights).float().cpu(), lines, columns)
 
 
-def readable_tokens(tokenizer, ids: list[int]) -> list[str]:
+def readable_tokens(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     """Each token as a reader knows it: decoded, or its name in the vocabulary where it is but a part of a character."""
     texts = []
     for i in ids:

@@ -62,12 +62,12 @@ class TranslationPipeline(Pipeline):
         truncation: bool | None = None,
         special_tokens_in_text: bool | None = None,
         **generate_options: Any,
-    ):
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given = {"truncation": truncation, "special_tokens_in_text": special_tokens_in_text}
         preprocess = {name: value for name, value in given.items() if value is not None}
         return preprocess, generate_options, {}
 
-    def __call__(self, texts: str | Sequence[str], **kwargs: Any):
+    def __call__(self, texts: str | Sequence[str], **kwargs: Any) -> list[Any]:
         """Translates one text or several; blank ones stay empty.
 
         Returns:

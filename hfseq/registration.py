@@ -10,10 +10,11 @@ import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 
 class _Waiting(importlib.abc.MetaPathFinder):
-    def __init__(self, module: str, action: Callable[[], None]):
+    def __init__(self, module: str, action: Callable[[], object]):
         self.module, self.action = module, action
 
     def find_spec(self, name, path=None, target=None):
@@ -25,15 +26,15 @@ class _Waiting(importlib.abc.MetaPathFinder):
             return spec
         execute = spec.loader.exec_module
 
-        def execute_and_act(module) -> None:
+        def execute_and_act(module: ModuleType) -> None:
             execute(module)
             self.action()
 
-        spec.loader.exec_module = execute_and_act
+        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]  # of this one loader
         return spec
 
 
-def when_imported(module: str, action: Callable[[], None]) -> None:
+def when_imported(module: str, action: Callable[[], object]) -> None:
     """Runs `action` right after the first import of `module`; now, if it is imported already.
 
     Args:

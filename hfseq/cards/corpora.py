@@ -51,7 +51,7 @@ def describe_corpus(facts: Mapping[str, Any]) -> dict[str, Any]:
     """name, id, and where known hub_ids, language, license and terms of the training data."""
     names = facts["recipe_content"]["data"].get("corpus")
     if names is None:
-        described = {"name": "local text files", "id": "local"}
+        described: dict[str, Any] = {"name": "local text files", "id": "local"}
     else:
         names = [names] if isinstance(names, str) else names
         parts = [

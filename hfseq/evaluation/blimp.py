@@ -84,6 +84,7 @@ def read_minimal_pairs(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"The limit must be at least 1 pair a paradigm, not {limit}.")
+    path: Path | None
     if file is not None:
         path = user_path(file)
         if not path.is_file():
@@ -92,7 +93,9 @@ def read_minimal_pairs(
     else:
         path = _packed_file()
         rows = _rows_of(path) if path else _hub_rows()
-    pairs, kinds, counts = [], {}, Counter()
+    pairs = []
+    kinds: dict[str, tuple[str, str]] = {}
+    counts: Counter[str] = Counter()
     for place, row in rows:
         pair = _pair(place, row, {} if file is not None else AS_PUBLISHED)
         if file is not None and pair.good == pair.bad:

@@ -50,6 +50,9 @@ as with 4,096, whose logits leave the processor's cache. Fewer where logits woul
 LOGITS_PER_BATCH = 2**28
 """1 GiB of float32."""
 
+Spans = tuple[tuple[int, int], ...]
+"""Of each scored token the characters [start, end) of the text."""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -59,7 +62,7 @@ class Tokens:
     """With all special tokens around."""
     scored: tuple[int, ...]
     """Places in `ids` of the sentence's own tokens, ascending."""
-    spans: tuple[tuple[int, int], ...] | None
+    spans: Spans | None
     """Of each scored token, the characters [start, end) of the text; None where the tokenizer does not tell."""
 
 
@@ -74,7 +77,7 @@ class Likelihood(ABC):
 
     auto_class: ClassVar[str]
     """Of the models that are scored this way."""
-    method: ClassVar[str]
+    method: str
     """In a few words, for results."""
 
     def __init__(
@@ -122,7 +125,9 @@ class Likelihood(ABC):
                 )
             ids = encoded["input_ids"][i]
             offsets = encoded["offset_mapping"][i] if "offset_mapping" in encoded else None
-            spans = None if offsets is None else tuple(tuple(offsets[column]) for column in own)
+            spans = (
+                None if offsets is None else tuple((start, end) for start, end in (offsets[c] for c in own))
+            )
             tokens = self._tokens(ids, own, spans)
             if limit is not None and len(tokens.ids) > limit:
                 raise ValueError(
@@ -175,7 +180,7 @@ class Likelihood(ABC):
             **options,
         )
 
-    def _tokens(self, ids: list[int], own: list[int], spans) -> Tokens:
+    def _tokens(self, ids: list[int], own: list[int], spans: Spans | None) -> Tokens:
         return Tokens(tuple(ids), tuple(own), spans)
 
     @abstractmethod
@@ -252,7 +257,7 @@ class CausalLikelihood(Likelihood):
     def _tokenize(self, texts: list[str]) -> Any:
         return self._call(text=texts, add_special_tokens=False)
 
-    def _tokens(self, ids: list[int], own: list[int], spans) -> Tokens:
+    def _tokens(self, ids: list[int], own: list[int], spans: Spans | None) -> Tokens:
         return Tokens((self.prefix, *ids), tuple(column + 1 for column in own), spans)
 
     def _compute(self, sentences: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[np.ndarray]:
@@ -280,7 +285,7 @@ class CausalLikelihood(Likelihood):
             # Padded on the right, which nothing that is read can see: no attention mask is needed.
             ids = self._padded(chosen, self.prefix)
             columns, places = _different_beginnings(chosen, ids.shape[1], surplus)
-            kept = tuple(torch.tensor(column, device=ids.device) for column in columns)
+            kept = torch.tensor(columns[0], device=ids.device), torch.tensor(columns[1], device=ids.device)
             with _projected_only_at(self.model, kept, ids.shape):
                 logits = self.model(input_ids=ids, **self._without_cache()).logits
             logits = _kept(logits, kept, ids.shape)
@@ -297,7 +302,9 @@ def _different_beginnings(
 
     Rows are sorted, so that the row before shares most. Columns are `time - surplus`; those of padding are 0.
     """
-    numbers, columns, places = [], [], []
+    numbers: list[int] = []
+    columns: list[int] = []
+    places: list[list[int]] = []
     before: tuple[int, ...] = ()
     for number, row in enumerate(rows):
         length = len(row) - surplus
@@ -383,12 +390,13 @@ class ConditionalLikelihood(Likelihood):
             getattr(config, "decoder_start_token_id", None),
             getattr(config, "bos_token_id", None),
         )
-        self.start = next((start for start in starts if start is not None), None)
-        if self.start is None:
+        start = next((start for start in starts if start is not None), None)
+        if start is None:
             raise ValueError(
                 "config.decoder_start_token_id is not set: nothing says what stands before a target. Set it to the "
                 "token that the decoder began with in training."
             )
+        self.start: int = start
         what = f"source {source!r}" if source else "an empty source"
         self.method = f"log-probability given {what}"
 

@@ -113,12 +113,11 @@ def begins_word(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[boo
 
 def _word_ends(likelihood: Likelihood, sentences: Sequence[Tokens]) -> list[np.ndarray] | list[None]:
     """log p(B) after each id of each sentence, [ids]."""
-    begins = None
     if isinstance(likelihood, CausalLikelihood):
         begins = begins_word(likelihood.tokenizer, likelihood.vocab_size)
-    if begins is None:
-        return [None] * len(sentences)
-    return likelihood.boundary_log_probabilities(sentences, begins)
+        if begins is not None:
+            return likelihood.boundary_log_probabilities(sentences, begins)
+    return [None] * len(sentences)
 
 
 def _words_of(
