@@ -175,8 +175,9 @@ class _Weights:
         for node in self.graph.node:
             if node.op_type != "GRU":
                 continue
-            kernel, recurrent, bias = (_torch_gates(self.named(name)) for name in node.input[1:4])
-            bias_ih, bias_hh = bias
+            kernel, recurrent = (_torch_gates(self.named(name)) for name in node.input[1:3])
+            halves = self.named(node.input[3]).chunk(2, dim=1)  # [directions, 3 * hidden] of each
+            bias_ih, bias_hh = (_torch_gates(half) for half in halves)
             layer = {}
             for way, suffix in enumerate(("", "_reverse")):
                 layer[f"weight_ih_l{{}}{suffix}"] = kernel[way]
@@ -189,9 +190,7 @@ class _Weights:
         return layers
 
 
-def _torch_gates(weight: torch.Tensor):
-    """[directions, 3 * hidden, in] with gates r, z, n of a kernel; (input, hidden) biases [directions, 3 * hidden]."""
-    if weight.ndim == 2:
-        return tuple(_torch_gates(part.unsqueeze(-1)).squeeze(-1) for part in weight.chunk(2, dim=1))
+def _torch_gates(weight: torch.Tensor) -> torch.Tensor:
+    """Gates in the order r, z, n of a kernel [directions, 3 * hidden, in] or a bias [directions, 3 * hidden]."""
     z, r, n = weight.chunk(3, dim=1)
     return torch.cat([r, z, n], dim=1)

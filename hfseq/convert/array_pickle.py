@@ -43,7 +43,7 @@ class _Type:
         self.order = state[1]
 
     def plain(self) -> np.dtype:
-        found = np.dtype(self.code).newbyteorder(self.order)
+        found = np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]  # NumPy refuses others
         if found.kind not in PLAIN_KINDS or not isinstance(self.code, str):
             raise pickle.UnpicklingError(f"it holds values of the type {self.code!r}")
         return found

@@ -234,10 +234,12 @@ def _to_ours(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _to_bert(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    renamed = {_rename(name, _TO_BERT): tensor for name, tensor in weights.items()}
-    if None in renamed:
-        unknown = next(name for name in weights if _rename(name, _TO_BERT) is None)
-        raise ValueError(f"BERT has no place for the parameter {unknown}.")
+    renamed = {}
+    for name, tensor in weights.items():
+        theirs = _rename(name, _TO_BERT)
+        if theirs is None:
+            raise ValueError(f"BERT has no place for the parameter {name}.")
+        renamed[theirs] = tensor
     return renamed
 
 

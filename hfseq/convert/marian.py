@@ -107,8 +107,7 @@ def import_model(path: str | PathLike[str], head: str | None = None) -> Transfor
         dtype=theirs.dtype,
     )
     ours = TransformerForSeq2SeqLM(config).to(theirs.dtype)
-    weights = {name: t for name, t in theirs.state_dict().items() if _LAYER.match(name)}
-    weights = {_rename(name, _RULES): tensor for name, tensor in weights.items()}
+    weights = _renamed(theirs.state_dict(), _RULES)
     weights |= {"model.encoder.embed_tokens.weight": source, "lm_head.weight": output}
     if not shared:
         weights["model.decoder.embed_tokens.weight"] = target
@@ -178,7 +177,7 @@ def export_model(model: TransformerForSeq2SeqLM, directory: str | PathLike[str])
     )
     theirs = transformers.MarianMTModel(target_config).to(model.dtype)
     ours = model.state_dict()
-    weights = {_rename(name, _TO_MARIAN): tensor for name, tensor in ours.items() if _LAYER.match(name)}
+    weights = _renamed(ours, _TO_MARIAN)
     source = ours["model.encoder.embed_tokens.weight"]
     target = ours.get("model.decoder.embed_tokens.weight", source)
     weights |= {
@@ -197,9 +196,14 @@ def export_model(model: TransformerForSeq2SeqLM, directory: str | PathLike[str])
     theirs.save_pretrained(directory)
 
 
-def _rename(name: str, rules: dict[str, str]) -> str:
-    layer, part, parameter = _LAYER.match(name).groups()
-    return f"{layer}.{rules[part]}.{parameter}"
+def _renamed(weights: dict[str, torch.Tensor], rules: dict[str, str]) -> dict[str, torch.Tensor]:
+    """The layers' weights under the other's names, without what stands outside of layers."""
+    renamed = {}
+    for name, tensor in weights.items():
+        if found := _LAYER.match(name):
+            layer, part, parameter = found.groups()
+            renamed[f"{layer}.{rules[part]}.{parameter}"] = tensor
+    return renamed
 
 
 def _read(path: Path) -> MarianMTModel:

@@ -55,7 +55,7 @@ def import_model(
     vocabulary = _read_vocabulary(vocabulary_file)
     with _open(weights_file) as file:
         embedding = _read(file, weights_file, "embedding", "embeddings")  # [vocabulary, embedding]
-        layers = []
+        layers: list[dict[str, torch.Tensor]] = []
         while f"rnn_{len(layers) + 1}" in file:
             layers.append(_read_layer(file, weights_file, f"rnn_{len(layers) + 1}"))
         pooling = _read_pooling(file, weights_file) if head == "ForSequenceClassification" else {}
