@@ -12,6 +12,7 @@ A key that does not exist is refused, with the nearest one that does.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import types
 import typing
@@ -133,16 +134,39 @@ def find_recipe(name: str | os.PathLike) -> Path:
     )
 
 
+def read_recipe(path: Path) -> str:
+    """The file's text; ValueError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML takes the last of two equal keys, and the first is gone without a word; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            name, line = key.value, key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and name in seen:
+                raise yaml.YAMLError(
+                    f"{name!r} stands twice, in lines {seen[name]} and {line}. Keep one of the two."
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen[name] = line
+        return super().construct_mapping(node, deep)
+
+
 def read_sections(path: Path) -> RawSections:
     """The sections as they are written, each a mapping.
 
     Raises:
-        ValueError: what is no UTF-8, no YAML, no mapping of mappings.
+        ValueError: what is no UTF-8, no YAML, no mapping of mappings; a key that stands twice.
     """
+    text = read_recipe(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+        content = yaml.load(text, Loader=_StrictLoader) or {}
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -153,28 +177,6 @@ def read_sections(path: Path) -> RawSections:
     return {str(name): dict(values or {}) for name, values in content.items()}
 
 
-def load_sections(
-    name: str | os.PathLike,
-    command_line: Iterable[str],
-    sections_of: Callable[[RawSections, str], dict[str, Section]],
-) -> Recipe:
-    """A recipe with the command line on top, checked.
-
-    Args:
-        name: see `find_recipe`.
-        command_line: `--field value` and `--field=value` words.
-        sections_of: from the sections as written, and the recipe's name for messages, to what they may hold. It is
-            called once with the command line's `--section.field`s applied, and may raise ValueError.
-
-    Raises:
-        ValueError: unknown sections or keys (the nearest known one is named), values of the wrong type, options
-            without a value, a bare option that two sections have.
-        FileNotFoundError: no such recipe.
-    """
-    path = find_recipe(name)
-    return check_sections(read_sections(path), command_line, sections_of, path.stem, str(path))
-
-
 def check_sections(
     raw: RawSections,
     command_line: Iterable[str],
@@ -182,10 +184,19 @@ def check_sections(
     name: str,
     path: str,
 ) -> Recipe:
-    """Like `load_sections`, of sections that are read already (or of none, where all is on the command line).
+    """A recipe with the command line on top, checked.
 
     Args:
+        raw: the file's sections (`read_sections`), or none, where all is on the command line.
+        command_line: `--field value` and `--field=value` words.
+        sections_of: from the sections as written, and the recipe's name for messages, to what they may hold. It is
+            called once with the command line's `--section.field`s applied, and may raise ValueError.
+        name: of the recipe.
         path: what messages call the recipe.
+
+    Raises:
+        ValueError: unknown sections or keys (the nearest known one is named), values of the wrong type, options
+            without a value, a bare option that two sections have.
     """
     words = list(command_line)
     options = read_options(words)
@@ -279,6 +290,10 @@ def build(section: type, values: Mapping[str, Any], where: str) -> Any:
             )  # fmt: skip
             if not fits:
                 raise ValueError(f"{where}.{f.name} must be {f.type}, not {value!r:.200}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{where}.{f.name} must be a finite number, not {value!r}.")
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise ValueError(f"{where}.{f.name} is beyond all that can be counted: {value!r:.60}.")
             built[f.name] = value
     try:
         return section(**built)
@@ -334,10 +349,10 @@ __all__ = [
     "check_sections",
     "find_recipe",
     "kinds_of",
-    "load_sections",
     "packaged_recipes",
     "read_number",
     "read_options",
+    "read_recipe",
     "read_sections",
     "recipe_folder",
 ]

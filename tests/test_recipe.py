@@ -76,6 +76,17 @@ def test_the_command_line_may_choose_the_model(path):
             "no field 'mask_rate': that is a field of objective masked",
         ),
         ("training: {learning_rat: 1}", "no field 'learning_rat'.*'learning_rate'"),
+        ("training: {optim: sgd}", r"no field 'optim'.*set here \(optimizer\)"),
+        ("training: {label_smoothing_factor: 0.1}", "the model's own label_smoothing"),
+        (
+            "data: {corpus: kjv, validation_share: .nan}",
+            r"data\.validation_share must be a finite number, not nan",
+        ),
+        ("objective: {type: causal, streams: 1" + "0" * 20 + "}", r"objective\.streams is beyond all"),
+        (
+            "tokenizer: {type: bpe, path: somewhere}",
+            "path 'somewhere' names a tokenizer as it is: type would change",
+        ),
         ("model: [", "is not valid YAML"),
         ("model: " + "[" * 5000, "is not valid YAML"),
     ],
@@ -92,6 +103,33 @@ def test_what_is_refused(tmp_path, content, message):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "again"), [("objective:", "objective: {type: masked}"), ("  corpus: kjv", "  corpus: wiki")]
+)
+def test_a_key_that_stands_twice(path, line, again):
+    """YAML takes the last; the first would be gone without a word."""
+    path.write_text(
+        f"{RECIPE}{again}\n" if line == "objective:" else RECIPE.replace(line, f"{line}\n{again}")
+    )
+    key = line.strip().partition(":")[0]
+    with pytest.raises(ValueError, match=f"'{key}' stands twice, in lines [0-9]+ and [0-9]+"):
+        load_recipe(path)
+
+
+def test_a_tokenizer_is_trained_or_there(path):
+    """The command line's takes the place of the file's, and what a run saves can be read again."""
+    path.write_text(f"{RECIPE}tokenizer: {{type: unigram, vocab_size: 900}}\n")
+    there = load_recipe(path, ["--tokenizer.path", "somewhere"])
+    assert there.tokenizer.path == "somewhere" and there.tokenizer.vocab_size is None
+    path.write_text(yaml.safe_dump(there.as_dict()))
+    assert load_recipe(path).tokenizer == there.tokenizer
+    trained = load_recipe(path, ["--tokenizer.type", "word"]).tokenizer
+    assert (trained.type, trained.vocab_size, trained.lowercase, trained.path) == ("word", 4096, False, None)
+    for words in (["--tokenizer.path", "x", "--tokenizer.type", "bpe"], ["--lowercase", "true"]):
+        with pytest.raises(ValueError, match="names a tokenizer as it is"):
+            load_recipe(path, words)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from hfseq.commands.console import CommandParser, mistakes_told
-from hfseq.recipe import find_recipe, packaged_recipes, recipe_folder
+from hfseq.recipe import find_recipe, packaged_recipes, read_recipe, recipe_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.name is None:
             print(overview(packaged_recipes()))
         else:
-            print(find_recipe(arguments.name).read_text(encoding="utf-8"), end="")
+            print(read_recipe(find_recipe(arguments.name)), end="")
 
 
 def overview(recipes: dict[str, Path]) -> str:

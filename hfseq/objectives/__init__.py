@@ -15,13 +15,14 @@ from transformers import TrainingArguments
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..hints import nearest_hint
-from ..recipe import RawSections, Recipe, Section, load_sections
+from ..recipe import RawSections, Recipe, Section, check_sections, find_recipe, read_options, read_sections
+from ..training.arguments import check_values
 from .base import Objective, Plan, Score, model_class_of
 from .causal import Causal
 from .denoising import Denoising
 from .masked import Masked
 from .old_recipes import refuse_old_form
-from .sections import Training
+from .sections import Training, check_sources
 from .translation import Translation
 from .vector_to_text import VectorToText
 
@@ -33,6 +34,15 @@ SECTIONS = ("data", "tokenizer", "objective", "model", "training")
 
 # TrainingArguments that are text whatever they look like: a folder may be called 1e3.
 _TEXTS = frozenset({"output_dir", "run_name", "hub_model_id", "prompt", "note"})
+
+# TrainingArguments that would mean nothing, or another thing than they say, and what is said in their place.
+SET_HERE = {
+    "optim": "optimizer",
+    "optim_args": "optimizer_arguments",
+    "optim_target_modules": "optimizer",
+    "label_smoothing_factor": "the model's own label_smoothing, where it has one",
+    "resume_from_checkpoint": "--resume",
+}
 
 
 def load_recipe(name: str | os.PathLike, command_line: Iterable[str] = ()) -> Recipe:
@@ -47,12 +57,25 @@ def load_recipe(name: str | os.PathLike, command_line: Iterable[str] = ()) -> Re
             of hfseq 0.1 (its new form is printed).
         FileNotFoundError: no such recipe.
     """
-    recipe = load_sections(name, command_line, _sections)
+    file, words = find_recipe(name), list(command_line)
+    raw = _one_tokenizer(read_sections(file), dict(read_options(words)))
+    recipe = check_sections(raw, words, _sections, file.stem, str(file))
     arguments = recipe.training_arguments
     for key, value in arguments.items():
         if value is False and key.endswith("_strategy"):
             arguments[key] = "no"  # YAML 1.1 reads no as false
     return recipe
+
+
+def _one_tokenizer(raw: RawSections, options: dict[str, Any]) -> RawSections:
+    """The file's sections without the tokenizer that the command line's takes the place of: one that is there
+    (`--tokenizer.path`), or one to be trained (`--tokenizer.type`)."""
+    own = raw.get("tokenizer", {})
+    if options.get("tokenizer.path", options.get("path")) is not None:
+        own = {}
+    elif options.get("tokenizer.type") is not None:
+        own = {key: value for key, value in own.items() if key != "path"}
+    return {**raw, "tokenizer": own} if "tokenizer" in raw else raw
 
 
 def objective_of(recipe: Recipe) -> Objective:
@@ -78,6 +101,18 @@ def model_config(recipe: Recipe, **fields: Any) -> Any:
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"{recipe.path}: section model: {error}") from error
     return config
+
+
+def check_recipe(recipe: Recipe, objective: Objective) -> None:
+    """Refuses what cannot be right whatever the corpus is, before anything is read or written.
+
+    Raises:
+        ValueError, OSError, ImportError: what does not fit, and where.
+    """
+    check_values(recipe.training_arguments)
+    objective.check_numbers()
+    objective.check_before(model_config(recipe))
+    check_sources(recipe.data)
 
 
 def prepared_config(recipe: Recipe, objective: Objective) -> Any:
@@ -138,7 +173,10 @@ def _sections(raw: RawSections, path: str) -> dict[str, Section]:
             None, frozenset({"model_type", *_config_fields(config_class)}), f"model_type {model_type}"
         ),
         "training": Section(
-            Training, frozenset(f.name for f in dataclasses.fields(TrainingArguments) if f.init), texts=_TEXTS
+            Training,
+            frozenset(f.name for f in dataclasses.fields(TrainingArguments) if f.init) - set(SET_HERE),
+            elsewhere={key: f"TrainingArguments that is set here ({how})" for key, how in SET_HERE.items()},
+            texts=_TEXTS,
         ),
     }
 
@@ -203,6 +241,7 @@ __all__ = [
     "Objective",
     "Plan",
     "Score",
+    "check_recipe",
     "load_recipe",
     "model_config",
     "objective_of",

@@ -6,13 +6,14 @@ one than that of plain text.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from .. import data
+from ..data.files import missing_file
+from ..data.splits import Split, deduplication, missing_side
 from ..paths import user_path
 
 
@@ -50,31 +51,51 @@ class TextData:
 
 @dataclass
 class Tokenizer:
-    """How text becomes ids."""
+    """How text becomes ids: a tokenizer that is trained, or one that is there."""
 
-    type: str = "bpe"
-    """An algorithm to train: bpe, wordpiece, unigram, word, character."""
-    vocab_size: int = 4096
-    """Vocabulary of a trained tokenizer; the model's is this rounded up to a multiple of 64."""
-    lowercase: bool = False
+    type: str | None = None
+    """An algorithm to train: bpe (the default), wordpiece, unigram, word, character."""
+    vocab_size: int | None = None
+    """Vocabulary of a trained tokenizer, 4096 by default; the model's is this rounded up to a multiple of 64."""
+    lowercase: bool | None = None
     """Lower-case the text before tokenising (byte-level tokenizers then no longer give the text back exactly)."""
     path: str | None = None
     """A trained tokenizer's directory or Hub id, in place of the other fields."""
 
     def __post_init__(self) -> None:
-        if self.path is None and self.type not in data.ALGORITHMS:
+        if self.path is None:
+            for name, value in self.defaults().items():
+                if getattr(self, name) is None:
+                    setattr(self, name, value)
+            if self.type not in data.ALGORITHMS:
+                raise ValueError(
+                    f"type {self.type!r} is none of the algorithms {', '.join(data.ALGORITHMS)}. A trained "
+                    "tokenizer's directory or Hub id goes to tokenizer.path."
+                )
+            return
+        given = [name for name in self.defaults() if getattr(self, name) is not None]
+        if given:
             raise ValueError(
-                f"type {self.type!r} is none of the algorithms {', '.join(data.ALGORITHMS)}. A trained tokenizer's "
-                "directory or Hub id goes to tokenizer.path."
+                f"path {self.path!r} names a tokenizer as it is: {', '.join(given)} would change nothing. Leave out "
+                "the one or the other."
             )
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Of what trains a tokenizer."""
+        return {"type": "bpe", "vocab_size": 4096, "lowercase": False}
 
 
 @dataclass
 class PairTokenizer(Tokenizer):
     """How sources and targets become ids."""
 
-    vocabulary: str = "joint"
-    """One trained tokenizer for both languages (joint), or one for each (separate)."""
+    vocabulary: str | None = None
+    """One trained tokenizer for both languages (joint, the default), or one for each (separate)."""
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        return {**super().defaults(), "vocabulary": "joint"}
 
 
 @dataclass
@@ -97,6 +118,31 @@ class Training:
     """What was tried before these values were chosen, e.g. {learning_rate: 0.001, validation: 2.3}; for the card."""
 
 
+def check_sources(section: Any) -> None:
+    """Refuses a data section that cannot be right, before anything of it is read.
+
+    Args:
+        section: with `corpus`, `train_file` and the other fields that say how text is split.
+
+    Raises:
+        ValueError: neither or both of corpus and train_file, shares or a seed that are none, nothing to validate with.
+        FileNotFoundError: a file that is not there.
+    """
+    if (section.corpus is None) == (section.train_file is None):
+        both = "neither" if section.corpus is None else "both"
+        raise ValueError(f"Give either a corpus (data.corpus) or files (data.train_file), not {both}.")
+    for name in ("train_file", "validation_file", "test_file"):
+        given = getattr(section, name)
+        for text in [given] if isinstance(given, str) else given or []:
+            path = user_path(text)
+            if not path.exists() and not glob.glob(str(path), recursive=True):
+                raise FileNotFoundError(f"data.{name}: {missing_file(path, 'file or folder')}")
+    Split(section.validation_share, section.test_share, section.split_seed)
+    deduplication(getattr(section, "deduplicate", False))
+    if section.train_file is not None and section.validation_file is None and section.validation_share == 0:
+        raise ValueError(missing_side("validation", ()))
+
+
 def saved_tokenizer(path: str, load: Callable | None = None) -> Any:
     """The tokenizer (or what `load`, such as `load_pair_tokenizers`, makes) of a directory or Hub id.
 
@@ -104,7 +150,7 @@ def saved_tokenizer(path: str, load: Callable | None = None) -> Any:
         ValueError: none can be loaded from there.
     """
     try:
-        return (load or AutoTokenizer.from_pretrained)(str(user_path(path)))
+        return (load or data.read_tokenizer)(str(user_path(path)))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"tokenizer.path {path!r}: no tokenizer could be loaded from there: {error}"
