@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from .. import data
 from ..cards import CardText
+from ..positions import position_limit
 from ..recipe import Recipe
 from ..training.exact_loss import honours_item_count, loss_from_logits
 from ..training.model_batches import ModelBatches
@@ -136,6 +137,10 @@ class Objective(abc.ABC):
             raise ValueError(f"training.seed (or data_seed) must be a whole number from 0 on, not {seed!r}.")
         return seed
 
+    def check_numbers(self) -> None:
+        """ValueError where epochs, accumulation steps or seed are none."""
+        _ = self.epochs, self.accumulation, self.seed
+
     def check_before(self, config: Any) -> None:  # noqa: B027 - not every objective has something to check
         """ValueError where the recipe cannot be right whatever the corpus; before anything is read or built.
 
@@ -196,6 +201,9 @@ class Objective(abc.ABC):
             data.check_ids(array.tokens, config.vocab_size)
         if (positions := position_limit(config)) is not None:
             self.tokenizer.model_max_length = positions
+
+    def check_lengths(self, config: Any) -> None:  # noqa: B027 - most objectives cut their rows themselves
+        """ValueError where a text is longer than the model's positions."""
 
     @abc.abstractmethod
     def plan(self, config: Any, processes: int) -> Plan:
@@ -282,8 +290,21 @@ class Objective(abc.ABC):
     def save_tokenizers(self, directory: Path) -> None:  # noqa: B027 - most have one tokenizer
         """Beside the model, what Trainer does not save: a second tokenizer, where there is one."""
 
-    def check_prompt(self, config: Any) -> None:  # noqa: B027 - any text can be continued
-        """ValueError where `training.prompt` is nothing that `sample` can use."""
+    def check_prompt(self, config: Any) -> None:
+        """ValueError where `training.prompt` is nothing that `sample` can use: after training it would be too late."""
+        prompt, positions = self.recipe.training.prompt, position_limit(config)
+        if not prompt:
+            return
+        length = len(self.tokenizer(prompt, split_special_tokens=True, verbose=False)["input_ids"])
+        if length == 0:
+            raise ValueError(
+                f"training.prompt {prompt!r} is no token for this tokenizer: choose another, or none."
+            )
+        if positions is not None and length >= positions:
+            raise ValueError(
+                f"training.prompt {prompt!r:.60} has {length} tokens, too many for a model with {positions} positions: "
+                "shorten it."
+            )
 
 
 def model_class_of(auto_class_name: str, config_class: type) -> type[PreTrainedModel] | None:
@@ -292,18 +313,13 @@ def model_class_of(auto_class_name: str, config_class: type) -> type[PreTrainedM
     return found[0] if isinstance(found, tuple) else found
 
 
-def position_limit(config: Any) -> int | None:
-    """The longest sequence that a model takes; None: any, for it has no positions."""
-    return getattr(config, "max_position_embeddings", None)
-
-
 def check_row_length(length: float, config: Any) -> None:
     """ValueError where the model has fewer positions than a row."""
     positions = position_limit(config)
     if positions is not None and length > positions:
         raise ValueError(
-            f"objective.row_length {length} is longer than model.max_position_embeddings {positions}: raise that, or "
-            "shorten the rows."
+            f"objective.row_length {length} is longer than the model's {positions} positions "
+            f"(model.max_position_embeddings {config.max_position_embeddings}): raise that, or shorten the rows."
         )
 
 

@@ -18,8 +18,12 @@ from .. import data
 from ..cards import CardText
 from ..training.callbacks import ScaleRateWithLength
 from ..training.evaluation import LanguageModelScore, score_language_model, score_rows
-from .base import Objective, Plan, million_tokens, position_limit, positive_int
+from .base import Objective, Plan, check_row_length, million_tokens, position_limit, positive_int
 from .packing_check import check_packed_rows
+from .reading_check import check_reads_forward
+
+# Tokens with which training.prompt is continued, at most.
+SAMPLED = 60
 
 CARD = CardText(
     pipeline="text-generation",
@@ -108,12 +112,7 @@ class Causal(Objective):
             for name in ("streams", "segment_length", "evaluation_streams"):
                 positive_int(getattr(fields, name), f"objective.{name}")
             return
-        positions = position_limit(config)
-        if positions is not None and fields.row_length > positions:
-            raise ValueError(
-                f"objective.row_length {fields.row_length} is longer than the model's {positions} positions "
-                "(max_position_embeddings): raise that, or shorten the rows."
-            )
+        check_row_length(fields.row_length, config)
         if fields.packing == "documents":
             check_packed_rows(self.auto_class, config)
 
@@ -185,6 +184,11 @@ class Causal(Objective):
             processes=processes,
         )
 
+    def begin(self, model: PreTrainedModel, plan: Plan) -> str | None:
+        if not self.by_streams:  # what carries its state reads a token at a time
+            check_reads_forward(model)
+        return super().begin(model, plan)
+
     def amount(self) -> str:
         return million_tokens(self.arrays["train"])
 
@@ -199,7 +203,9 @@ class Causal(Objective):
         set_seed(0)
         inputs = self.tokenizer(prompt, return_tensors="pt", split_special_tokens=True).to(model.device)
         model.eval()
-        ids = model.generate(**inputs, max_new_tokens=60, do_sample=True, temperature=0.7, top_p=0.9)
+        positions = position_limit(model.config)
+        room = SAMPLED if positions is None else min(SAMPLED, positions - inputs["input_ids"].shape[1])
+        ids = model.generate(**inputs, max_new_tokens=room, do_sample=True, temperature=0.7, top_p=0.9)
         return {"continuation": self.tokenizer.decode(ids[0], skip_special_tokens=True)}
 
 

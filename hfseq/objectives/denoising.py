@@ -103,6 +103,7 @@ class Denoising(Objective):
         check_row_length(self.fields.row_length, config)
 
     def check_prompt(self, config: Any) -> None:
+        super().check_prompt(config)
         prompt, tokenizer = self.recipe.training.prompt, self.tokenizer
         holes = (
             [tokenizer.mask_token_id] if self.fields.noise == "infilling" else data.sentinel_ids(tokenizer)

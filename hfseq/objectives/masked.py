@@ -56,6 +56,17 @@ class MaskedFields:
     mask_replacement: str = "bert"
     """What stands in a guessed token's place: bert (80% [MASK], 10% random, 10% the token) or mask (always [MASK])."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.row_length, list):
+            stages = self.row_length
+            numbers = [n for stage in stages for n in (stage if isinstance(stage, list) else [None])]
+            are_pairs = all(isinstance(stage, list) and len(stage) == 2 for stage in stages)
+            if not stages or not are_pairs or not all(type(n) in (int, float) for n in numbers):
+                raise ValueError(
+                    f"row_length {stages!r:.100} is neither a number nor a curriculum of pairs (share of the run, "
+                    "length) such as [[0.9, 128], [0.1, 512]]."
+                )
+
 
 class Masked(Objective):
     """Learns to fill in masked tokens."""
@@ -94,9 +105,12 @@ class Masked(Objective):
         return lengths if isinstance(lengths, int) else int(max(length for _, length in lengths))
 
     def check_prompt(self, config: Any) -> None:
-        prompt = self.recipe.training.prompt
-        if prompt and self.tokenizer.mask_token not in prompt:
-            raise ValueError(f"training.prompt {prompt!r} has no {self.tokenizer.mask_token} to fill in.")
+        prompt, mask = self.recipe.training.prompt, self.tokenizer.mask_token
+        super().check_prompt(config)
+        if prompt and mask not in prompt:
+            raise ValueError(f"training.prompt {prompt!r} has no {mask} to fill in.")
+        if prompt and prompt.count(mask) > 1:
+            raise ValueError(f"training.prompt {prompt!r} has {prompt.count(mask)} {mask}: one is filled in.")
 
     def plan(self, config: Any, processes: int) -> Plan:
         fields = self.fields

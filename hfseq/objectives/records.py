@@ -33,7 +33,10 @@ def read_own_sections(directory: str | os.PathLike) -> RawSections:
     sections = read_sections(file)
     sections = modernise(sections) if is_old(sections) else sections
     if "type" not in sections.get("objective", {}):
-        raise ValueError(f"{file} is no recipe of a pretraining: it has no objective.type.")
+        message = f"{file} is no recipe of a pretraining: it has no objective.type."
+        if "task" in sections:
+            message += " What a fine-tuned model scores stands in its finetune_summary.json."
+        raise ValueError(message)
     return sections
 
 

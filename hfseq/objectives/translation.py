@@ -121,6 +121,14 @@ class TranslationFields:
             )
         if self.packing == "packed" and self.row_length is None:
             raise ValueError("objective.packing packed needs a row_length, such as 128.")
+        if self.packing != "packed" and self.row_length is not None:
+            raise ValueError(
+                f"row_length {self.row_length} is that of packed rows, but packing is {self.packing}: leave it out, or "
+                "set packing to packed."
+            )
+        for name in ("row_length", "cells_per_update"):
+            if getattr(self, name) is not None:
+                positive_int(getattr(self, name), f"objective.{name}")
 
 
 class Translation(Objective):
@@ -216,14 +224,19 @@ class Translation(Objective):
     def check(self, config: Any) -> None:
         data.check_vocabulary(self.tokenizer, config)
         positions = position_limit(config)
-        for side, array in self.arrays.items():
+        for array in self.arrays.values():
             data.check_ids(array.source.tokens, config.vocab_size)
             data.check_ids(array.target.tokens, target_vocabulary(config))
-            if positions is not None:
-                array.check_positions(positions, side)
+        self.check_lengths(config)
         if positions is not None:
             for tokenizer in (self.tokenizer, self.target_tokenizer):
                 tokenizer.model_max_length = positions
+
+    def check_lengths(self, config: Any) -> None:
+        positions = position_limit(config)
+        for side, array in self.arrays.items():
+            if positions is not None:
+                array.check_positions(positions, side)
 
     def plan(self, config: Any, processes: int) -> Plan:
         fields = self.fields

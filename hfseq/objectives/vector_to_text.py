@@ -132,7 +132,7 @@ class VectorToText(Objective):
                 f"({', '.join(self.table.columns)}). Leave the field out, or set it to 0 for a model without them."
             )
 
-    def check_prompt(self, config: Any) -> None:
+    def check_prompt(self, config: Any) -> None:  # a vector is no text
         if self.recipe.training.prompt and config.feature_size:
             parse_vector(self.recipe.training.prompt, config.feature_size)
 

@@ -23,6 +23,10 @@ TINY = {
     " max_position_embeddings: 64}",
     "marian": "{d_model: 16, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,"
     " decoder_attention_heads: 2, encoder_ffn_dim: 16, decoder_ffn_dim: 16, max_position_embeddings: 64}",
+    "qwen2": "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2,"
+    " num_key_value_heads: 2, max_position_embeddings: 64}",
+    "roberta": "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2,"
+    " max_position_embeddings: 34}",
     "t5": "{d_model: 16, d_kv: 8, d_ff: 16, num_layers: 1, num_heads: 2}",
     "bart": "{d_model: 16, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,"
     " decoder_attention_heads: 2, encoder_ffn_dim: 16, decoder_ffn_dim: 16, max_position_embeddings: 64}",
@@ -133,6 +137,42 @@ class TestPackedRows:
         with pytest.raises(SystemExit, match=match) as raised:
             command.main([write_recipe(folder, objective, model_type), "--packing", "documents"])
         assert raised.value.code == 2 and not (folder / "out").exists()
+
+
+class TestReading:
+    def test_a_model_that_looks_ahead_is_refused(self, folder):
+        """BERT has a causal head, and without is_decoder sees the token that it is to predict."""
+        recipe = write_recipe(folder, "causal", "bert")
+        with pytest.raises(
+            SystemExit, match=r"does not see the tokens to come.*Set model.is_decoder"
+        ) as raised:
+            command.main([recipe])
+        assert raised.value.code == 2 and not (folder / "out").exists()
+        command.main([recipe, "--is_decoder", "true", "--max_steps", "2"])
+        assert (folder / "out/README.md").is_file()
+
+    def test_roberta_has_fewer_positions_than_its_config_says(self, folder):
+        """Rows of 32 tokens fit into 34 positions and its padding's row into none of them."""
+        command.main([write_recipe(folder, "masked", "roberta"), "--max_steps", "2"])
+        assert json.loads((folder / "out/tokenizer_config.json").read_text())["model_max_length"] == 33
+        with pytest.raises(SystemExit, match=r"longer than the model's 32 positions"):
+            command.main(["./recipe.yaml", "--row_length", "34", "--output_dir", "other"])
+
+    def test_what_a_model_cannot_be_built_with(self, folder):
+        with pytest.raises(SystemExit, match=r"section model: no gpt2 can be built.*ZeroDivisionError"):
+            command.main([write_recipe(folder, "causal", "gpt2"), "--n_head", "0"])
+        assert not (folder / "out").exists()
+
+
+def test_a_prompt_is_continued_as_far_as_there_are_positions(folder):
+    prompt = (
+        "And king 7 reigned 3 years in the city of 5. And king 8"  # with 60 more tokens it is longer than 64
+    )
+    command.main([write_recipe(folder, "causal", "gpt2"), "--max_steps", "2", "--prompt", prompt])
+    assert json.loads((folder / "out/training_summary.json").read_text())["continuation"].startswith(prompt)
+    with pytest.raises(SystemExit, match="too many for a model with 64 positions"):
+        command.main(["./recipe.yaml", "--output_dir", "other", "--prompt", "And king " * 40])
+    assert not (folder / "other").exists()
 
 
 class TestRefused:

@@ -75,7 +75,7 @@ def test_then_it_learns_to_translate(folder, pretrain):
         (["--noise", "holes"], "'holes'"),
         (["--noise_rate", "1.5"], "1.5"),
         (["--sentinels", "1"], "sentinels"),
-        (["--row_length", "512"], "longer than model.max_position_embeddings 256"),
+        (["--row_length", "512"], "longer than the model's 256 positions"),
         (["--prompt", "nothing is missing"], "has no <extra_id_0> to fill in"),
         (["--permute_sentences", "true"], "infilling"),
     ],
