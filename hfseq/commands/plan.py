@@ -23,7 +23,8 @@ from transformers import TrainingArguments
 import hfseq  # noqa: F401  (registers the model classes)
 
 from .. import training
-from ..objectives import Objective, Plan, load_recipe, model_config, objective_of, prepared_config
+from ..loading import build_model
+from ..objectives import Objective, Plan, check_recipe, load_recipe, objective_of, prepared_config
 from ..paths import user_path
 from ..planning import DEVICES, Device, Prediction, Work, find_device, predict, simulate
 from ..planning.prediction import STRATEGIES
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         check_output_file(output, "--output")
         recipe = load_recipe(known.recipe, rest)
         objective = objective_of(recipe)
-        objective.check_before(model_config(recipe))
+        check_recipe(recipe, objective)
         device = find_device(known.device)
         config = prepared_config(recipe, objective)
         plan = objective.plan(config, known.devices)
@@ -124,7 +125,7 @@ def count(
 
 def make_model(objective: Objective, config: Any, plan: Plan) -> Any:
     """The model with its place for carried states, as training begins."""
-    model = objective.auto_class.from_config(config)
+    model = build_model(objective.auto_class, config)
     if plan.streams:
         model.carried_states.reserve(plan.streams)
     return model

@@ -34,15 +34,17 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from .. import training
 from ..cards import write_model_card
-from ..objectives import Objective, Plan, load_recipe, model_config, objective_of, prepared_config
+from ..loading import build_model
+from ..objectives import Objective, Plan, check_recipe, load_recipe, objective_of, prepared_config
 from ..objectives.old_recipes import is_old, modernise
 from ..paths import user_path
 from ..plots import has_matplotlib, plot_loss_curve
 from ..recipe import Recipe, packaged_recipes
-from ..training.arguments import training_arguments
+from ..training.arguments import check_optimization, training_arguments
 from ..training.checkpoints import clear_the_way
 from ..training.full_disk import DiskFullError, full_disk_told
 from ..training.interruption import EXIT_CODES, StopOnSignal
+from ..training.output_lock import FILE_NAME as LOCK
 from ..training.output_lock import OutputLock
 from ..training.processes import decide, is_main, process_options, rank, start_processes, world_size
 from ..training.run_identity import check_identity, run_identity, write_identity
@@ -73,20 +75,27 @@ def main(argv: list[str] | None = None) -> None:
     recipe, choice = parse_command_line(argv)
     objective = objective_of(recipe)
     # What cannot be right whatever the corpus is refused before anything is read or written.
-    says_where(recipe, lambda: objective.check_before(model_config(recipe)))
-    output = user_path(recipe.training_arguments["output_dir"])
+    says_where(recipe, lambda: check_recipe(recipe, objective))
+    output = says_where(recipe, lambda: user_path(recipe.training_arguments["output_dir"]))
     start_processes(**process_options(recipe.training_arguments))
+    was_there = output.exists()
     with OutputLock(output) as lock:
         resume_from = decide(lambda: prepare_output(output, recipe, choice, lock))
-        says_where(recipe, lambda: lock.join(rank()))
-        run(recipe, objective, choice, output, resume_from)
+        try:
+            says_where(recipe, lambda: lock.join(rank()))
+            run(recipe, objective, choice, output, resume_from)
+        except FloatingPointError as error:  # says which loss, where, and what to try
+            sys.exit(f"{recipe.path}: {error}")
+        except SystemExit:
+            if is_main() and not was_there:
+                leave_nothing(output)
+            raise
 
 
 def run(recipe: Recipe, objective: Objective, choice: Choice, output: Path, resume_from: Path | None) -> None:
     """From a recipe to a trained model, its scores and its card."""
     config = says_where(recipe, lambda: prepared_config(recipe, objective))
     plan = says_where(recipe, lambda: objective.plan(config, world_size()))
-    decide(lambda: begin(recipe, objective, plan, output, resume_from, choice))
     arguments = make_arguments(recipe, plan)
     check_averaging(recipe, plan, arguments)
     optimizer = says_where(
@@ -97,7 +106,8 @@ def run(recipe: Recipe, objective: Objective, choice: Choice, output: Path, resu
     )
     set_seed(arguments.seed)
     model = says_where(recipe, lambda: make_model(recipe, objective, config))
-    notice = objective.begin(model, plan)
+    notice = says_where(recipe, lambda: objective.begin(model, plan))
+    says_where(recipe, lambda: check_optimization(model, optimizer, arguments))
 
     progress = training.ReadableProgress(plan.tokens_at)
     interruption = StopOnSignal()
@@ -110,17 +120,22 @@ def run(recipe: Recipe, objective: Objective, choice: Choice, output: Path, resu
     if recipe.training.optimizer == "ntasgd":
         callbacks.append(training.AveragedEvaluation())
     callbacks.append(training.CheckpointCallback(streams=plan.streams, interruption=interruption))
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=plan.train,
-        eval_dataset=plan.validation,
-        data_collator=plan.collator,
-        processing_class=objective.tokenizer,
-        callbacks=callbacks,
-        optimizer_cls_and_kwargs=optimizer,
-        compute_loss_func=plan.compute_loss,
+    trainer = says_where(
+        recipe,
+        lambda: Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=plan.train,
+            eval_dataset=plan.validation,
+            data_collator=plan.collator,
+            processing_class=objective.tokenizer,
+            callbacks=callbacks,
+            optimizer_cls_and_kwargs=optimizer,
+            compute_loss_func=plan.compute_loss,
+        ),
     )
+    # From here on the directory holds a run.
+    decide(lambda: begin(recipe, objective, plan, output, resume_from, choice))
     training.weigh_losses_by_labels(trainer)
     training.replace_progress(trainer, progress)
     if is_main():
@@ -157,7 +172,8 @@ def parse_command_line(argv: list[str] | None) -> tuple[Recipe, Choice]:
         recipe = load_recipe(known.recipe, rest)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    recipe.training_arguments.setdefault("output_dir", f"outputs/{recipe.name}")
+    if recipe.training_arguments.get("output_dir") is None:
+        recipe.training_arguments["output_dir"] = f"outputs/{recipe.name}"
     chosen = (choice for choice in ("resume", "resume_anyway", "overwrite") if getattr(known, choice))
     return recipe, next(chosen, None)
 
@@ -215,6 +231,12 @@ def prepare_output(output: Path, recipe: Recipe, choice: Choice, lock: OutputLoc
     return checkpoint
 
 
+def leave_nothing(output: Path) -> None:
+    """Takes away the directory that this call made, where nothing but the lock is in it."""
+    if output.is_dir() and {path.name for path in output.iterdir()} <= {LOCK}:
+        shutil.rmtree(output)
+
+
 def check_same_run(saved: Path, recipe: Recipe, output: Path, anyway: bool = False) -> None:
     """Refuses to go on with a run that began with other data, another tokenizer, objective or model."""
     try:
@@ -225,7 +247,9 @@ def check_same_run(saved: Path, recipe: Recipe, output: Path, anyway: bool = Fal
         sys.exit(f"Cannot resume {output}: {saved.name} is damaged ({error}). Start again with --overwrite.")
     now = recipe.as_dict()
     for section in ("model",) if anyway else sections:
-        for key, value in now[section].items():
+        # Of a tokenizer that was there the path is all; runs before 0.2 wrote the other fields' defaults beside it.
+        path = now[section].get("path") if section == "tokenizer" else None
+        for key, value in (now[section] if path is None else {"path": path}).items():
             was = sections[section].get(key, value)
             if was != value:
                 sys.exit(
@@ -288,7 +312,7 @@ def remove_run(output: Path) -> None:
 
 
 def make_model(recipe: Recipe, objective: Objective, config: Any) -> PreTrainedModel:
-    model = objective.auto_class.from_config(config)
+    model = build_model(objective.auto_class, config)
     if recipe.training.initialize_from:
         model = training.initialize_from(model, objective.tokenizer, recipe.training.initialize_from)
     if model.can_generate():

@@ -21,6 +21,7 @@ whole 2.18, 2.18, by gate 2.23, 2.24, AdamW 2.63, 2.72; at 0.003 whole 2.98, 3.0
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +178,23 @@ BUILDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Of the builders' annotations: what a value is called, and whether it is one. torch looks at some of them in the first
+# update only.
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "float": ("a number", _is_number),
+    "int": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "tuple[float, float]": (
+        "two numbers",
+        lambda value: isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)),
+    ),
+}
+
+
 def optimizer_factory(name: str, args: TrainingArguments, **options: Any) -> tuple[Callable, dict[str, Any]]:
     """What `Trainer(optimizer_cls_and_kwargs=...)` takes, for the optimiser `name`.
 
@@ -185,15 +203,23 @@ def optimizer_factory(name: str, args: TrainingArguments, **options: Any) -> tup
         args: gives `learning_rate`, `weight_decay`, and for AdamW `adam_beta1`, `adam_beta2`, `adam_epsilon`
             (Trainer itself hands nothing on to a factory).
         options: more keywords of the builder, such as `momentum` (muon) or `nonmono` (ntasgd).
+
+    Raises:
+        ValueError: an unknown name or option, a value of another kind than the option's.
     """
     if name not in BUILDERS:
         raise ValueError(f"Unknown optimizer {name!r}: choose one of {', '.join(BUILDERS)}.")
-    known = list(inspect.signature(BUILDERS[name]).parameters)[1:]  # all but the model
+    parameters = inspect.signature(BUILDERS[name]).parameters
+    known = list(parameters)[1:]  # all but the model
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
             f"The optimizer {name!r} has no argument {unknown[0]!r}: it knows {', '.join(known)}."
         )
+    for option, value in options.items():
+        kind, fits = KINDS[parameters[option].annotation]
+        if not fits(value):
+            raise ValueError(f"The optimizer {name!r}: {option} must be {kind}, not {value!r:.60}.")
     kwargs: dict[str, Any] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     if name != "ntasgd":
         kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}

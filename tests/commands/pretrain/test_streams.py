@@ -159,13 +159,58 @@ class TestBadInput:
             (["--tokenizer.path", "no/such-tokenizer"], "no/such-tokenizer"),
             (["--optimizer", "ntasgd"], "has no argument 'split_gates'"),
             (["--optimizer", "adamm"], "Unknown optimizer 'adamm'"),
+            (["--optimizer_arguments", "{betas: x}"], "betas must be two numbers, not 'x'"),
+            (
+                ["--optimizer", "ntasgd", "--optimizer_arguments", "{nonmono: 2.5}"],
+                "nonmono must be a whole number",
+            ),
+            (
+                ["--lr_scheduler_kwargs", "{foo: 1}"],
+                "training.lr_scheduler_type cosine with lr_scheduler_kwargs",
+            ),
+            (["--report_to", "foo"], "foo is not supported"),
+            (["--average_checkpoints", "1"], "a mean needs at least 2"),
+            (["--tokenizer.vocab_size", "1e18"], "more than any text fills"),
         ],
     )
     def test_values(self, folder, pretrain, capsys, words, expected):
         with pytest.raises(SystemExit) as raised:
             pretrain(*LOCAL, *SIZES, *words)
-        assert expected in message(raised, capsys)
-        assert not list(folder.glob("out/checkpoint-*"))
+        assert raised.value.code == 2 and expected in message(raised, capsys)
+        assert not (folder / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["--train_file", "nothing.txt"], "data.train_file: No file or folder nothing.txt"),
+            (["--validation_file", "test.txt"], "data.validation_file: No file or folder test.txt"),
+            (["--train_file", "null"], "not neither"),
+            (["--corpus", "kjv"], "not both"),
+            (["--validation_share", "0"], "There is no validation side"),
+            (["--split_seed", "-4"], "split_seed must be a whole number, at least 0, not -4"),
+            (["--output_dir", "[a]"], "A path must be text, not ['a']"),
+            (["--seed", "5000000000"], "training.seed must be at most 4294967295"),
+            (["--seed", "-1"], "training.seed must be 0 or more"),
+            (["--data_seed", "1.5"], "training.data_seed must be a whole number"),
+            (["--learning_rate", "nan"], "training.learning_rate must be a number"),
+            (["--max_steps", "0"], "training.max_steps must be at least 1, or -1"),
+            (["--eval_steps", "0"], "training.eval_steps must be above 0"),
+            (["--save_total_limit", "0"], "training.save_total_limit must be above 0"),
+            (["--bf16", "maybe"], "training.bf16 must be true or false, not 'maybe'"),
+            (["--adam_beta1", "1"], "training.adam_beta1 must be below 1"),
+            (["--adam_epsilon", "0"], "training.adam_epsilon must be above 0"),
+            (["--dataloader_num_workers", "-1"], "training.dataloader_num_workers must be 0 or more"),
+            (["--save_strategy", "step"], "Did you mean 'steps'"),
+        ],
+    )
+    def test_what_is_refused_before_anything_is_read(
+        self, folder, pretrain, capsys, monkeypatch, words, expected
+    ):
+        monkeypatch.setattr("hfseq.data.corpora.Corpus._read_sources", lambda self: pytest.fail("read"))
+        with pytest.raises(SystemExit) as raised:
+            pretrain(*LOCAL, *SIZES, *words)
+        assert raised.value.code == 2 and expected in message(raised, capsys)
+        assert not (folder / "out").exists()
 
     def test_output_directory_that_cannot_be_written(self, folder, pretrain):
         (folder / "file").write_text("")
@@ -178,9 +223,10 @@ class TestBadInput:
             pretrain(*LOCAL, *SIZES)
 
     def test_a_loss_that_is_not_finite_stops_the_run(self, folder, pretrain):
-        with pytest.raises(FloatingPointError, match="learning_rate"):
+        with pytest.raises(SystemExit, match="learning_rate") as raised:
             pretrain(*LOCAL, *SIZES, "--optimizer", "ntasgd", "--optimizer_arguments", "{}", "--learning_rate", "1e30",
                      "--max_grad_norm", "0", "--lr_scheduler_type", "constant")  # fmt: skip
+        assert raised.value.code == 2
         assert not list(folder.glob("out/checkpoint-*/complete.json"))
         assert not (folder / "out/model.safetensors").exists()
 

@@ -252,7 +252,10 @@ def test_french_too(folder, pretrain):
         (["--tokenizer.path", "nowhere"], "nowhere"),
         (["--max_position_embeddings", "8"], "max_position_embeddings 8. Raise that"),
         (["--max_length_ratio", "0.5"], "max_length_ratio is 0.5"),
-        (["--corpus", "null", "--train_file", "t.tsv", "--validation_share", "0"], "no validation pairs"),
+        (
+            ["--corpus", "null", "--train_file", "t.tsv", "--validation_share", "0"],
+            "There is no validation side",
+        ),
         (["--packing", "nsp"], "packing 'nsp' of pairs"),
         (["--packing", "packed", "--row_length", "512"], "row_length 512 is longer than"),
         (["--vocabulary", "two"], "vocabulary 'two'"),
