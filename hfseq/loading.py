@@ -24,14 +24,26 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import hfseq
 from hfseq.data import check_vocabulary
+from hfseq.data.tables import read_json
 from hfseq.hints import nearest_hint
 
 logger = logging.getLogger(__name__)
+# What classes of transformers raise where a field of their config makes no sense.
+BUILDING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 CHECKPOINT = "name a checkpoint, the directory that `hfseq pretrain` or save_pretrained wrote"
 
 
@@ -70,6 +82,11 @@ def load_model(
                 ignore_mismatched_sizes=True,  # they come back in the report
                 **config_fields,
             )
+    except (StrictDataclassError, TypeError) as error:
+        given = ", ".join(f"{name}: {value!r:.60}" for name, value in config_fields.items())
+        raise ValueError(
+            f"{path} cannot be loaded with {given or 'its config'}: {' '.join(str(error).split())}"
+        ) from error
     except SafetensorError as error:
         raise ValueError(
             f"{_file_of(path)} cannot be read ({error}): it is cut, or no safetensors file. Copy or download the "
@@ -78,6 +95,24 @@ def load_model(
     _check_report(model, config, report, path, allow_new_head)
     check_finite(model, path)
     return model
+
+
+def build_model(auto_class: Any, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
+    """The model of a config, its weights drawn.
+
+    Args:
+        options: of `from_config`.
+
+    Raises:
+        ValueError: a field of the config that the class cannot be built with; classes of transformers find out in
+            their own ways.
+    """
+    try:
+        return auto_class.from_config(config, **options)
+    except BUILDING_ERRORS as error:
+        raise ValueError(
+            f"section model: no {config.model_type} can be built with these values: {type(error).__name__}: {error}"
+        ) from error
 
 
 def load_config(path: str | PathLike[str], *, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -96,7 +131,17 @@ def load_config(path: str | PathLike[str], *, trust_remote_code: bool = False) -
     ):
         near = nearest_hint(folder.name, os.listdir(folder.parent)) if folder.parent.is_dir() else ""
         raise FileNotFoundError(f"No checkpoint at {path}.{near} {CHECKPOINT[0].upper()}{CHECKPOINT[1:]}.")
-    return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        # Where it cannot be read, transformers goes on without it: what it suppresses would come out.
+        read_json(generation)
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (StrictDataclassError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{folder / 'config.json'}: {reason}. Copy or download the checkpoint again."
+        ) from error
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
@@ -105,8 +150,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
     Raises:
         ValueError: what differs, and the remedy.
     """
-    # Ours are rounded up to multiples of 64; those of others to as many as 1,024 (Phi: 50,295 of 51,200).
-    check_vocabulary(tokenizer, config, multiple=64 if config.model_type.startswith("hfseq_") else 1024)
+    # hfseq rounds vocabularies up to multiples of 64, others large ones to as many as 1,024, which are less than 2% of
+    # them (Phi: 50,295 of 51,200; Qwen2: 151,665 of 151,936).
+    check_vocabulary(tokenizer, config, multiple=max(64, min(1024, config.vocab_size // 50)))
 
 
 @contextmanager
@@ -127,7 +173,17 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _check_class(auto_class: Any, config: PreTrainedConfig, path: str) -> None:
-    """transformers' own message lists every model type there is."""
+    """transformers' own message lists every model type there is. Of two heads with the same weights it takes any: what
+    filled in tokens would be asked to continue a text, with eyes for what follows."""
+    if auto_class.__name__ == "AutoModelForCausalLM" and not getattr(config, "is_decoder", False):
+        masked = transformers.AutoModelForMaskedLM._model_mapping
+        causal = auto_class._model_mapping
+        name, kind = _saved_as(config), type(config)
+        if kind in masked and kind in causal and masked[kind].__name__ == name != causal[kind].__name__:
+            raise ValueError(
+                f"{path} holds {name}, which fills in tokens and sees what follows them: name a checkpoint of a model "
+                "that continues texts."
+            )
     mapping = getattr(auto_class, "_model_mapping", None)
     if (
         mapping is None
@@ -135,11 +191,16 @@ def _check_class(auto_class: Any, config: PreTrainedConfig, path: str) -> None:
         or auto_class.__name__ in (getattr(config, "auto_map", None) or {})
     ):
         return
-    name = (config.architectures or [config.model_type])[0]
+    name = _saved_as(config)
     raise ValueError(
         f"{path} holds {name} (model_type {config.model_type}), which {auto_class.__name__} cannot load: name a "
         "checkpoint of another kind of model."
     )
+
+
+def _saved_as(config: PreTrainedConfig) -> str:
+    """The class that wrote the checkpoint, as far as it is known."""
+    return (config.architectures or [config.model_type])[0]
 
 
 def _check_report(
@@ -237,4 +298,4 @@ def _shape(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-__all__ = ["check_finite", "check_tokenizer", "load_config", "load_model"]
+__all__ = ["build_model", "check_finite", "check_tokenizer", "load_config", "load_model"]

@@ -69,9 +69,11 @@ def run(args: argparse.Namespace) -> None:
         if not (args.source / "config.json").is_file():
             raise FileNotFoundError(f"No checkpoint in {args.source}: it has no config.json.")
         model = load_checkpoint(args.source)
+        has_tokenizer = (args.source / "tokenizer.json").is_file()
+        tokenizers = load_pair_tokenizers(args.source) if has_tokenizer else None
         export_model(model, args.directory, args.format)
-        if (args.source / "tokenizer.json").is_file():
-            save_pair_tokenizers(args.directory, *load_pair_tokenizers(args.source))
+        if tokenizers:
+            save_pair_tokenizers(args.directory, *tokenizers)
         print(f"{args.source} written to {args.directory} as {args.format}.")
         return
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from hfseq.commands.console import CommandParser, mistakes_told, path
 from hfseq.commands.outputs import check_output_directory
 from hfseq.data import load_pair_tokenizers, save_pair_tokenizers
+from hfseq.data.files import raw_lines
 from hfseq.hub import export, load_checkpoint, push
 
 # What a run writes beside the weights and that belongs to the published model. Training checkpoints do not.
@@ -75,7 +76,7 @@ def prepare(arguments: argparse.Namespace, directory: Path) -> None:
     save_pair_tokenizers(directory, *tokenizers)
     for name in TEXTS:
         if (source / name).is_file():
-            text = (source / name).read_text(encoding="utf-8")
+            text = "".join(line for _, line in raw_lines(source / name))
             (directory / name).write_text(without_local_paths(text), encoding="utf-8")
     for pattern in PICTURES:
         for file in source.glob(pattern):

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.directory)
     tokens = words = size = unknown = exact = documents = 0
     for document in corpus.validation:
-        ids = tokenizer(document, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(document, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         documents += 1
         tokens += len(ids)
         words += len(document.split())

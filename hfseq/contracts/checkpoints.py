@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto import modeling_auto as names
 
+from ..loading import load_config
 from . import kinds
 from .cases import Case
 from .families import CASES
@@ -40,7 +41,7 @@ def checkpoint_case(path: str, trust_remote_code: bool = False) -> Case:
     """
     path = os.path.abspath(path) if os.path.isdir(path) else path
     options = {"trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(path, **options)
+    config = load_config(path, **options)
     architecture = (config.architectures or ["no class"])[0]
     model_class, kind = _find_class(path, config, architecture, trust_remote_code)
 

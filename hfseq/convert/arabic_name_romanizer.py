@@ -11,7 +11,6 @@ there, and do not here. One row at a time the two are equal.
 
 from __future__ import annotations
 
-import json
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from ..data.tables import read_json
 from ..models.configuration_recurrent_seq2seq import GRUSeq2SeqConfig
 from ..models.modeling_recurrent_seq2seq import GRUForSeq2SeqLM
 from .onnx_graph import import_onnx
@@ -110,7 +110,7 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
     """{token: id}."""
     file = folder / VOCABULARY_FILE
     try:
-        tokens = json.loads(file.read_text(encoding="utf-8"))["tokens"]
+        tokens = read_json(file)["tokens"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is no JSON object with a list of tokens: {error!r}") from error
     vocabulary = {token: number for number, token in enumerate(tokens)}

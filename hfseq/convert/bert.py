@@ -7,7 +7,6 @@ left to right imports, from right to left exports. BERT keeps the masked-LM bias
 
 from __future__ import annotations
 
-import json
 import re
 from os import PathLike
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..data.tables import read_json
 from ..models import AUTO_CLASSES
 from ..models.configuration_encoder import EncoderConfig
 from ..models.modeling_encoder import PooledClassifier
@@ -247,7 +247,9 @@ def _read_config(path: Path) -> dict:
     file = path / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path} has no config.json: name the directory of a BERT checkpoint.")
-    fields = json.loads(file.read_text(encoding="utf-8"))
+    fields = read_json(file)
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file} holds a {type(fields).__name__}, not a JSON object.")
     if fields.get("model_type", "bert") != "bert":
         raise ValueError(f"{file} says model_type {fields['model_type']!r}: the format bert reads BERT only.")
     positions = fields.get("position_embedding_type", "absolute")

@@ -7,7 +7,6 @@ keeps the embedding of a shared vocabulary in up to four places, ours in one.
 from __future__ import annotations
 
 import copy
-import json
 import re
 from os import PathLike
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..data.tables import read_json
 from ..models.configuration_transformer import TransformerConfig
 from ..models.modeling_transformer import TransformerForSeq2SeqLM
 from .tensor_files import read_tensors
@@ -212,7 +212,9 @@ def _read(path: Path) -> MarianMTModel:
     file = path / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path} has no config.json: name the directory of a Marian checkpoint.")
-    fields = json.loads(file.read_text(encoding="utf-8"))
+    fields = read_json(file)
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file} holds a {type(fields).__name__}, not a JSON object.")
     kind = fields.get("model_type", "marian")
     if kind != "marian":
         raise ValueError(f"{file} says model_type {kind!r}: the format marian reads Marian only.")

@@ -15,7 +15,6 @@ pass no attention_mask.
 
 from __future__ import annotations
 
-import json
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from ..data.tables import read_json
 from ..models.configuration_recurrent import LSTMConfig
 from ..models.modeling_recurrent import LSTMForSequenceClassification, LSTMModel
 
@@ -137,7 +137,7 @@ def _locate(path: str | PathLike[str]) -> tuple[Path, Path]:
 
 def _read_vocabulary(file: Path) -> dict[str, int]:
     try:
-        vocabulary = {PAD_TOKEN: 0} | json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = {PAD_TOKEN: 0} | read_json(file)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is not a JSON object of characters and ids: {error}") from error
     if sorted(vocabulary.values()) != list(range(len(vocabulary))) or BOUNDARY_TOKEN not in vocabulary:

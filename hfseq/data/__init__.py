@@ -42,6 +42,7 @@ _MODULES = {
         "id_count",
         "load_pair_tokenizers",
         "padded_vocab_size",
+        "read_tokenizer",
         "save_pair_tokenizers",
         "sentinel_ids",
         "surplus_ids",

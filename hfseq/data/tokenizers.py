@@ -69,6 +69,7 @@ MASKED_PAD, MASKED_UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]",
 # Part of the name of every kept tokenizer: raise it when training here gives another one from the same text.
 TRAINER_VERSION = 1
 
+LARGEST_VOCABULARY = 10_000_000
 # Of text without white space a trainer reads so many characters.
 LONGEST_RUN = 100_000
 _LONG_RUN = re.compile(rf"(\S{{{LONGEST_RUN}}})\S+")
@@ -141,6 +142,10 @@ def train_tokenizer(
     if algorithm == "bpe":
         specials.remove(unknown)
     smallest = len(specials) + (256 if algorithm == "bpe" else 1)
+    if vocab_size > LARGEST_VOCABULARY:  # the trainers make room for all of it, and die
+        raise ValueError(
+            f"vocab_size {vocab_size} is more than any text fills: at most {LARGEST_VOCABULARY:,}."
+        )
     if vocab_size < smallest:
         raise ValueError(
             f"vocab_size {vocab_size} is too small for {algorithm}: it needs at least {smallest} ({len(specials)} "
@@ -509,8 +514,26 @@ def load_pair_tokenizers(
     Args:
         options: of `AutoTokenizer.from_pretrained`.
     """
+    name = str(user_path(directory))
+    source, folder = read_tokenizer(name, **options), Path(name) / TARGET_FOLDER
+    return source, read_tokenizer(folder, **options) if folder.is_dir() else source
+
+
+def read_tokenizer(name: str | os.PathLike, **options: Any) -> PreTrainedTokenizerFast:
+    """The tokenizer of a directory or Hub id.
+
+    Args:
+        options: of `AutoTokenizer.from_pretrained`.
+
+    Raises:
+        ValueError: there is none, or none that can be read; says where.
+    """
     from transformers import AutoTokenizer
 
-    name = str(user_path(directory))
-    source, folder = AutoTokenizer.from_pretrained(name, **options), Path(name) / TARGET_FOLDER
-    return source, AutoTokenizer.from_pretrained(folder, **options) if folder.is_dir() else source
+    try:
+        return AutoTokenizer.from_pretrained(str(name), **options)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        file = Path(name) / "tokenizer.json"
+        there = f"{file} cannot be read" if file.is_file() else f"{name} holds no tokenizer that can be read"
+        raise ValueError(f"{there} ({reason}). Save it again beside the model (save_pretrained).") from error

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
-from ..loading import check_tokenizer, load_config, load_model
+from ..data import read_tokenizer
+from ..loading import build_model, check_tokenizer, load_config, load_model
 from ..paths import user_path
+from ..positions import position_limit
 from .base import Task
 
 
@@ -72,8 +74,8 @@ def load_parts(start: StartingModel, task: Task) -> tuple[Any, Any, int | None]:
         )
     source = start.tokenizer or start.path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=start.trust_remote_code)
-    except (OSError, ValueError) as error:
+        tokenizer = read_tokenizer(source, trust_remote_code=start.trust_remote_code)
+    except ValueError as error:
         raise ValueError(
             f"Cannot load the tokenizer of {source} (--tokenizer names another): {error}"
         ) from error
@@ -82,7 +84,7 @@ def load_parts(start: StartingModel, task: Task) -> tuple[Any, Any, int | None]:
         raise ValueError(
             f"The tokenizer of {source} has no padding token, so texts cannot be batched. Add one to it."
         )
-    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+    limits = [tokenizer.model_max_length, position_limit(config)]
     positions = min((limit for limit in limits if limit and limit < 10**9), default=None)
     asked = task.options.max_length
     if asked and positions and asked > positions:
@@ -106,7 +108,7 @@ def make_model(
     fields = {**config_fields, **task.config_fields()}
     if start.from_scratch:
         config = AutoConfig.from_pretrained(start.path, **fields, **remote)
-        return auto_class.from_config(config, dtype=torch.float32, **remote), "everything"
+        return build_model(auto_class, config, dtype=torch.float32, **remote), "everything"
     # a baseline has no path, and comes not here
     saved = load_config(start.path, **remote)  # type: ignore[arg-type]
     try:
