@@ -10,13 +10,13 @@ from typing import Any
 
 from hfseq import training
 from hfseq.commands.console import path
-from hfseq.commands.outputs import check_output_file
+from hfseq.commands.outputs import check_different_files, check_output_file, check_picture
 from hfseq.data.files import lines_of, missing_file, write_lines
 from hfseq.evaluation import Likelihood, judge, load_likelihood, read_minimal_pairs, word_surprisals
 from hfseq.evaluation.blimp import grouped, published_accuracies
 from hfseq.evaluation.surprisal import WORD, WordSurprisal
 from hfseq.paths import user_path
-from hfseq.plots import plot_minimal_pairs, require_matplotlib
+from hfseq.plots import plot_minimal_pairs
 
 # Options of one benchmark or of both; all others that `evaluate` has are for a run's own kind of text.
 OPTIONS = {"blimp": ("limit", "leading_space", "plot"), "surprisal": ()}
@@ -70,9 +70,8 @@ def check_no_benchmark(arguments: argparse.Namespace) -> None:
 
 
 def run_blimp(arguments: argparse.Namespace) -> None:
-    check_output_file(arguments.plot, "--plot")
-    if arguments.plot:
-        require_matplotlib()
+    check_picture(arguments.plot, "--plot")
+    check_different_files({"--output": arguments.output, "--plot": arguments.plot})
     file = arguments.file[0] if arguments.file else None
     pairs = read_minimal_pairs(file, limit=arguments.limit)
     likelihood = load(arguments)

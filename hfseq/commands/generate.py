@@ -8,33 +8,37 @@
         --beside outputs/transformer-multi30k-en-de
     hfseq generate outputs/lstm-colours --features "0.75 0.31 0.00"
 
-One line in, one line out (or --num_return_sequences of them), in order. A blank line is translated to an empty one;
-a language model begins a text of its own there. A model that begins with a vector takes one vector for each line, or
-one for all; --features alone begins a text from each. Under torchrun each process takes its part of the lines.
+One line in, one line out (or --num_return_sequences of them), in order: a line break that a language model writes is a
+space there, and kept for a single --prompt and in an --output that ends in .jsonl ({"prompt", "text"} in each line). A
+blank line is translated to an empty one; a language model begins a text of its own there. A model that begins with a
+vector takes one vector for each line, or one for all; --features alone begins a text from each. Under torchrun each
+process takes its part of the lines.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BatchEncoding, set_seed
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BatchEncoding, set_seed
 
 from hfseq.attention_maps import attention_maps
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
-from hfseq.commands.outputs import check_output_file
-from hfseq.data import load_pair_tokenizers
-from hfseq.data.files import lines_of, one_line
+from hfseq.commands.generation import generate_options
+from hfseq.commands.outputs import check_different_files, check_output_file, check_picture
+from hfseq.data import load_pair_tokenizers, read_tokenizer
+from hfseq.data.files import format_of, lines_of, one_line, write_lines
 from hfseq.loading import check_tokenizer, load_config, load_model
 from hfseq.paths import user_path
 from hfseq.pipelines import TranslationPipeline
 from hfseq.plots import plot_attention, plot_side_by_side
+from hfseq.positions import position_limit
 from hfseq.training import translate
 from hfseq.training.describing import parse_vector
 from hfseq.training.processes import collect, decide, is_main, own_device, rank, share, start_processes
@@ -43,11 +47,6 @@ from hfseq.training.processes import collect, decide, is_main, own_device, rank,
 # model's own generation_config says.
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9}
 MAX_NEW_TOKENS = 60
-# Options of generate() that count something: a wrong number ends deep inside it, without its name.
-COUNTS = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "no_repeat_ngram_size")
-LEAST = {"no_repeat_ngram_size": 0}
-# Texts, which YAML would read as numbers, lists or nothing ("---", "7", a line break).
-TEXTS = ("stop_strings",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,43 +105,17 @@ def main(argv: list[str] | None = None) -> None:
         check_arguments(arguments)
         start_processes()
         lines = decide(lambda: read_lines(arguments))  # standard input can be read once
-        if not any(lines) and arguments.features is None:
+        config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
+        if not (any(lines) if config.is_encoder_decoder else lines):
             raise ValueError(
                 "nothing to continue or translate: give --prompt TEXT, --input FILE, or lines on standard input"
             )
-        config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
         check_fit(arguments, config, lines)
         arguments.device = own_device(arguments.device)
         set_seed(arguments.seed + rank())
         generate = translations if config.is_encoder_decoder else continuations
-        write_lines(arguments.output, generate(arguments, lines, options))
-
-
-def generate_options(words: list[str]) -> dict[str, Any]:
-    """{name: value} from `--name value` or `--name=value`, the values in YAML."""
-    options, words = {}, list(words)
-    while words:
-        name, has_value, text = words.pop(0).partition("=")
-        if not name.startswith("--") or not (has_value or words):
-            raise ValueError(
-                f"expected --option value pairs for generate(), found: {name} {' '.join(words)}".rstrip()
-            )
-        text = text if has_value else words.pop(0)
-        name = name[2:].replace("-", "_")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            if name not in TEXTS:
-                raise ValueError(f"--{name} {text!r} is no value in YAML: {error}") from error
-            value = None
-        if name in TEXTS and not isinstance(value, list):
-            value = text
-        if name in COUNTS:
-            least = LEAST.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"--{name} must be a whole number of at least {least}, not {text!r}")
-        options[name] = [str(part) for part in value] if name in TEXTS and isinstance(value, list) else value
-    return options
+        texts = generate(arguments, lines, options)
+        write_texts(arguments, lines, texts)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
@@ -157,7 +130,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.beside and arguments.plotted != "cross":
         raise ValueError("--beside compares where models look in the source: leave --plotted out")
     check_output_file(arguments.output, "--output")
-    check_output_file(arguments.plot_attention, "--plot_attention")
+    check_picture(arguments.plot_attention, "--plot_attention")
+    check_different_files({"--output": arguments.output, "--plot_attention": arguments.plot_attention})
 
 
 def check_fit(arguments: argparse.Namespace, config: Any, lines: list[str]) -> None:
@@ -183,7 +157,7 @@ def continuation_options(options: dict[str, Any]) -> dict[str, Any]:
         # where the checkpoint's own generation_config says how many new ones, that would count
         options = {"max_new_tokens": None, **options}
     elif "max_new_tokens" not in options:
-        longest = max(MAX_NEW_TOKENS, options.get("min_new_tokens") or 0, options.get("min_length") or 0)
+        longest = max(MAX_NEW_TOKENS, options.get("min_new_tokens", 0), options.get("min_length", 0))
         options = {**options, "max_new_tokens": longest}
     return options
 
@@ -192,8 +166,9 @@ def continuations(
     arguments: argparse.Namespace, prompts: list[str], options: dict[str, Any]
 ) -> Iterator[str]:
     """Each prompt and what a language model makes of it."""
+    says_length = "max_new_tokens" in options or "max_length" in options
     options = continuation_options(options)
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer = read_tokenizer(
         arguments.model, padding_side="left", trust_remote_code=arguments.trust_remote_code
     )
     model = load(AutoModelForCausalLM, arguments)
@@ -217,15 +192,53 @@ def continuations(
     own = share(range(len(prompts)))
     for batch in by_length(prompts, own, arguments.batch_size):
         inputs = encoded_prompts(tokenizer, [prompts[i] for i in batch], arguments.special_tokens_in_text)
+        room = room_for(
+            model.config, prompts, batch, inputs["attention_mask"].sum(1).tolist(), options, says_length
+        )
         inputs = inputs.to(arguments.device)
         if vectors:
             features = torch.tensor([vectors[i] for i in batch], dtype=model.dtype, device=arguments.device)
             inputs["features"] = features
-        ids = model.generate(**inputs, **options).unflatten(0, (len(batch), -1))  # [batch, returns, longest]
+        ids = model.generate(**inputs, **{**options, **room})
+        ids = ids.unflatten(0, (len(batch), -1))  # [batch, returns, longest]
         for i, of_prompt in zip(batch, ids, strict=True):
             texts[i] = tokenizer.batch_decode(of_prompt, skip_special_tokens=True)
     for of_prompt in collect([texts[i] for i in own], len(prompts)):
         yield from of_prompt
+
+
+def room_for(
+    config: Any,
+    prompts: list[str],
+    batch: list[int],
+    lengths: list[int],
+    options: dict[str, Any],
+    says_length: bool,
+) -> dict[str, int]:
+    """The options by which a model with positions stays within them.
+
+    Args:
+        batch: numbers of the prompts; lengths: their tokens.
+        says_length: whether the user said how long the texts may be, so that less would not be what was asked for.
+
+    Raises:
+        ValueError: a prompt that leaves no room, or not as much as was asked for; names its line.
+    """
+    positions = position_limit(config)
+    if positions is None:
+        return {}
+    longest = max(lengths)
+    number = batch[lengths.index(longest)]
+    wanted = options.get("max_new_tokens") or 0
+    total = longest + wanted if wanted else options.get("max_length", 0)
+    if longest >= positions or (says_length and total > positions):
+        asked = f", and {total - longest} more are asked for" if says_length and longest < positions else ""
+        raise ValueError(
+            f"line {number + 1} has {longest} tokens{asked}, but the model only {positions} positions "
+            f"(max_position_embeddings): shorten it{asked and ', or lower --max_new_tokens'}. It begins: "
+            f"{prompts[number][:60]!r}"
+        )
+    return {"max_new_tokens": positions - longest} if total > positions else {}
 
 
 def encoded_prompts(tokenizer: Any, prompts: list[str], special_tokens_in_text: bool) -> BatchEncoding:
@@ -278,7 +291,7 @@ def translations(arguments: argparse.Namespace, lines: list[str], options: dict[
             picture = plot_attention(maps, arguments.plot_attention)
         print(f"attention drawn to {picture}", file=sys.stderr)
     for of_line in all_texts:
-        yield from (one_line(text, breaks="space") for text in of_line)
+        yield from of_line
 
 
 def draw_side_by_side(arguments: argparse.Namespace, source: str, target: str) -> Path:
@@ -352,15 +365,22 @@ def read_vectors(given: str, size: int) -> list[list[float]]:
     return vectors
 
 
-def write_lines(file: Path | None, lines: Iterator[str]) -> None:
+def write_texts(arguments: argparse.Namespace, lines: list[str], texts: Iterator[str]) -> None:
     """To a file, which appears when all is done, or to standard output; by the main process."""
     if not is_main():
-        for _ in lines:  # its part of the work
+        for _ in texts:  # its part of the work
             pass
         return
-    if file is None:
-        for line in lines:
-            print(line)
-        return
-    text = "".join(f"{line}\n" for line in lines)
-    file.write_text(text, encoding="utf-8")
+    output: Path | None = arguments.output
+    if output is None:
+        for text in texts:
+            print(text if arguments.prompt is not None else one_line(text, breaks="space"))
+    elif format_of(output) == ".jsonl":
+        found = list(texts)
+        each = len(found) // len(lines) or 1  # one for each line, several, or one for each vector
+        records = [
+            {"prompt": lines[min(i // each, len(lines) - 1)], "text": text} for i, text in enumerate(found)
+        ]
+        write_lines(output, (json.dumps(record, ensure_ascii=False) for record in records))
+    else:
+        write_lines(output, texts, breaks="space")

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from hfseq.plots import require_matplotlib
+
 
 def check_output_file(path: Path | None, option: str) -> None:
     """Raises OSError, with the option's name and a remedy, unless a file can be written at `path`.
@@ -30,6 +32,32 @@ def check_output_file(path: Path | None, option: str) -> None:
     _probe(folder, f"{option} {path}")
 
 
+def check_picture(path: Path | None, option: str) -> None:
+    """As `check_output_file`; also ValueError where its ending is of no picture that can be drawn, and
+    ModuleNotFoundError where matplotlib is missing."""
+    if path is None:
+        return
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    known = sorted(Figure().canvas.get_supported_filetypes())
+    ending = path.suffix.removeprefix(".").lower()
+    if ending and ending not in known:
+        raise ValueError(f"{option} {path}: end its name in .png, or one of {', '.join(known)}.")
+    check_output_file(path, option)
+
+
+def check_different_files(files: dict[str, Path | None]) -> None:
+    """Raises ValueError where two options name the same file: the second would be written over the first."""
+    seen: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise ValueError(f"{other} and {option} both name {path}: give each a file of its own.")
+
+
 def check_output_directory(path: Path, option: str) -> None:
     """Raises OSError, with the option's name and a remedy, unless files can be written in the directory or it can be
     made. Nothing is made yet: what fails later leaves no empty folder."""
@@ -52,4 +80,4 @@ def _probe(folder: Path, what: str) -> None:
         ) from error
 
 
-__all__ = ["check_output_directory", "check_output_file"]
+__all__ = ["check_different_files", "check_output_directory", "check_output_file", "check_picture"]

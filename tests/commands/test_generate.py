@@ -8,7 +8,15 @@ import subprocess
 import sys
 
 import pytest
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from hfseq import LSTMForCausalLM, data
 
@@ -141,7 +149,7 @@ def test_bad_input(refused, language_model, tmp_path):
         assert f"--num_beams must be a whole number of at least 1, not '{wrong}'" in message
     assert "--max_new_tokens must be" in refused("generate", *prompt, "--max_new_tokens=0")
     assert "is no value in YAML" in refused("generate", *prompt, "--eta_cutoff", "[1")
-    assert "num_beamz" in refused("generate", *prompt, "--num_beamz", "3")
+    assert "Did you mean 'num_beams'?" in refused("generate", *prompt, "--num_beamz", "3")
     assert "--batch_size must be at least 1" in refused("generate", *prompt, "--batch_size", "0")
     assert "--seed must be between" in refused("generate", *prompt, "--seed", "-1")
     assert "no device 'cuda:99' here" in refused("generate", *prompt, "--device", "cuda:99")
@@ -150,12 +158,109 @@ def test_bad_input(refused, language_model, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--temperature", "0"], "--temperature must be a number above 0, not '0'"),
+        (["--temperature", ".nan"], "--temperature must be a number above 0"),
+        (["--top_p", "2"], "--top_p must be a number above 0 and at most 1, not '2'"),
+        (["--top_k", "2.5"], "--top_k must be a whole number of at least 0"),
+        (["--length_penalty", "x"], "--length_penalty must be a number, not 'x'"),
+        (["--min_length", "abc"], "--min_length must be a whole number"),
+        (["--min_new_tokens=-4"], "--min_new_tokens must be a whole number of at least 0"),
+        (["--do_sample", "maybe"], "--do_sample must be true or false, not 'maybe'"),
+        (["--do_sample", "1"], "--do_sample must be true or false, not '1'"),
+        (["--stop_strings", ""], "--stop_strings is empty"),
+        (["--stop_strings", "[a, '']"], "--stop_strings is empty"),
+        (["--suppress_tokens", "[a]"], "--suppress_tokens must be an id, or a list of ids"),
+        (["--max_time", "-1"], "--max_time must be a number above 0"),
+        (["--max_length", "6", "--max_new_tokens", "3"], "--max_new_tokens and --max_length say the same"),
+        (["--min_length", "50", "--max_length", "6"], "--min_length 50 is more than --max_length 6"),
+        (
+            ["--num_return_sequences", "4", "--num_beams", "2"],
+            "--num_return_sequences 4 is more than --num_beams 2",
+        ),
+        (["--return_dict_in_generate", "true"], "an option of generate() that a command line cannot give"),
+        (["--input_ids", "[[1]]"], "--input_ids is no option of this command or of generate()"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_values_of_generates_options(refused, language_model, monkeypatch, words, message):
+    monkeypatch.setattr("hfseq.commands.generate.load_model", None)  # the work begins with it
+    assert message in refused("generate", language_model, "--prompt", "a", *words)
+
+
+@pytest.fixture(scope="module")
+def breaking(language_model, tmp_path_factory):
+    """The same model, which writes line breaks and letters in turn."""
+    folder = tmp_path_factory.mktemp("breaking")
+    model = LSTMForCausalLM.from_pretrained(language_model)
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    kept = {tokenizer("\n").input_ids[0], tokenizer("a").input_ids[0]}
+    model.generation_config.suppress_tokens = sorted(set(range(model.config.vocab_size)) - kept)
+    model.generation_config.no_repeat_ngram_size = 3
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_one_line_for_each(run, breaking, tmp_path):
+    """A line break that a model writes parts no lines; where it can be kept, it is."""
+    options = [breaking, *GREEDY, "--max_new_tokens", 6]
+    shown = run("generate", *options, "--prompt", "In")
+    text = shown.removesuffix("\n")
+    assert "\n" in text
+    assert run("generate", *options, stdin="In\nIn\n") == 2 * (text.replace("\n", " ") + "\n")
+    (tmp_path / "in.txt").write_text("In\n\nIn\n")
+    files = ["--input", tmp_path / "in.txt", "--output"]
+    run("generate", *options, *files, tmp_path / "out.txt")
+    first, blank, last = (tmp_path / "out.txt").read_text().split("\n")[:-1]
+    assert first == last == text.replace("\n", " ") and blank.strip()
+    run("generate", *options, *files, tmp_path / "out.jsonl", "--num_beams", 2, "--num_return_sequences", 2)
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["prompt"] for record in records] == ["In", "In", "", "", "In", "In"]
+    assert any("\n" in record["text"] for record in records)
+    assert records[0]["text"].startswith("In")
+
+
+def test_a_model_with_positions_stays_within_them(run, refused, language_model, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    config = GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, n_positions=12, **data.tokenizer_config_fields(tokenizer)
+    )
+    model = GPT2LMHeadModel(config)
+    model.generation_config.suppress_tokens = [tokenizer.eos_token_id]
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    words = [tmp_path, *GREEDY, "--prompt"]
+    ids = tokenizer(run("generate", *words, "In the").removesuffix("\n"), return_tensors="pt").input_ids
+    assert 5 < ids.shape[1] <= 13  # what is decoded may become other tokens, but 60 more there are not
+    message = refused("generate", *words, "In the", "--max_new_tokens", 40)
+    assert "tokens, and 40 more are asked for, but the model only 12 positions" in message
+    assert "line 1 has" in refused("generate", *words, "In the year " * 9)
+
+
+def test_a_model_that_fills_in_is_none_that_continues(refused, language_model, tmp_path):
+    """BERT's two heads have the same weights; what continues a text with them reads ahead."""
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    size = data.padded_vocab_size(tokenizer)
+    config = BertConfig(vocab_size=size, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                        num_attention_heads=2, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    message = refused("generate", tmp_path, "--prompt", "In")
+    assert "holds BertForMaskedLM, which fills in tokens" in message
+
+
 def test_outputs_are_checked_before_the_work(refused, language_model, tmp_path, monkeypatch):
     monkeypatch.setattr("hfseq.commands.generate.load_model", None)  # the work begins with it
     prompt = [language_model, "--prompt", "a", "--output"]
     assert f"there is no folder {tmp_path / 'no'}" in refused("generate", *prompt, tmp_path / "no/out.txt")
     assert f"--output {tmp_path} is a directory" in refused("generate", *prompt, tmp_path)
     assert "cannot write in /proc" in refused("generate", *prompt, "/proc/out.txt")
+    picture = [*prompt, tmp_path / "same.png", "--plot_attention"]
+    assert "both name" in refused("generate", *picture, tmp_path / "same.png")
+    assert "end its name in .png" in refused("generate", *picture, tmp_path / "a.xyz")
 
 
 def test_another_models_tokenizer(refused, language_model, tmp_path):
