@@ -34,7 +34,7 @@ from transformers import PretrainedConfig
 from hfseq import training
 from hfseq.commands.benchmarks import add_benchmark_arguments, check_no_benchmark, run_benchmark
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
-from hfseq.commands.outputs import check_output_file
+from hfseq.commands.outputs import check_different_files, check_output_file
 from hfseq.data.files import write_lines
 from hfseq.loading import check_tokenizer, load_config, load_model
 from hfseq.objectives import Objective, objective_of
@@ -60,6 +60,7 @@ OBJECTIVE_OPTIONS = {
 # What of a recipe's data section says how files are read, not which.
 READING = (
     "text_column",
+    "feature_columns",
     "txt_document",
     "source_language",
     "target_language",
@@ -126,11 +127,13 @@ def score_text(arguments: argparse.Namespace) -> None:
         start_processes()
         config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
         objective, what = make_objective(arguments, config, scratch)
+        objective.check_before(config)
         model = load_model(
             objective.auto_class, arguments.model, trust_remote_code=arguments.trust_remote_code
         ).to(own_device(arguments.device))
         objective.prepare()
         check_tokenizer(objective.tokenizer, config)
+        objective.check_lengths(config)
         side = what.setdefault("split", "test" if "test" in objective.arrays else "validation")
         if side not in objective.held_out:
             there = ", ".join(objective.held_out)
@@ -163,6 +166,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError("--split is of a corpus: what --file or --pairs name is scored whole")
     check_output_file(arguments.output, "--output")
     check_output_file(arguments.output_text, "--output_text")
+    check_different_files({"--output": arguments.output, "--output_text": arguments.output_text})
 
 
 def make_objective(
@@ -209,9 +213,9 @@ def choose_text(arguments: argparse.Namespace, sections: RawSections) -> str:
     section = sections["data"]
     files = arguments.file or arguments.pairs
     if files:
-        # The whole text is held out; what there is to train on nobody reads.
+        # The whole text is held out, and there is none to train on.
         kept = {name: section[name] for name in READING if name in section}
-        section = {**kept, "train_file": files, "validation_file": files, "test_share": 0.0}
+        section = {**kept, "validation_file": files}
     elif arguments.corpus:
         own_files = ("train_file", "validation_file", "test_file")
         section = {name: value for name, value in section.items() if name not in own_files}

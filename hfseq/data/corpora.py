@@ -308,7 +308,8 @@ def load_corpus(
             one after the other. A Hub data set's own validation and test sides are used where it has them; what it
             lacks is split off its train side (of several corpora either all have such a side or none has).
         train_file: instead of `corpus`: files, folders or globs of .txt, .jsonl, .csv, .parquet, each also .gz.
-        validation_file, test_file: sides of their own; then nothing is split off for them.
+        validation_file, test_file: sides of their own; then nothing is split off for them. With neither corpus nor
+            train_file there is nothing to train on, only these.
         text_column: column or JSON key that holds the text.
         txt_document: what is a document in a .txt file: "paragraph", "line" or "file".
         validation_share, test_share, split_seed: see `split_of`.
@@ -321,7 +322,8 @@ def load_corpus(
         FileNotFoundError: a path or glob that matches nothing.
         ModuleNotFoundError: a demo corpus whose package is not installed.
     """
-    if (corpus is None) == (train_file is None):
+    held_out_alone = corpus is None and not (validation_file is None and test_file is None)
+    if (corpus is None) == (train_file is None) and not held_out_alone:
         raise ValueError(
             f"Give either a corpus ({', '.join(NAMES)} or a Hub data set id) or train_file, not "
             f"{'both' if corpus else 'neither'}."

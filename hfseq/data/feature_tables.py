@@ -72,7 +72,8 @@ def load_features(
             CIELAB's lightness, green_red and blue_yellow, about -1 to 1.
         feature_columns: which numbers make the vector, in this order.
         train_file: instead of `corpus`: .csv or .jsonl files, folders or globs.
-        validation_file, test_file: sides of their own; then nothing is split off for them.
+        validation_file, test_file: sides of their own; then nothing is split off for them. With neither corpus nor
+            train_file there is nothing to train on, only these.
         text_column: the column of the text.
         validation_share, test_share, split_seed: as in `hfseq.data.load_corpus`.
 
@@ -81,7 +82,8 @@ def load_features(
             different widths, an empty side; each says where.
         FileNotFoundError, ModuleNotFoundError: no such file; the package of `colours` is not installed.
     """
-    if (corpus is None) == (train_file is None):
+    held_out_alone = corpus is None and not (validation_file is None and test_file is None)
+    if (corpus is None) == (train_file is None) and not held_out_alone:
         raise ValueError(
             f"Give either a corpus ('colours') or train_file, not {'both' if corpus else 'neither'}."
         )
@@ -105,18 +107,20 @@ def load_features(
     }
     split = Split(validation_share, test_share, split_seed).without(given)
     rows: dict[str, list[TextAndVector]] = {side: [] for side in SPLITS}
-    for row in colour_rows(columns) if corpus else _file_rows(train_file, text_column, columns):
-        rows[split.side_of(row[1].lower())].append(row)
+    has_training = corpus is not None or train_file is not None
+    if has_training:
+        for row in colour_rows(columns) if corpus else _file_rows(train_file, text_column, columns):
+            rows[split.side_of(row[1].lower())].append(row)
     for side, own in given.items():
         rows[side] = list(own)
-    name = corpus or str(train_file)
+    name = corpus or str(train_file or validation_file or test_file)
     for side in SPLITS:
-        if not rows[side] and (side == "train" or side in given or getattr(split, side)):
+        if not rows[side] and (side in given or (has_training and (side == "train" or getattr(split, side)))):
             raise ValueError(
                 f"{name}: no row fell on the {side} side (shares: validation {split.validation}, test "
                 f"{split.test}). Give more rows, {side}_file, or another share."
             )
-    width = len(rows["train"][0][2])
+    width = next(len(of_side[0][2]) for of_side in rows.values() if of_side)
     for place, _, vector in (row for side in SPLITS for row in rows[side]):
         if len(vector) != width:
             raise ValueError(

@@ -375,7 +375,8 @@ def load_pairs(
             named, and of Multi30k's files.
         train_file: instead of `corpus`: a .tsv, .csv or .jsonl, a list of such, or a list of two parallel text files,
             source first; each also .gz.
-        validation_file, test_file: sides of their own, likewise; then nothing is split off for them.
+        validation_file, test_file: sides of their own, likewise; then nothing is split off for them. With neither
+            corpus nor train_file there is nothing to train on, only these.
         source_column, target_column: columns (or JSON keys) with the texts.
         validation_share, test_share, split_seed: see `PairCorpus`.
         deduplicate, held_out_limit: see `PairCorpus`.
@@ -386,7 +387,8 @@ def load_pairs(
             unequally many lines, an empty side (most of these when the corpus is first looked at).
         FileNotFoundError: a file that is not there.
     """
-    if (corpus is None) == (train_file is None):
+    held_out_alone = corpus is None and not (validation_file is None and test_file is None)
+    if (corpus is None) == (train_file is None) and not held_out_alone:
         raise ValueError(
             "Give either a corpus (multi30k or a Hub data set id) or train_file, not "
             f"{'both' if corpus else 'neither'}."

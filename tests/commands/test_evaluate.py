@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from hfseq import LSTMForCausalLM, data
 
@@ -42,6 +42,20 @@ def test_scores_are_the_loss_over_the_whole_text(run, language_model, texts, tmp
     assert scores["tokens"] == targets and scores["bytes"] == size
     assert scores["loss"] == pytest.approx(loss, rel=1e-5)
     assert scores["bits_per_byte"] == pytest.approx(loss * targets / math.log(2) / size, rel=1e-5)
+
+
+def test_a_file_is_not_read_twice(run, language_model, texts, tmp_path, caplog):
+    """All of it is held out: no training text stands there as well."""
+    (tmp_path / "text.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    run("evaluate", language_model, "--file", tmp_path / "text.txt", "--streams", 1)
+    assert "stand in the validation" not in caplog.text
+
+
+def test_scores_and_translations_go_to_different_files(refused, language_model, tmp_path):
+    same = tmp_path / "same"
+    assert "both name" in refused(
+        "evaluate", language_model, "--output", same, "--output_text", tmp_path / "./same"
+    )
 
 
 @pytest.fixture
@@ -105,6 +119,30 @@ def test_damaged_weights_are_refused(run_directory, refused, change, message, co
     assert message in told and str(run_directory / "model.safetensors") in told
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", "is not a valid JSON file"),
+        (
+            "config.json",
+            '{"model_type": "hfseq_lstm", "hidden_size": "many"}',
+            "Field 'hidden_size' expected int",
+        ),
+        ("config.json", '{"model_type": ["gpt2"]}', "config.json"),
+        ("generation_config.json", "{", "generation_config.json, line 1: not JSON"),
+        ("tokenizer.json", "{", "tokenizer.json cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "generate", "push", "check"])
+def test_damaged_files_are_refused(run_directory, refused, file, content, message, command, tmp_path):
+    """A generation_config that cannot be read would be left out, and suppressed tokens come out."""
+    if command == "check" and file == "tokenizer.json":
+        pytest.skip("no contract needs a tokenizer")
+    (run_directory / file).write_text(content)
+    more = {"generate": ["--prompt", "a"], "push": ["--directory", tmp_path / "out"]}.get(command, [])
+    assert message in refused(command, run_directory, *more)
+
+
 def test_a_file_that_was_cut(run_directory, refused):
     file = run_directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -122,6 +160,18 @@ def test_bad_input(refused, language_model, tmp_path):
     assert "--pairs and --output_text are for translation" in pairs
     out = refused("evaluate", language_model, *file, "--output", tmp_path / "no/out.json")
     assert f"there is no folder {tmp_path / 'no'}" in out
+
+
+def test_rows_that_are_longer_than_the_models_positions(refused, language_model, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    config = GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, n_positions=12, **data.tokenizer_config_fields(tokenizer)
+    )
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "text.txt").write_text("some text\n" * 40)
+    message = refused("evaluate", tmp_path, "--file", tmp_path / "text.txt", "--row_length", 40)
+    assert "row_length 40 is longer than the model's 12 positions" in message
 
 
 def test_two_processes_score_what_one_does(language_model, texts, tmp_path):
