@@ -195,7 +195,7 @@ def add_finetuned(directory: Path, finetuned: list[Path]) -> None:
             raise FileNotFoundError(
                 f"{run_directory} has no finetune_summary.json: hfseq finetune writes it at its end."
             )
-        run = read_json(file)
+        run = read_facts(file, ("runs", "scores"), "finetune")
         facts["fine_tuning"].append({k: v for k, v in run.items() if k not in ("runs", "classes", "machine")})
         facts["fine_tuning"][-1]["runs"] = [{"seed": r["seed"]} for r in run["runs"]]
     save_card(directory, facts)
@@ -207,7 +207,16 @@ def read_summary(directory: Path) -> dict:
         raise FileNotFoundError(
             f"{directory} has no training_summary.json: hfseq pretrain writes it when it finishes."
         )
-    return read_json(path)
+    return read_facts(path, ("scores", "recipe", "recipe_content"), "pretrain")
+
+
+def read_facts(path: Path, needed: tuple[str, ...], command: str) -> dict:
+    """A summary; ValueError where the file is none of that command's."""
+    facts = read_json(path)
+    missing = [name for name in needed if not isinstance(facts, dict) or name not in facts]
+    if missing:
+        raise ValueError(f"{path} is no summary of `hfseq {command}`: it has no {missing[0]!r}.")
+    return facts
 
 
 def model_arrays(directory: Path) -> dict[str, data.TokenArray]:

@@ -41,7 +41,6 @@ import shutil
 import statistics
 import sys
 import time
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +48,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -83,6 +83,7 @@ from ..tasks.card import write_task_card
 from ..tasks.padding import settle_padding
 from ..tasks.starting_point import StartingModel, load_parts, make_model
 from ..tasks.trainer import TaskTrainer
+from ..training.arguments import check_values, training_arguments
 from ..training.processes import decide, is_main, process_options, start_processes
 from .console import CommandParser, mistakes_told
 from .outputs import check_output_directory, check_output_file
@@ -218,6 +219,7 @@ def main(argv: list[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
     with mistakes_told(parser):
         recipe = load_recipe(known, rest)
+        check_values(recipe.others["training"])
         start_processes(**process_options(recipe.others["training"]))
         if not is_main():
             logging.getLogger("hfseq").setLevel(logging.ERROR)
@@ -332,6 +334,8 @@ def run(recipe: Recipe, overwrite: bool, command: str) -> None:
     if options.gradual_unfreezing is not None and start.from_scratch:
         raise ValueError("--gradual_unfreezing keeps pretrained layers as they are: --from_scratch has none.")
     task_class = TASKS[recipe.others["task"]["type"]]
+    if recipe.others["training"].get("label_smoothing_factor") and not task_class.can_smooth:
+        raise ValueError(f"--label_smoothing_factor means nothing to {task_class.name}: leave it out.")
     data = load_data(task_class, recipe.sections["data"], recipe.sections["task"])
     task = task_class(data, recipe.sections["task"])
     name = recipe.name or f"{start.name}-{data.name.replace(', ', '-')}"
@@ -380,7 +384,10 @@ def run_model(recipe: Recipe, task: Task, output: Path, overwrite: bool) -> dict
     options: FineTuning = recipe.sections["training"]
     config, tokenizer, max_length = load_parts(start, task)
     for key, value in recipe.others["model"].items():
-        setattr(config, key, value)
+        try:
+            setattr(config, key, value)
+        except (StrictDataclassError, TypeError, ValueError) as error:
+            raise ValueError(f"model.{key} {value!r:.60}: {' '.join(str(error).split())}") from error
     task.prepare(tokenizer, config)
     rows: dict[str, list[Row]] = {}
     encoding = {}
@@ -459,10 +466,6 @@ def train_once(
     folder = output / f"run-{rate:g}-{seed}"
     decide(lambda: shutil.rmtree(folder, ignore_errors=True))
     accumulated = given.get("gradient_accumulation_steps", 1)
-    if not isinstance(accumulated, int) or accumulated < 1:
-        raise ValueError(
-            f"gradient_accumulation_steps must be a whole number of at least 1, not {accumulated!r}."
-        )
     updates = math.ceil(len(rows["train"]) / options.batch_size / accumulated)
     arguments = make_arguments(options, given, task, folder, rate, seed, updates)
     set_seed(seed)
@@ -558,15 +561,7 @@ def make_arguments(
     if options.lr_scheduler_type != SLANTED:
         fixed["lr_scheduler_type"] = options.lr_scheduler_type
         fixed["lr_scheduler_kwargs"] = options.lr_scheduler_kwargs or {}
-    kinds = typing.get_type_hints(TrainingArguments)
-    for name, value in given.items():
-        wanted = set(typing.get_args(kinds[name])) or {kinds[name]}
-        if isinstance(value, str) and wanted <= {int, float, bool, dict, list, type(None)}:
-            raise ValueError(f"training.{name} must be a number, not {value!r:.60}.")
-    try:
-        arguments = TrainingArguments(**{**defaults, **given, **fixed})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"training: {error}") from error
+    arguments = training_arguments({**defaults, **given, **fixed})
     if arguments.train_sampling_strategy not in SAMPLINGS:
         raise ValueError(f"train_sampling_strategy is one of {', '.join(SAMPLINGS)} here.")
     return arguments

@@ -160,8 +160,11 @@ def _question(entry: Any, context: str, place: str, labelled: bool) -> Question:
         raise ValueError(f"{place}: its context is empty.")
     if not labelled and entry.get("answers") is None and not entry.get("is_impossible", False):
         return Question(identity, text, context, None, place)
+    given = entry.get("answers") or []
+    if not isinstance(given, list):
+        raise ValueError(f'{place}: "answers" is {given!r:.60}, not a list of {{"text", "answer_start"}}.')
     answers = []
-    for answer in entry.get("answers") or []:
+    for answer in given:
         words, start = _get(answer, "text", str, place), _get(answer, "answer_start", int, place)
         if not words.strip():
             raise ValueError(f"{place}: an empty answer. A question without one has the answers [].")

@@ -37,6 +37,11 @@ class TaskOptions:
 
     def __post_init__(self) -> None:
         if self.labels is not None:
+            odd = next((label for label in self.labels if label is None or isinstance(label, bool)), "")
+            if odd != "":
+                raise ValueError(
+                    f"labels hold {odd!r}: YAML reads yes, no, on, off and null so. Put quotes around them."
+                )
             self.labels = [str(label) for label in self.labels]
             twice = next((label for label in self.labels if self.labels.count(label) > 1), None)
             if twice is not None:
@@ -66,7 +71,11 @@ class TaskData:
     def __post_init__(self) -> None:
         for side, examples in self.sides.items():
             if not examples:
-                raise ValueError(f"{self.name}: no examples on the {side} side.")
+                remedy = {
+                    "train": "Give more examples, or a smaller validation_share.",
+                    "validation": "Give validation_file, more examples, or another validation_share or split_seed.",
+                }.get(side, "Leave that file out.")
+                raise ValueError(f"{self.name}: no examples on the {side} side. {remedy}")
 
 
 @dataclass
@@ -98,6 +107,8 @@ class Task:
     """Whether there are classes: the option `labels` means something."""
     per_column: ClassVar[bool] = False
     """Whether the output has one entry for each token of a row."""
+    can_smooth: ClassVar[bool] = False
+    """Whether Trainer's label_smoothing_factor means something: one class is right for each row or column."""
 
     def __init__(self, data: TaskData, options: TaskOptions | None = None):
         self.data = data

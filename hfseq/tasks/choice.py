@@ -36,6 +36,7 @@ class MultipleChoice(Task):
     name = "multiple-choice"
     auto_class = "AutoModelForMultipleChoice"
     metric = "accuracy"
+    can_smooth = True
 
     @classmethod
     def read(cls, path: Path, options: Any, labelled: bool) -> list[ChoiceExample]:

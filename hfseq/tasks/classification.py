@@ -21,6 +21,7 @@ class SequenceClassification(TextTask):
     metric = "accuracy"
     problem_type = "single_label_classification"
     has_labels = True
+    can_smooth = True
 
     @classmethod
     def label_of(cls, value: Any, place: str, options: Any) -> str:

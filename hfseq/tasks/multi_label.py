@@ -20,7 +20,8 @@ from ..plots import plot_class_scores
 from .base import Prediction, TaskData, label_fields
 from .texts import NAME_COLUMNS, TextExample, TextOptions, TextTask, check_classes, text_example
 
-YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
+# pandas writes 1.0 where another row of the column was empty.
+YES_OR_NO = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
 @dataclass

@@ -88,6 +88,7 @@ class TokenClassification(Task):
     options_class = TaggingOptions
     has_labels = True
     per_column = True
+    can_smooth = True
 
     pieces = "first"
     """The labelled pieces of a word, once `prepare` has settled it."""
@@ -222,7 +223,7 @@ def read_conll(path: str | os.PathLike, labelled: bool = True) -> list[TaggedSen
     for number, line in lines_of(path):
         place = f"{path}, line {number}"
         # WNUT17 ends most sentences with a lone tab, and has a byte-order mark where files were joined.
-        if not line.strip("\ufeff \t\r") or line.split()[0] == DOCUMENT_START:
+        if not line.strip("\ufeff \t\r").strip() or line.split()[0] == DOCUMENT_START:
             close()
             continue
         cells = line.split("\t")

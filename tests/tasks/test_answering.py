@@ -63,6 +63,8 @@ def test_reads_both_versions(write):
         ),
         (squad(entry(), entry()), r"question 'q1': this id stands twice"),
         (squad({"id": "q", "question": "Who?", "answers": []}), r"question 'q': no answers.*is_impossible"),
+        (squad({"id": "q", "question": "Who?", "answers": 5}), r'question q: "answers" is 5, not a list'),
+        (squad({"id": "q", "question": "Who?", "answers": {"text": ["a"]}}), r'question q: "answers" is {'),
         (squad({"id": "q", "question": " ", "answers": []}), r"question 'q': the question is empty"),
         (squad({"question": "Who?"}), r"no 'id'"),
         (squad(entry(text="", start=0)), r"an empty answer"),

@@ -63,6 +63,11 @@ class TestFiles:
         found = read_conll(conll("-DOCSTART-\tO\n\na\tO\n-DOCSTART- -X- O O\nb\tB-x\n"))
         assert [s.words for s in found] == [("a",), ("b",)] and [s.line for s in found] == [3, 5]
 
+    @pytest.mark.parametrize("blank", ["\f", "\u2028", "\x85", "\xa0", "\ufeff \v"])
+    def test_a_line_of_white_space_alone_is_blank(self, conll, blank):
+        found = read_conll(conll(f"a\tO\n{blank}\nb\u2028c\tB-x\n"))
+        assert [s.words for s in found] == [("a",), ("b\u2028c",)]
+
     def test_tokens_without_tags(self, conll):
         (sentence,) = read_conll(conll("a\nb\n"), labelled=False)
         assert sentence.words == ("a", "b") and sentence.tags is None

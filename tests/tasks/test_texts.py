@@ -97,6 +97,8 @@ class TestSeveralLabels:
         assert [e.label for e in named] == [(), (), ("rude",)]
         rows = [{"text": "a", "toxic": True, "rude": 0}, {"text": "b", "toxic": False, "rude": 1}]
         assert [e.label for e in read(write("a.jsonl", rows), "multi-label")] == [("toxic",), ("rude",)]
+        floats = write("b.csv", "text,toxic\na,1.0\nb,0.0\n")  # as pandas writes a column with a gap
+        assert [e.label for e in read(floats, "multi-label")] == [("toxic",), ()]
         data = load("multi-label", path, {"label_columns": ["rude", "toxic"]}, validation_file=path)
         assert data.labels == ["rude", "toxic"]
 
@@ -152,6 +154,10 @@ class TestRefused:
     def test_half_labelled_test_sides(self, write):
         with pytest.raises(ValueError, match=r"line 3: no label.*but other rows have one"):
             read(write("a.tsv", "text\tlabel\na\t1\nb\t\n"), labelled=False)
+
+    def test_labels_that_yaml_read_as_no_words(self, write):
+        with pytest.raises(ValueError, match="labels hold True: YAML reads yes"):
+            read(write("a.tsv", "text\tlabel\na\tyes\n"), "sequence-classification", labels=[True, False])
 
     def test_labels_outside_the_classes(self, write):
         train = write("a.tsv", "text\tlabel\na\tgood\nb\tbad\n")
