@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
+from ..models.modeling_encoder import EncoderPreTrainedModel
+from ..models.modeling_pervasive import PervasiveForSeq2SeqLM
 from ..models.modeling_recurrent import (
     RecurrentForCausalLM,
     RecurrentForSequenceClassification,
@@ -30,8 +32,9 @@ from ..models.modeling_recurrent import (
     TextPooling,
 )
 from ..models.modeling_recurrent_seq2seq import RecurrentForSeq2SeqLM
+from ..models.modeling_transformer import TransformerForSeq2SeqLM
+from . import onnx_encoder, onnx_pervasive, onnx_seq2seq, onnx_transformer
 from .onnx_graph import Graph
-from .onnx_seq2seq import write_graphs
 
 MODEL_FILE = "model.onnx"
 INITIAL_STATE_FILE = "initial_state.onnx"
@@ -43,14 +46,16 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
         RecurrentForCausalLM: _causal_lm,
         RecurrentForSequenceClassification: _sequence_classifier,
         RecurrentForTokenClassification: _token_classifier,
-        RecurrentForSeq2SeqLM: write_graphs,
+        RecurrentForSeq2SeqLM: onnx_seq2seq.write_graphs,
+        EncoderPreTrainedModel: lambda model: {MODEL_FILE: onnx_encoder.write_graph(model)},
+        TransformerForSeq2SeqLM: onnx_transformer.write_graphs,
+        PervasiveForSeq2SeqLM: onnx_pervasive.write_graphs,
     }
     write = next((w for kind, w in writers.items() if isinstance(model, kind)), None)
     if write is None:
         raise ValueError(
-            f"{type(model).__name__} has no ONNX form here: only the recurrent *ForCausalLM, "
-            "*ForSequenceClassification, *ForTokenClassification and *ForSeq2SeqLM. torch.onnx.export writes models "
-            "without recurrent layers."
+            f"{type(model).__name__} has no ONNX form here: only models with a head have, and EncoderModel. Load the "
+            "checkpoint with the class that its config names."
         )
     directory = Path(directory)
     for file, graph in write(model).items():
