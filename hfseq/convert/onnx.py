@@ -1,17 +1,21 @@
-"""ONNX out: the recurrent models for onnxruntime, where neither torch nor transformers is.
+"""ONNX out: every family for onnxruntime, where neither torch nor transformers is.
 
 | model | files | inputs -> outputs |
 |---|---|---|
-| `*ForCausalLM` | `model.onnx` | input_ids [batch, time], the states -> logits [batch, time, vocabulary], new states |
+| recurrent `*ForCausalLM` | `model.onnx` | input_ids [batch, time], the states -> logits, new states |
 | with `feature_size` | and `initial_state.onnx` | features [batch, feature_size] -> the states to begin with |
-| `*ForSequenceClassification` | `model.onnx` | input_ids, attention_mask [batch, time] -> logits [batch, labels] |
-| `*ForTokenClassification` | `model.onnx` | the same -> logits [batch, time, labels] |
-| `*ForSeq2SeqLM` | `encoder.onnx`, `decoder.onnx` | see `onnx_seq2seq.py` |
+| recurrent `*ForSequenceClassification` | `model.onnx` | input_ids, attention_mask [batch, time] -> logits |
+| recurrent `*ForTokenClassification` | `model.onnx` | the same -> logits [batch, time, labels] |
+| `Encoder*`, every head | `model.onnx` | see `onnx_encoder.py` |
+| recurrent `*ForSeq2SeqLM` | `encoder.onnx`, `decoder.onnx` | see `onnx_seq2seq.py` |
+| `TransformerForSeq2SeqLM` | the same | see `onnx_transformer.py` |
+| `PervasiveForSeq2SeqLM` | the same | see `onnx_pervasive.py` |
 
-A generative model is a step with explicit state: begin with zeros, or what `initial_state.onnx` makes of a vector, feed
-tokens, one or many at a time, feed the new states back. Its states are called `state_0`, `state_1`, ... and are
-[layers, batch, width]. Padding stands on the right, and only a classifier knows of it. Beside the graphs lies
-`config.json`.
+A generative model is a step with explicit state, in every family: begin with zeros, with what `initial_state.onnx`
+makes of a vector, or with the states that `encoder.onnx` puts out; feed tokens, one or many at a time; feed the new
+states back, `new_state_0` as `state_0`. What `encoder.onnx` calls memory goes to every step as it is. The axis called
+"batch" in a state's shape is the one that beam search reorders. Batch, lengths and time are free everywhere. Padding of
+a recurrent model stands on the right, and only a classifier knows of it. Beside the graphs lies `config.json`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ import hfseq
 from hfseq import data
 from hfseq.convert import export_model
 from hfseq.hub import load_checkpoint
-from hfseq.metrics.translation import translation_scores
+from hfseq.metrics.bleu import translation_scores
 
 from .measuring import Line, Report, take_turns
 from .onnx_decoding import OnnxTranslator, facts_of
