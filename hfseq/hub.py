@@ -12,19 +12,25 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
 import huggingface_hub
 import torch
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
 
 import hfseq
+from hfseq.cards.published import PUBLISHED_TEXTS, name_repository, without_local_paths
 from hfseq.loading import load_config, load_model
+
+# What the client raises where no answer came: the base of the errors of the HTTP library that it stands on.
+NO_ANSWER: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 def load_checkpoint(directory: str | PathLike[str], *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -144,22 +150,33 @@ def check_export(directory: str | PathLike[str]) -> None:
 
 
 def push(
-    directory: str | PathLike[str], repo_id: str, *, private: bool = False, token: str | None = None
+    directory: str | PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
 ) -> str:
     """Uploads an exported directory to the Hub and returns the address of the commit.
 
-    The Python block of the directory's README.md is made to name the repository, which the card's writer did not know.
+    In the directory itself the Python block of README.md is made to name the repository, which the card's writer did
+    not know, and the texts of the run lose the paths of this machine. What an interrupted upload has sent is not sent
+    again by the next.
 
     Args:
         directory: what `export` wrote, with what else belongs to it (README.md, training_summary.json, images).
         repo_id: "name" or "organisation/name"; made if missing.
         private: whether a repository that is made now is private.
         token: an access token; by default the one that `hf auth login` or HF_TOKEN left.
+        revision: a branch, made if missing; by default main.
 
     Raises:
-        ValueError: the directory is not a whole export.
-        PermissionError: there is no token.
+        ValueError: the directory is not a whole export, an impossible repo_id, metadata that the Hub does not take, or
+            `private` for a repository that everybody can read.
+        PermissionError: there is no token, the Hub does not know it, or it may not write there.
+        ConnectionError: the Hub is not reached or broke off.
     """
+    huggingface_hub.utils.validate_repo_id(repo_id)
     check_export(directory)
     token = token or huggingface_hub.get_token()
     if token is None:
@@ -167,23 +184,68 @@ def push(
             "No Hub token: run `hf auth login` once or set HF_TOKEN (huggingface.co/settings/tokens)."
         )
     api = huggingface_hub.HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    card = Path(directory) / "README.md"
-    if card.is_file():
-        card.write_text(name_repository(card.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=str(directory),
-        commit_message=f"hfseq {hfseq.__version__}",
-        ignore_patterns=["checkpoint-*/**", ".*", ".*/**"],
-    )
+    with _refusals_of_the_hub(repo_id):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repo_id).private:
+            raise ValueError(
+                f"{repo_id} exists and everybody can read it: make it private in its settings, name another "
+                "repository, or leave private out. Nothing was uploaded."
+            )
+        if revision not in (None, "main"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        _prepare_texts(Path(directory), repo_id, revision)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=str(directory),
+            commit_message=f"hfseq {hfseq.__version__}",
+            ignore_patterns=["checkpoint-*/**", ".*", ".*/**"],
+            revision=revision,
+        )
     return commit.commit_url
 
 
-def name_repository(card: str, repo_id: str) -> str:
-    """The card with `path = "..."` of its Python block naming the repository that it is shown in."""
-    line = f"path = {json.dumps(repo_id)}"
-    return re.sub(r'^path = "(?:[^"\\]|\\.)*".*$', lambda _: line, card, flags=re.MULTILINE)
+def _prepare_texts(directory: Path, repo_id: str, revision: str | None) -> None:
+    for name in PUBLISHED_TEXTS:
+        file = directory / name
+        if file.is_file():
+            text = without_local_paths(file.read_text(encoding="utf-8"))
+            if name == "README.md":
+                text = name_repository(text, repo_id, revision)
+            file.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _refusals_of_the_hub(repo_id: str) -> Iterator[None]:
+    """What the client raises, with what the user can do about it."""
+    try:
+        yield
+    except (HfHubHTTPError, NO_ANSWER, RuntimeError) as error:
+        # A file that fails is told as a RuntimeError that names it, caused by what happened.
+        found = error if isinstance(error, (HfHubHTTPError, NO_ANSWER)) else error.__cause__
+        if not isinstance(found, (HfHubHTTPError, NO_ANSWER)):
+            raise
+        raise _in_our_words(found, repo_id) from error
+
+
+def _in_our_words(error: BaseException, repo_id: str) -> OSError:
+    again = "Run the same command again: what has arrived is not sent twice."
+    endpoint = huggingface_hub.constants.ENDPOINT
+    if not isinstance(error, HfHubHTTPError):
+        reason = str(error) or type(error).__name__
+        return ConnectionError(f"The upload to {repo_id} at {endpoint} broke off: {reason}. {again}")
+    status = error.response.status_code
+    reason = error.server_message or str(error).splitlines()[0]
+    if status == 401 and not isinstance(error, RepositoryNotFoundError):
+        return PermissionError(
+            f"{endpoint} does not know this token ({reason}): run `hf auth login` again or set HF_TOKEN to a token "
+            "that is still valid."
+        )
+    if status in (401, 403, 404):
+        return PermissionError(
+            f"This token may not write to {repo_id} ({reason}): name a repository of your own or of an organisation "
+            "that you write for, and use a token with the right to write. `hf auth whoami` says whose it is."
+        )
+    return ConnectionError(f"{endpoint} refused the upload to {repo_id} with {status} ({reason}). {again}")
 
 
 __all__ = ["check_export", "export", "load_checkpoint", "push"]

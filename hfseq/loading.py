@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -29,6 +30,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import hfseq
+from hfseq.convert.tensor_files import read_tensors, refusal
 from hfseq.data import check_vocabulary
 from hfseq.data.tables import read_json
 from hfseq.hints import nearest_hint
@@ -73,6 +75,7 @@ def load_model(
     path = str(path)
     config = load_config(path, trust_remote_code=trust_remote_code)
     _check_class(auto_class, config, path)
+    _check_files(Path(path))
     try:
         with _quiet_transformers():
             model, report = auto_class.from_pretrained(
@@ -92,6 +95,8 @@ def load_model(
             f"{_file_of(path)} cannot be read ({error}): it is cut, or no safetensors file. Copy or download the "
             "checkpoint again."
         ) from error
+    except pickle.UnpicklingError as error:  # of a Hub id; local files were looked at before
+        raise ValueError(refusal(f"The pytorch_model.bin of {path}")) from error
     _check_report(model, config, report, path, allow_new_head)
     check_finite(model, path)
     return model
@@ -170,6 +175,26 @@ def _quiet_transformers() -> Iterator[None]:
         transformers.logging.set_verbosity(verbosity)
         if shows_bars:
             transformers.logging.enable_progress_bar()
+
+
+def _check_files(folder: Path) -> None:
+    """Of a local checkpoint: pickles in the place of safetensors are read as tensors or refused, in our words; shards
+    lie in the checkpoint's own folder.
+
+    Raises:
+        ValueError: a pickle that holds more than tensors, or a shard elsewhere.
+    """
+    safe = list(folder.glob("model*.safetensors"))
+    if not safe:
+        for file in sorted(folder.glob("pytorch_model*.bin")):
+            read_tensors(file)
+    for index in folder.glob("*.index.json"):
+        for shard in set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()):
+            if Path(shard).name != shard:
+                raise ValueError(
+                    f"{index} names the shard {shard}, which does not lie beside it: the shards of a checkpoint are in "
+                    "its own folder. Take the checkpoint from where you trust it."
+                )
 
 
 def _check_class(auto_class: Any, config: PreTrainedConfig, path: str) -> None:

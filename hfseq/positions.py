@@ -21,7 +21,7 @@ def position_limit(config: Any) -> int | None:
     padding = getattr(config, "pad_token_id", None)
     if padding is None or type(config) not in transformers.AutoModel._model_mapping:
         return positions
-    return positions - padding - 1 if _counts_from_padding(type(config)) else positions
+    return positions - padding - 1 if _counts_from_padding(type(config)) else positions  # type: ignore[arg-type]
 
 
 @functools.cache

@@ -8,6 +8,7 @@
     python scripts/benchmark.py seq2seq --only decoding  # one part of them
     python scripts/benchmark.py import                   # what `import hfseq` costs
     python scripts/benchmark.py data                     # tokenising and batching
+    python scripts/benchmark.py deployment --model outputs/transformer-multi30k-en-de   # ONNX, CTranslate2, int8
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
     python scripts/benchmark.py lstm --device cuda --output scripts/benchmarks/gpu.json
 
@@ -24,7 +25,16 @@ import sys
 from collections.abc import Callable
 
 import torch
-from benchmarks import encoder, pervasive, recurrent, recurrent_seq2seq, startup, text, transformer
+from benchmarks import (
+    deployment,
+    encoder,
+    pervasive,
+    recurrent,
+    recurrent_seq2seq,
+    startup,
+    text,
+    transformer,
+)
 from benchmarks.measuring import Report, Settings
 
 from hfseq.commands.console import path
@@ -35,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "encoder": encoder.encoder,
     "transformer": transformer.transformer,
     "pervasive": pervasive.pervasive,
+    "deployment": deployment.deployment,
     "import": startup.import_cost,
     "data": text.data_lines,
 }
@@ -49,6 +60,9 @@ def main() -> None:
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
     )
     parser.add_argument("--only", default="", metavar="PART", help="e.g. training, memory, decoding")
+    parser.add_argument(
+        "--model", type=path, help="deployment: a trained checkpoint, whose quality is measured"
+    )
     parser.add_argument("--output", type=path, help="also write everything to this JSON file")
     arguments = parser.parse_args()
     if arguments.threads < 1:
@@ -61,7 +75,11 @@ def main() -> None:
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read when `tokenizers` first uses its threads
     torch.set_num_threads(arguments.threads)
     settings = Settings(
-        device=arguments.device, threads=arguments.threads, quick=arguments.quick, only=arguments.only
+        device=arguments.device,
+        threads=arguments.threads,
+        quick=arguments.quick,
+        only=arguments.only,
+        model=str(arguments.model or ""),
     )
     report = Report(settings, arguments.output)
     for name in BENCHMARKS if arguments.what == "all" else [arguments.what]:

@@ -3,7 +3,9 @@
     python scripts/write_cards.py                 # all
     python scripts/write_cards.py lstm-kjv gru-kjv
 
-No number changes: all of them are in the summaries. Summaries of hfseq 0.1 are brought to today's form on the way.
+No number changes: all of them are in the summaries, or in the `deployment.json` that `scripts/benchmark.py deployment
+--model DIRECTORY --output model_cards/NAME/deployment.json` left. Summaries of hfseq 0.1 are brought to today's form on
+the way.
 """
 
 from __future__ import annotations
@@ -27,8 +29,21 @@ def main(names: list[str]) -> None:
         summary = directory / "training_summary.json"
         if summary.is_file() and (not names or directory.name in names):
             facts = todays_form(json.loads(summary.read_text(encoding="utf-8")))
+            measured = directory / "deployment.json"
+            if measured.is_file():
+                facts["deployment"] = deployment(json.loads(measured.read_text(encoding="utf-8")))
             write_json(summary, facts)
             write_model_card(directory, facts, OBJECTIVES[facts["objective"]].card)
+
+
+def deployment(written: dict[str, Any]) -> dict[str, Any]:
+    """What a card tells of an output file of `scripts/benchmark.py deployment`."""
+    return {
+        "forms": written["facts"]["deployment"],
+        "cpu": written["machine"]["cpu"],
+        "threads": written["settings"]["threads"],
+        "clock": written["clock"],
+    }
 
 
 def todays_form(facts: dict[str, Any]) -> dict[str, Any]:

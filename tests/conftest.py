@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -54,6 +56,16 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def loopback_hub_class() -> type:
+    """`LoopbackHub` of tests/loopback_hub.py: a Hub on this machine that the real client talks to."""
+    spec = importlib.util.spec_from_file_location("loopback_hub", REPOSITORY / "tests" / "loopback_hub.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.LoopbackHub
+
+
 class FakeHub:
     """Stands in for HfApi; remembers what would have been sent."""
 
@@ -68,7 +80,10 @@ class FakeHub:
         self.calls.append(("create_repo", repo_id, kwargs))
         return type("Url", (), {"repo_id": repo_id if "/" in repo_id else f"me/{repo_id}"})
 
-    def upload_folder(self, repo_id, folder_path, commit_message, ignore_patterns):
+    def model_info(self, repo_id):
+        return type("Info", (), {"private": True})
+
+    def upload_folder(self, repo_id, folder_path, commit_message, ignore_patterns, revision):
         self.calls.append(("upload_folder", repo_id, {"ignore_patterns": ignore_patterns}))
         names = [
             str(file.relative_to(folder_path)) for file in Path(folder_path).rglob("*") if file.is_file()

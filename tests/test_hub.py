@@ -476,6 +476,18 @@ def test_card_carries_the_licence_of_the_data(tmp_path, facts, licence, sentence
     assert data.get("language") == facts.get("language", "en" if facts["corpus"] in cards.CORPORA else None)
 
 
+def test_card_shows_the_forms_that_the_model_is_served_in(tmp_path):
+    forms = [
+        {"form": "torch", "bytes": 10_000_000, "sentences_per_second": 12.5, "bleu_lowercase": 40.25},
+        {"form": "MarianMTModel.generate", "sentences_per_second": 10.0, "bleu_lowercase": None},
+    ]
+    measured = {"forms": forms, "cpu": "some processor", "threads": 1, "clock": "cpu"}
+    text = write_card(tmp_path, make_facts(deployment=measured)).read_text()
+    assert "### Deployed" in text and "1 thread of some processor" in text
+    assert "| torch | 10 | 12.5 | 40.25 |" in text
+    assert "| MarianMTModel.generate | - | 10 | - |" in text
+
+
 def test_card_refuses_missing_facts_and_numbers_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="the facts lack command, scores"):
         write_card(tmp_path, {k: v for k, v in make_facts().items() if k not in ("command", "scores")})

@@ -16,7 +16,7 @@ from .corpora import describe_corpus, licence
 from .front_matter import front_matter
 from .making import introduction, making, usage
 from .markdown import table
-from .results import averaged_weights, colours_and_names, comparison, fine_tuned, results
+from .results import averaged_weights, colours_and_names, comparison, deployed, fine_tuned, results
 
 
 def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], text: CardText) -> Path:
@@ -37,6 +37,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
             averaging: {checkpoints, score, validation: {last, average}, kept}, what the choice of weights after
             training found; {metric}_signature in a score: how it was counted.
             swatches: what scripts/swatches.py found.
+            deployment: {forms: [{form, bytes, sentences_per_second, bleu_lowercase}], cpu, threads, clock}, what
+                scripts/benchmark.py deployment measured.
             compared: {systems: {name: {bleu, margin, p_value, parameters, tokens_read}}, sentences, lowercase}, a
                 paired bootstrap of translations, the last of the systems the model's own, the last two numbers of
                 the target side and optional; alignment: file name of an image.
@@ -79,6 +81,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
         sections += ["### Colours and their names", colours_and_names(facts["swatches"])]
     if facts.get("fine_tuning"):
         sections += ["### Fine-tuned", fine_tuned(facts["fine_tuning"])]
+    if facts.get("deployment"):
+        sections += ["### Deployed", deployed(facts["deployment"])]
     for picture, title in pictures.items():
         sections.append(f"![{title}]({picture})")
     sections += ["## Use", usage(directory, facts, text)]

@@ -127,6 +127,24 @@ def colours_and_names(swatches: Mapping[str, Any]) -> str:
     return text
 
 
+def deployed(measured: Mapping[str, Any]) -> str:
+    """What `scripts/benchmark.py deployment` measured in one run: the forms that the model is served in."""
+    rows = [
+        {
+            "form": row["form"],
+            "MB": row["bytes"] / 1e6 if "bytes" in row else None,
+            "sentences/s": row["sentences_per_second"],
+            "BLEU, lower-cased": row.get("bleu_lowercase"),
+        }
+        for row in measured["forms"]
+    ]
+    return (
+        f"Beam 5, {measured['threads']} thread of {measured['cpu']}, all forms in turn in one run; sentences per "
+        f"second of {'processor' if measured['clock'] == 'cpu' else 'wall'} time.\n\n{table(rows)}\n\n"
+        "```bash\npip install 'hfseq[deploy]'\npython scripts/benchmark.py deployment --model DIRECTORY\n```"
+    )
+
+
 def metrics(text: CardText, values: Mapping[str, Any], where: str) -> dict[str, str]:
     return {
         name: format(finite(values[metric], f"{where}.{metric}"), shape) if metric in values else "-"
@@ -134,4 +152,4 @@ def metrics(text: CardText, values: Mapping[str, Any], where: str) -> dict[str, 
     }
 
 
-__all__ = ["averaged_weights", "colours_and_names", "comparison", "fine_tuned", "results"]
+__all__ = ["averaged_weights", "colours_and_names", "comparison", "deployed", "fine_tuned", "results"]

@@ -5,6 +5,7 @@
     hfseq convert import g2pm path/to/g2pM checkpoint/
     hfseq convert export marian checkpoint/ other/
     hfseq convert export onnx checkpoint/ other/
+    hfseq convert export ctranslate2 checkpoint/ other/ --quantization int8
 
 An imported checkpoint loads with `AutoModel.from_pretrained("checkpoint/")` after `import hfseq`, with its tokenizer;
 an exported one in the library whose format it is, without hfseq.
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     exporting.add_argument("format", help=f"one of: {', '.join(sorted(EXPORTERS)) or 'none yet'}")
     exporting.add_argument("source", type=path, help="the checkpoint directory to read")
     exporting.add_argument("directory", type=path, help="the directory to write")
+    exporting.add_argument("--quantization", help="how ctranslate2 stores numbers: float32, int8, ...")
 
     for direction in (importing, exporting):
         direction.add_argument(
@@ -70,9 +72,11 @@ def run(args: argparse.Namespace) -> None:
             raise FileNotFoundError(f"No checkpoint in {args.source}: it has no config.json.")
         model = load_checkpoint(args.source)
         has_tokenizer = (args.source / "tokenizer.json").is_file()
-        tokenizers = load_pair_tokenizers(args.source) if has_tokenizer else None
-        export_model(model, args.directory, args.format)
-        if tokenizers:
+        tokenizers = load_pair_tokenizers(args.source, trust_remote_code=False) if has_tokenizer else None
+        export_model(
+            model, args.directory, args.format, tokenizers=tokenizers, quantization=args.quantization
+        )
+        if tokenizers is not None:
             save_pair_tokenizers(args.directory, *tokenizers)
         print(f"{args.source} written to {args.directory} as {args.format}.")
         return

@@ -1,28 +1,31 @@
 """Upload a trained checkpoint to the Hub, with its code, tokenizer and card.
 
     hfseq push outputs/lstm-kjv you/lstm-kjv
-    hfseq push outputs/lstm-kjv --directory exported    # only write what would be uploaded
+    hfseq push outputs/lstm-kjv you/lstm-kjv --revision longer     # to a branch, made if missing
+    hfseq push outputs/lstm-kjv --directory exported               # only write what would be uploaded
 
 What is uploaded loads with `trust_remote_code=True` where hfseq is not installed. Log in once with `hf auth login`, or
 set HF_TOKEN; nothing is asked. The card's Python block names the repository, and no path of this machine is published.
+After an upload that broke off the same command sends what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
+from huggingface_hub.utils import validate_repo_id
+
+from hfseq.cards.published import PUBLISHED_TEXTS, without_local_paths
 from hfseq.commands.console import CommandParser, mistakes_told, path
 from hfseq.commands.outputs import check_output_directory
 from hfseq.data import load_pair_tokenizers, save_pair_tokenizers
 from hfseq.data.files import raw_lines
 from hfseq.hub import export, load_checkpoint, push
 
-# What a run writes beside the weights and that belongs to the published model. Training checkpoints do not.
-TEXTS = ("README.md", "training_summary.json", "finetune_summary.json", "recipe.yaml")
+# Shown by the card. Training checkpoints stay where they are.
 PICTURES = ("*.png",)
 
 
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--directory", type=path, help="write the export here; without REPO_ID nothing is uploaded"
     )
+    parser.add_argument("--revision", help="the branch to upload to; default: main")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run code that the checkpoint brings; never asked"
@@ -51,7 +55,10 @@ def main(argv: list[str] | None = None) -> None:
                 f"{arguments.model} has no README.md: the Hub page will be empty. hfseq pretrain writes one."
             )
         if arguments.repo_id:
-            print(f"uploaded: {push(directory, arguments.repo_id, private=arguments.private)}")
+            address = push(
+                directory, arguments.repo_id, private=arguments.private, revision=arguments.revision
+            )
+            print(f"uploaded: {address}")
         else:
             print(f"exported to {directory}; nothing uploaded")
 
@@ -59,6 +66,10 @@ def main(argv: list[str] | None = None) -> None:
 def check_arguments(arguments: argparse.Namespace) -> None:
     if not (arguments.repo_id or arguments.directory):
         raise ValueError("name a repository to upload to, or --directory to only write the export")
+    if arguments.repo_id:
+        validate_repo_id(arguments.repo_id)
+    elif arguments.revision or arguments.private:
+        raise ValueError("--revision and --private belong to a repository: name one to upload to")
     if not (arguments.model / "config.json").is_file():
         raise ValueError(f"no config.json in {arguments.model}: give the directory of a trained model")
     if arguments.directory:
@@ -74,23 +85,10 @@ def prepare(arguments: argparse.Namespace, directory: Path) -> None:
     tokenizers = load_pair_tokenizers(source, trust_remote_code=arguments.trust_remote_code)
     export(model, directory, tokenizers[0])
     save_pair_tokenizers(directory, *tokenizers)
-    for name in TEXTS:
+    for name in PUBLISHED_TEXTS:
         if (source / name).is_file():
             text = "".join(line for _, line in raw_lines(source / name))
             (directory / name).write_text(without_local_paths(text), encoding="utf-8")
     for pattern in PICTURES:
         for file in source.glob(pattern):
             shutil.copy2(file, directory / file.name)
-
-
-def without_local_paths(text: str) -> str:
-    """The text with the last part of each absolute path in place of the whole.
-
-    Commands and recipes name what a run read and wrote; where that lay on the machine, and the name of its user, is
-    nobody's business and no use to anyone.
-    """
-    return re.sub(LOCAL_FOLDER, "", text)
-
-
-# Up to the last part of an absolute path. What follows a letter, a dot or a colon belongs to a URL or a relative path.
-LOCAL_FOLDER = r"""(?:file://|(?<![\w.:/~-])~?)/(?:[\w.@+~-]+/)+(?=[^\s'"`])|(?<![\w.:/-])~/(?=[^\s'"`])"""

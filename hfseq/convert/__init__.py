@@ -12,7 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from ..hints import nearest_hint
-from . import arabic_name_romanizer, bert, g2p_en, g2pm, marian, onnx, textgenrnn
+from . import arabic_name_romanizer, bert, ctranslate2, g2p_en, g2pm, marian, onnx, textgenrnn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,6 +42,7 @@ TARGET_TOKENIZER_IMPORTERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = 
 # format -> (model, directory) -> None
 EXPORTERS: dict[str, Callable[..., None]] = {
     "bert": bert.export_model,
+    "ctranslate2": ctranslate2.export_model,
     "marian": marian.export_model,
     "onnx": onnx.export_model,
 }
@@ -71,13 +72,32 @@ def import_tokenizer(path: str | PathLike[str], format: str) -> PreTrainedTokeni
     return _choose(TOKENIZER_IMPORTERS, format, "import a tokenizer from")(path)
 
 
-def export_model(model: PreTrainedModel, directory: str | PathLike[str], format: str) -> None:
+def export_model(
+    model: PreTrainedModel,
+    directory: str | PathLike[str],
+    format: str,
+    *,
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase] | None = None,
+    quantization: str | None = None,
+) -> None:
     """Writes `model` into `directory` in another library's format, one of `EXPORTERS`.
+
+    Args:
+        tokenizers: of source and target (twice the same, where there is one), for formats that name tokens:
+            ctranslate2. They are not written.
+        quantization: how numbers are stored, for ctranslate2: "float32", "int8", ...
 
     Raises:
         ValueError: unknown format, or a model with options that the format cannot express (it names them).
+        ImportError: the format needs a package that is not installed; the message gives the command.
     """
-    _choose(EXPORTERS, format, "export to")(model, directory)
+    export = _choose(EXPORTERS, format, "export to")
+    if format == "ctranslate2":
+        export(model, directory, *(tokenizers or ()), quantization=quantization)
+        return
+    if quantization is not None:
+        raise ValueError(f"The format {format} has no quantization: only ctranslate2 has.")
+    export(model, directory)
 
 
 def _choose(registry: dict[str, Callable], format: str, verb: str) -> Callable:

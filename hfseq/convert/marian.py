@@ -133,7 +133,9 @@ def import_tokenizer(path: str | PathLike[str]) -> PreTrainedTokenizerBase:
         raise FileNotFoundError(
             f"{path} has neither tokenizer.json nor tokenizer_config.json: add the tokenizer it was trained with."
         )
-    return AutoTokenizer.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(
+        path, trust_remote_code=False
+    )  # code of theirs is refused, not asked about
 
 
 def export_model(model: TransformerForSeq2SeqLM, directory: str | PathLike[str]) -> None:

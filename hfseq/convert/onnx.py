@@ -1,17 +1,21 @@
-"""ONNX out: the recurrent models for onnxruntime, where neither torch nor transformers is.
+"""ONNX out: every family for onnxruntime, where neither torch nor transformers is.
 
 | model | files | inputs -> outputs |
 |---|---|---|
-| `*ForCausalLM` | `model.onnx` | input_ids [batch, time], the states -> logits [batch, time, vocabulary], new states |
+| recurrent `*ForCausalLM` | `model.onnx` | input_ids [batch, time], the states -> logits, new states |
 | with `feature_size` | and `initial_state.onnx` | features [batch, feature_size] -> the states to begin with |
-| `*ForSequenceClassification` | `model.onnx` | input_ids, attention_mask [batch, time] -> logits [batch, labels] |
-| `*ForTokenClassification` | `model.onnx` | the same -> logits [batch, time, labels] |
-| `*ForSeq2SeqLM` | `encoder.onnx`, `decoder.onnx` | see `onnx_seq2seq.py` |
+| recurrent `*ForSequenceClassification` | `model.onnx` | input_ids, attention_mask [batch, time] -> logits |
+| recurrent `*ForTokenClassification` | `model.onnx` | the same -> logits [batch, time, labels] |
+| `Encoder*`, every head | `model.onnx` | see `onnx_encoder.py` |
+| recurrent `*ForSeq2SeqLM` | `encoder.onnx`, `decoder.onnx` | see `onnx_seq2seq.py` |
+| `TransformerForSeq2SeqLM` | the same | see `onnx_transformer.py` |
+| `PervasiveForSeq2SeqLM` | the same | see `onnx_pervasive.py` |
 
-A generative model is a step with explicit state: begin with zeros, or what `initial_state.onnx` makes of a vector, feed
-tokens, one or many at a time, feed the new states back. Its states are called `state_0`, `state_1`, ... and are
-[layers, batch, width]. Padding stands on the right, and only a classifier knows of it. Beside the graphs lies
-`config.json`.
+A generative model is a step with explicit state, in every family: begin with zeros, with what `initial_state.onnx`
+makes of a vector, or with the states that `encoder.onnx` puts out; feed tokens, one or many at a time; feed the new
+states back, `new_state_0` as `state_0`. What `encoder.onnx` calls memory goes to every step as it is. The axis called
+"batch" in a state's shape is the one that beam search reorders. Batch, lengths and time are free everywhere. Padding of
+a recurrent model stands on the right, and only a classifier knows of it. Beside the graphs lies `config.json`.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
+from ..models.modeling_encoder import EncoderPreTrainedModel
+from ..models.modeling_pervasive import PervasiveForSeq2SeqLM
 from ..models.modeling_recurrent import (
     RecurrentForCausalLM,
     RecurrentForSequenceClassification,
@@ -30,8 +36,9 @@ from ..models.modeling_recurrent import (
     TextPooling,
 )
 from ..models.modeling_recurrent_seq2seq import RecurrentForSeq2SeqLM
+from ..models.modeling_transformer import TransformerForSeq2SeqLM
+from . import onnx_encoder, onnx_pervasive, onnx_seq2seq, onnx_transformer
 from .onnx_graph import Graph
-from .onnx_seq2seq import write_graphs
 
 MODEL_FILE = "model.onnx"
 INITIAL_STATE_FILE = "initial_state.onnx"
@@ -43,14 +50,16 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
         RecurrentForCausalLM: _causal_lm,
         RecurrentForSequenceClassification: _sequence_classifier,
         RecurrentForTokenClassification: _token_classifier,
-        RecurrentForSeq2SeqLM: write_graphs,
+        RecurrentForSeq2SeqLM: onnx_seq2seq.write_graphs,
+        EncoderPreTrainedModel: lambda model: {MODEL_FILE: onnx_encoder.write_graph(model)},
+        TransformerForSeq2SeqLM: onnx_transformer.write_graphs,
+        PervasiveForSeq2SeqLM: onnx_pervasive.write_graphs,
     }
     write = next((w for kind, w in writers.items() if isinstance(model, kind)), None)
     if write is None:
         raise ValueError(
-            f"{type(model).__name__} has no ONNX form here: only the recurrent *ForCausalLM, "
-            "*ForSequenceClassification, *ForTokenClassification and *ForSeq2SeqLM. torch.onnx.export writes models "
-            "without recurrent layers."
+            f"{type(model).__name__} has no ONNX form here: only models with a head have, and EncoderModel. Load the "
+            "checkpoint with the class that its config names."
         )
     directory = Path(directory)
     for file, graph in write(model).items():

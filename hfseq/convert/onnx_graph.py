@@ -1,4 +1,4 @@
-"""ONNX graphs written node by node: what the recurrent models are made of, in ONNX's own operators.
+"""ONNX graphs written node by node, in ONNX's own operators; here what the recurrent models are made of.
 
 torch's exporters unroll a recurrent layer or trace its kernel call, for the lengths at hand. ONNX has LSTM, GRU and RNN
 as operators with lengths and states of their own, so each block becomes one node per layer and any length runs. Only

@@ -57,8 +57,8 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def refusal(file: Path) -> str:
-    """What to say of a pickle that torch would not read."""
+def refusal(file: Path | str) -> str:
+    """What to say of a pickle that torch would not read: a file, or words for one."""
     return (
         f"{file} was not read: it is damaged, or holds more than tensors and plain values, and a pickle of anything "
         "else can run code. Take the checkpoint from where you trust it, in safetensors where there is a choice."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,24 +90,28 @@ def write_task_card(directory: str | os.PathLike, facts: Mapping[str, Any]) -> P
 
 
 def _usage(directory: Path, facts: Mapping[str, Any]) -> str:
-    """Python lines: the pipeline, with the arguments that the task wants, or where there is none the Auto class."""
+    """Python lines: the pipeline, with the arguments that the task wants, or where there is none the Auto class.
+
+    `hfseq push` puts the repository's id in the place of the directory's name.
+    """
+    path = f"path = {json.dumps(directory.name)}  # this repository's id, or the directory"
     if facts["pipeline"]:
         extra = "".join(f', {name}="{value}"' for name, value in facts["pipeline_arguments"].items())
         lines = [
             "from transformers import pipeline",
-            "import hfseq",
             "",
-            f'model = pipeline("{facts["pipeline"]}", "{directory.name}"{extra})',
+            path,
+            f'model = pipeline("{facts["pipeline"]}", model=path{extra}, trust_remote_code=True)',
             'print(model("some text"))',
         ]
     else:
         auto_class = facts["auto_class"]
         lines = [
             f"from transformers import AutoTokenizer, {auto_class}",
-            "import hfseq",
             "",
-            f'tokenizer = AutoTokenizer.from_pretrained("{directory.name}")',
-            f'model = {auto_class}.from_pretrained("{directory.name}")',
+            path,
+            "tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)",
+            f"model = {auto_class}.from_pretrained(path, trust_remote_code=True)",
         ]
     return "```python\n" + "\n".join(lines) + "\n```"
 

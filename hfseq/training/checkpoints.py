@@ -125,9 +125,9 @@ def refused_pickles_told(checkpoint: str | os.PathLike | None) -> Iterator[None]
         yield
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{checkpoint} cannot be resumed from: its optimizer.pt, scheduler.pt or rng_state*.pth is damaged, or "
-            "holds more than tensors and plain values, and a pickle of anything else can run code. Take another "
-            "checkpoint, or begin anew."
+            f"{checkpoint} cannot be resumed from: its optimizer.pt, scheduler.pt, rng_state*.pth or pytorch_model.bin "
+            "is damaged, or holds more than tensors and plain values, and a pickle of anything else can run code. Take "
+            "another checkpoint, or begin anew."
         ) from error
 
 

@@ -42,6 +42,8 @@ class Settings:
     """Tiny sizes and two turns: shows that the script works, measures nothing."""
     only: str = ""
     """Only the parts with this in their name: "decoding"; empty for all."""
+    model: str = ""
+    """A trained checkpoint, for the lines that measure quality too; empty: random weights."""
 
     @property
     def turns(self) -> int:

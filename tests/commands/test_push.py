@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from hfseq import LSTMForCausalLM, cards, data, hub
-from hfseq.commands.push import without_local_paths
+from hfseq.cards.published import name_repository, without_local_paths
 from hfseq.objectives.causal import Causal
 
 
@@ -109,8 +109,29 @@ def test_asks_for_nothing_without_a_token(refused, trained, monkeypatch):
         ("https://hf.co/me/x and a/b/c outputs/x ./a/b", "https://hf.co/me/x and a/b/c outputs/x ./a/b"),
         ("~/runs/a file:///home/me/x '/data/*.txt'", "a x '*.txt'"),
         ('{"cache_dir": "/home/me/.cache"}', '{"cache_dir": ".cache"}'),
+        (r"C:\Users\some body\texts\a.txt and C:/Users/me/b.txt", "a.txt and b.txt"),
         ("10/12/13 and/or 5 / 3 / 2 km/h", "10/12/13 and/or 5 / 3 / 2 km/h"),
     ],
 )
 def test_no_path_of_this_machine_is_published(text, published):
     assert without_local_paths(text) == published
+
+
+def test_the_card_names_its_repository_and_its_branch():
+    card = 'x\npath = "trained"  # this repository\'s id\nmodel = load(path)\n'
+    assert name_repository(card, "me/tiny") == 'x\npath = "me/tiny"\nmodel = load(path)\n'
+    branch = name_repository(card, "me/tiny", "longer")
+    assert branch == (
+        "x\nfrom huggingface_hub import snapshot_download\n"
+        'path = snapshot_download("me/tiny", revision="longer")\nmodel = load(path)\n'
+    )
+    # pushed once more, to another branch and back
+    assert name_repository(branch, "me/tiny", "main") == name_repository(card, "me/tiny")
+
+
+def test_what_belongs_to_a_repository_needs_one(refused, trained, tmp_path):
+    assert "belong to a repository" in refused(
+        "push", trained, "--directory", tmp_path / "x", "--revision", "longer"
+    )
+    assert "belong to a repository" in refused("push", trained, "--directory", tmp_path / "x", "--private")
+    assert not (tmp_path / "x").exists()

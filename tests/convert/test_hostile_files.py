@@ -9,10 +9,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from transformers import BertConfig, MarianConfig, PreTrainedTokenizerFast
 
 from hfseq import EncoderConfig, EncoderForSequenceClassification, LSTMConfig, LSTMForSequenceClassification
 from hfseq.convert import export_model, import_model, import_tokenizer
+from hfseq.hub import load_checkpoint
 
 MARK = "trapped"
 
@@ -151,13 +153,46 @@ def test_a_graph_that_is_none_or_keeps_weights_elsewhere(folder):
     assert "keeps m.emb.weight in another file" in refused(folder, "arabic-name-romanizer")
 
 
-@pytest.mark.parametrize("format", ["bert", "onnx"])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old form"])
+def test_weights_of_our_own_models_as_a_pickle(folder, zipped):
+    """What every command loads: a checkpoint in the old form is read as tensors, or refused."""
+    config = LSTMConfig(vocab_size=8, embedding_size=4, hidden_size=4, num_hidden_layers=1)
+    model = LSTMForSequenceClassification(config)
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    file = folder / "pytorch_model.bin"
+    torch.save(model.state_dict(), file, _use_new_zipfile_serialization=zipped)
+    loaded = load_checkpoint(folder)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    for content in ({"weight": Trap()}, Trap()):
+        torch.save(content, file, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match=r"pytorch_model\.bin was not read: .*can run code") as raised:
+            load_checkpoint(folder)
+        assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize("shard", ["../secret.safetensors", "/tmp/secret.safetensors"])
+def test_a_shard_outside_of_its_checkpoint(folder, shard):
+    config = LSTMConfig(vocab_size=8, embedding_size=4, hidden_size=4, num_hidden_layers=1)
+    model = LSTMForSequenceClassification(config)
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").rename(folder.parent / "secret.safetensors")
+    index = {"metadata": {}, "weight_map": {name: shard for name in model.state_dict()}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        ValueError, match="names the shard .*secret.safetensors, which does not lie beside it"
+    ):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("format", ["bert", "onnx", "ctranslate2"])
 def test_what_a_model_calls_itself_names_no_file(tmp_path, format):
     """Names of classes, of the model and of its class are a stranger's, too."""
-    if format == "onnx":
-        pytest.importorskip("onnx")
+    if format != "bert":
+        pytest.importorskip(format)
     names = {"id2label": {0: "../../up", 1: "/tmp/absolute"}, "label2id": {"../../up": 0, "/tmp/absolute": 1}}
-    if format == "bert":
+    tokenizers = None
+    if format != "onnx":
         config = EncoderConfig(
             vocab_size=8,
             hidden_size=8,
@@ -167,21 +202,24 @@ def test_what_a_model_calls_itself_names_no_file(tmp_path, format):
             **names,
         )
         model = EncoderForSequenceClassification(config)
+        words = {word: i for i, word in enumerate(["../../up", "/tmp/absolute", *"abcdef"])}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="a"))
+        )
+        tokenizers = (tokenizer, tokenizer)
     else:
         config = LSTMConfig(vocab_size=8, embedding_size=4, hidden_size=4, num_hidden_layers=1, **names)
         model = LSTMForSequenceClassification(config)
     model.config._name_or_path = model.name_or_path = "../../../up"
     directory = tmp_path / "deep" / "deeper" / "out"
     directory.mkdir(parents=True)
-    export_model(model, directory, format)
+    export_model(model, directory, format, tokenizers=tokenizers)
     written = {file for file in tmp_path.rglob("*") if file.is_file()}
     assert written and all(file.parent == directory for file in written)
 
 
 def test_a_template_of_a_tokenizer_names_no_file_above(tmp_path):
     """transformers writes a file for each; a name that leads out is not written."""
-    from tokenizers import Tokenizer, models
-
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     tokenizer.chat_template = {"default": "x", "../../up": "y"}
     target = tmp_path / "deep" / "out"

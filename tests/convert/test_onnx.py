@@ -177,10 +177,139 @@ def test_encoder_decoders_step_by_step(name, fields, tmp_path):
     np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, **TOLERANCE)
 
 
-def test_what_is_not_recurrent_is_refused(tmp_path):
-    config = hfseq.EncoderConfig(
-        vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4
+ENCODER = {
+    "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12,
+    "num_labels": 4, "max_position_embeddings": 16,
+}  # fmt: skip
+ENCODERS = [
+    ("Model", {"pooler": True}),
+    ("Model", {"pre_norm": True, "gated_mlp": True, "use_bias": False, "position_embedding_type": "rotary"}),
+    ("ForMaskedLM", {"hidden_act": "gelu_new", "tie_word_embeddings": False}),
+    ("ForPreTraining", {"hidden_act": "relu", "type_vocab_size": 3}),
+    ("ForSequenceClassification", {}),
+    ("ForSequenceClassification", {"classifier_pooling": "mean", "type_vocab_size": 0}),
+    ("ForTokenClassification", {"pre_norm": True, "hidden_act": "silu"}),
+    ("ForQuestionAnswering", {"position_embedding_type": "rotary", "rope_theta": 100.0}),
+    ("ForMultipleChoice", {}),
+]
+
+
+def sharp(model):
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, mean=1.0 if "norm.weight" in name else 0.0, std=0.4)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("head", "fields"), ENCODERS)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_encoders_of_ragged_texts(head, fields, side, tmp_path):
+    model = sharp(getattr(hfseq, f"Encoder{head}")(hfseq.EncoderConfig(**{**ENCODER, **fields})))
+    inputs = batch()
+    if side == "left":
+        inputs = {name: value.flip(1) for name, value in inputs.items()}
+    if model.config.type_vocab_size:
+        inputs["token_type_ids"] = (inputs["input_ids"] > 15).long()
+    if head == "ForMultipleChoice":
+        inputs = {name: torch.stack([value, value.flip(0)], dim=1) for name, value in inputs.items()}
+    with torch.no_grad():
+        expected = model(**inputs)
+    run = session(model, tmp_path)
+    found = run.run(None, {name: value.numpy() for name, value in inputs.items()})
+    real = inputs["attention_mask"].bool().numpy()
+    for output, value in zip(run.get_outputs(), found, strict=True):
+        wanted = expected[output.name].numpy()
+        by_token = wanted.shape[:2] == real.shape and real.ndim == 2
+        kept = real if by_token else slice(None)
+        np.testing.assert_allclose(value[kept], wanted[kept], rtol=1e-4, atol=2e-5)
+        assert np.ptp(wanted) > 0.1
+    assert {output.name for output in run.get_outputs()} == {k for k in expected if k != "loss"}
+
+
+TRANSFORMER = {
+    "vocab_size": 30, "d_model": 8, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 12, "decoder_ffn_dim": 10, "max_position_embeddings": 16,
+}  # fmt: skip
+PERVASIVE = {
+    "vocab_size": 30, "embedding_size": 6, "num_hidden_layers": 3, "growth_size": 4, "hidden_size": 8,
+    "intermediate_size": 10,
+}  # fmt: skip
+GRID_FORMS = [
+    ("Pervasive", {**PERVASIVE, **fields})
+    for fields in (
+        {},
+        {"aggregation": "average", "kernel_size": 1},
+        {"aggregation": "attention", "norm": "batch", "kernel_size": 5},
+        {"aggregation": "gated_max", "tie_word_embeddings": False},
+        {"form": "residual", "aggregation": "gated_max"},
+        {"form": "residual", "aggregation": "average", "kernel_size": 5},
+        {"form": "densenet_2018"},
+        {"form": "densenet_2018", "aggregation": "average", "padding": "masked"},
+        {"form": "resnet_2020", "kernel_size": 5},
+        {"form": "resnet_2020", "aggregation": "max", "padding": "masked"},
     )
-    with pytest.raises(ValueError, match="EncoderForMaskedLM has no ONNX form"):
-        export_model(hfseq.EncoderForMaskedLM(config), tmp_path, "onnx")
+]
+STEPPING = [
+    ("Transformer", TRANSFORMER),
+    ("Transformer", {**TRANSFORMER, "pre_norm": True, "gated_mlp": True, "activation_function": "gelu"}),
+    ("Transformer", {**TRANSFORMER, "position_embedding_type": "rotary", "output_bias": True}),
+    (
+        "Transformer",
+        {**TRANSFORMER, "position_embedding_type": "learned", "share_encoder_decoder_embeddings": False,
+         "decoder_vocab_size": 25, "scale_embedding": False},
+    ),
+    *GRID_FORMS,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "fields"), STEPPING)
+def test_what_keeps_a_cache_step_by_step(name, fields, tmp_path):
+    """In chunks of several tokens and one: as torch in one piece. The same loop for every family."""
+    model = sharp(getattr(hfseq, f"{name}ForSeq2SeqLM")(getattr(hfseq, f"{name}Config")(**fields)))
+    for module in model.modules():  # statistics of the batch norms that were never trained
+        if hasattr(module, "running_var"):
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.5, 2.0)
+    source, target = batch(), torch.randint(25, (3, 6), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(**source, decoder_input_ids=target).logits.numpy()
+    export_model(model, tmp_path, "onnx")
+    encoder, decoder = (
+        onnxruntime.InferenceSession(tmp_path / f"{side}.onnx") for side in ("encoder", "decoder")
+    )
+    source = {name: value.numpy() for name, value in source.items()}
+    outputs = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, source), strict=True))
+    fixed = {name: value for name, value in outputs.items() if name.startswith("memory")}
+    states = {name: value for name, value in outputs.items() if name.startswith("state")}
+    fixed["attention_mask"] = source["attention_mask"]
+    parts = []
+    for begin, end in ((0, 3), (3, 4), (4, 6)):
+        given = {"decoder_input_ids": target[:, begin:end].numpy(), **fixed, **states}
+        logits, *new = decoder.run(None, given)
+        states = dict(zip(states, new, strict=True))
+        parts.append(logits)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=1e-4, atol=3e-5)
+    assert np.ptp(expected, axis=2).min() > 1e-2
+
+
+def test_every_family_with_a_head_has_a_form():
+    """Whatever is registered with a head other than the bare model's is written; so is the bare encoder."""
+    from hfseq.convert import onnx
+    from hfseq.models import AUTO_CLASSES
+
+    written = [
+        onnx.RecurrentForCausalLM, onnx.RecurrentForSequenceClassification, onnx.RecurrentForTokenClassification,
+        onnx.RecurrentForSeq2SeqLM, onnx.EncoderPreTrainedModel, onnx.TransformerForSeq2SeqLM,
+        onnx.PervasiveForSeq2SeqLM,
+    ]  # fmt: skip
+    heads = {head for heads in AUTO_CLASSES.values() for auto, head in heads.items() if auto != "AutoModel"}
+    assert [head for head in heads if not issubclass(head, tuple(written))] == []
+
+
+def test_what_has_no_head_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="TransformerModel has no ONNX form here: only models with a head"):
+        export_model(hfseq.TransformerModel(hfseq.TransformerConfig(**TRANSFORMER)), tmp_path, "onnx")
+    config = hfseq.EncoderConfig(**{**ENCODER, "hidden_act": "mish"})
+    with pytest.raises(ValueError, match="no activation 'mish'"):
+        export_model(hfseq.EncoderModel(config), tmp_path, "onnx")
     assert not list(tmp_path.iterdir())

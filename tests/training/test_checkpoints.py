@@ -162,7 +162,7 @@ def stopped_run(tiny_run, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "pytorch_model.bin"])
 def test_a_state_that_runs_code_is_refused_and_does_not_run(
     tiny_run, stopped_run, tmp_path, monkeypatch, name
 ):
@@ -170,6 +170,8 @@ def test_a_state_that_runs_code_is_refused_and_does_not_run(
     shutil.copytree(stopped_run, tmp_path, dirs_exist_ok=True)
     checkpoint = tmp_path / "checkpoint-2"
     torch.save({"state": Trap()}, checkpoint / name)
+    if name == "pytorch_model.bin":  # what Trainer reads where there are no safetensors
+        (checkpoint / "model.safetensors").unlink()
     trainer = tiny_run.make_trainer(tmp_path)
     with (
         pytest.raises(ValueError, match=r"checkpoint-2 cannot be resumed from: .*can run code") as raised,
