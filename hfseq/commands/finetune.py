@@ -486,6 +486,7 @@ def train_once(
         trainer.optimizer = training.layerwise_optimizer(trainer, options.layer_learning_rate_decay)
     if options.gradual_unfreezing is not None:
         trainer.add_callback(training.GradualUnfreezing(model, options.gradual_unfreezing, stopping))
+    training.check_strategy(trainer, "adamw")
     training.replace_progress(trainer, OneLine(task.metric, f"lr {rate:g} seed {seed}"))
     done: Run = {"learning_rate": rate, "seed": seed, "model_class": type(model).__name__, "diverged": False}
     done |= {"parameters": sum(p.numel() for p in model.parameters()), "drawn": drawn, "padding_side": side}
@@ -511,7 +512,7 @@ def train_once(
         done["predictions"][name] = trainer.predictions(name)
         done[name] = task.score(examples, done["predictions"][name]) if task.is_labelled(examples) else None
     decide(lambda: shutil.rmtree(folder))
-    trainer.save_model(str(folder))
+    training.save_model(trainer, folder)
     decide(lambda: (folder / "training_args.bin").unlink(missing_ok=True))
     said = [
         f"{name} {task.metric} {done[name][task.metric]:.4f}" for name in done["predictions"] if done[name]
