@@ -24,8 +24,10 @@ class HfseqPreTrainedModel(PreTrainedModel):
     renamed: dict[str, str] = {}
 
     def post_init(self):
-        """As in transformers; `_no_split_modules` names only layers that this model has (a family may have a class of layer
-        for each of its forms): accelerate does not shard a model that lacks one."""
+        """As in transformers; then `_no_split_modules` names only layers that this model has.
+
+        A family may have a class of layer for each of its forms, and accelerate does not shard a model that lacks one.
+        """
         super().post_init()
         self._no_split_modules &= {type(module).__name__ for module in self.modules()}
 

@@ -10,9 +10,9 @@ over gloo; the devices are not waited for), and all save at the same update. The
 Ctrl-C once more ends the process at once, without another checkpoint. SIGTERM once more does nothing: a scheduler sends
 it to all processes of a job and a launcher hands it on, so that a worker gets it twice, and who will not wait has
 SIGKILL. Where no training is going on the first signal ends the process: before it, and while the end is measured, the
-checkpoints are as whole as they were. An evaluation that has begun is
-finished first, for a resumed run would not make it again and then have another history: let the scheduler send its
-signal as long before the end as an evaluation takes (SLURM: `--signal=TERM@300`).
+checkpoints are as whole as they were. An evaluation that has begun is finished first, for a resumed run would not make
+it again and then have another history: let the scheduler send its signal as long before the end as an evaluation takes
+(SLURM: `--signal=TERM@600`).
 
 Under `torchrun` and `accelerate launch` their own code is what a job script sees, 1 whatever a worker's is: look for
 training_summary.json there, or start the processes without them (`scripts/launch/slurm.sh`).

@@ -111,6 +111,7 @@ def main(groups: str) -> None:
             child = os.fork()
             if child == 0:
                 status = 1
+                os.setsid()  # as torchrun's workers
                 try:
                     # The commands' own words are for the test's log, this file's for the test.
                     os.dup2(2, 1)

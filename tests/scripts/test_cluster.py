@@ -29,7 +29,7 @@ SMALL = [
 ]  # fmt: skip
 GLOO = ["--ddp_backend", "gloo"]
 # Seconds until a run that does not come to its next update is given up.
-LIMIT = 600
+LIMIT = 1800
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def main(folder: str) -> None:
 def test_three_processes_train_copy_and_save_what_one_does(repository):
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, __file__, folder], capture_output=True, text=True, timeout=600,
+            [sys.executable, __file__, folder], capture_output=True, text=True, timeout=1800,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

@@ -90,7 +90,7 @@ def folder(tmp_path_factory, repository):
     (folder / "groups.json").write_text(json.dumps(groups), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(repository / "tests/commands/forked_runs.py"), "groups.json"],
-        cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=900,
+        cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1800,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-5000:]
