@@ -254,6 +254,7 @@ def test_two_nodes_learn_what_one_process_does(folder, environment, page, reposi
         words[words.index("--nproc_per_node") + 1] = "1"
         words[words.index("--rdzv_endpoint") + 1] = f"{address}:29511"
         words[words.index("--local_addr") + 1] = own
+        words[words.index("--rdzv_conf") + 1] = f"is_host={int(own == address)}"
         there = {**environment, "GLOO_SOCKET_IFNAME": interface}
         runs.append(Run(["ip", "netns", "exec", name, *words], folder, there, f"{name}.log"))
     assert [run.end() for run in runs] == [0, 0], "\n".join(run.text[-3000:] for run in runs)
