@@ -549,7 +549,8 @@ def make_arguments(
         "eval_steps": max(1, math.ceil(updates / options.evaluations_per_epoch)),
         "save_strategy": "best",
         "save_total_limit": 1,
-        "save_only_model": True,
+        # Trainer loads the best checkpoint of a sharded run from its parts.
+        "save_only_model": not training.is_shared_out(given),
         "load_best_model_at_end": True,
         "metric_for_best_model": f"eval_{task.metric}",
         "greater_is_better": True,

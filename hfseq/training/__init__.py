@@ -21,7 +21,7 @@ from .label_weights import weigh_losses_by_labels
 from .optimizers import optimizer_factory, parameter_groups
 from .report import describe_machine, write_json
 from .sharded_weights import save_model, whole_model
-from .strategy import check_strategy
+from .strategy import check_strategy, is_shared_out
 from .translating import (
     Seq2SeqScore,
     TranslationEvaluation,
@@ -49,6 +49,7 @@ __all__ = [
     "check_strategy",
     "describe_machine",
     "initialize_from",
+    "is_shared_out",
     "last_checkpoints",
     "layer_groups",
     "layerwise_optimizer",

@@ -7,7 +7,9 @@ other. What would fail after the first hours, or be wrong without a word, is loo
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import Trainer
 
@@ -16,6 +18,14 @@ _WITHOUT_ZERO = {
     "muon": "Muon needs matrices",
     "ntasgd": "NT-ASGD puts its averages into the model's own parameters",
 }
+
+
+def is_shared_out(given: Mapping[str, Any]) -> bool:
+    """Whether FSDP or DeepSpeed was asked for, by TrainingArguments' fields or by `accelerate launch`."""
+    launched = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return bool(given.get("fsdp") or given.get("deepspeed")) or any(
+        os.environ.get(name, "").lower() == "true" for name in launched
+    )
 
 
 def check_strategy(trainer: Trainer, optimizer: str, resume_from: Path | None = None) -> None:
@@ -94,4 +104,4 @@ def _check_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
         )
 
 
-__all__ = ["check_strategy"]
+__all__ = ["check_strategy", "is_shared_out"]
