@@ -489,6 +489,7 @@ def train_once(
         trainer.optimizer = training.layerwise_optimizer(trainer, options.layer_learning_rate_decay)
     if options.gradual_unfreezing is not None:
         trainer.add_callback(training.GradualUnfreezing(model, options.gradual_unfreezing, stopping))
+    training.check_strategy(trainer, "adamw")
     training.replace_progress(trainer, OneLine(task.metric, f"lr {rate:g} seed {seed}"))
     done: Run = {"learning_rate": rate, "seed": seed, "model_class": type(model).__name__, "diverged": False}
     done |= {"parameters": sum(p.numel() for p in model.parameters()), "drawn": drawn, "padding_side": side}
@@ -514,7 +515,7 @@ def train_once(
         done["predictions"][name] = trainer.predictions(name)
         done[name] = task.score(examples, done["predictions"][name]) if task.is_labelled(examples) else None
     decide(lambda: shutil.rmtree(folder))
-    trainer.save_model(str(folder))
+    training.save_model(trainer, folder)
     decide(lambda: (folder / "training_args.bin").unlink(missing_ok=True))
     said = [
         f"{name} {task.metric} {done[name][task.metric]:.4f}" for name in done["predictions"] if done[name]
@@ -551,7 +552,8 @@ def make_arguments(
         "eval_steps": max(1, math.ceil(updates / options.evaluations_per_epoch)),
         "save_strategy": "best",
         "save_total_limit": 1,
-        "save_only_model": True,
+        # Trainer loads the best checkpoint of a sharded run from its parts.
+        "save_only_model": not training.is_shared_out(given),
         "load_best_model_at_end": True,
         "metric_for_best_model": f"eval_{task.metric}",
         "greater_is_better": True,

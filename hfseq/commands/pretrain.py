@@ -134,6 +134,7 @@ def run(recipe: Recipe, objective: Objective, choice: Choice, output: Path, resu
             compute_loss_func=plan.compute_loss,
         ),
     )
+    says_where(recipe, lambda: training.check_strategy(trainer, recipe.training.optimizer, resume_from))
     # From here on the directory holds a run.
     decide(lambda: begin(recipe, objective, plan, output, resume_from, choice))
     training.weigh_losses_by_labels(trainer)
@@ -152,14 +153,15 @@ def run(recipe: Recipe, objective: Objective, choice: Choice, output: Path, resu
             with training.refused_pickles_told(resume_from):
                 trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
             stop_if_unfinished(trainer, interruption, go_on)
-            trainer.save_model(str(output))  # the tokenizer goes with it
+            training.save_model(trainer, output)  # the tokenizer goes with it
     except DiskFullError as error:
         sys.exit(f"{error} Go on with: {go_on}")
     if is_main():
         objective.save_tokenizers(output)
 
-    averaging = choose_weights(recipe, objective, trainer, output)
-    facts = measure(recipe, objective, trainer, averaging, progress)
+    with training.whole_model(trainer.model) as model:
+        averaging = choose_weights(recipe, objective, trainer, model, output)
+        facts = measure(recipe, objective, trainer, model, averaging, progress)
     if is_main():
         finish(facts, objective, trainer, output)
 
@@ -374,12 +376,16 @@ def check_averaging(recipe: Recipe, plan: Plan, arguments: TrainingArguments) ->
         sys.exit(f"{recipe.path}: training.average_checkpoints = {count}, but {problem}.")
 
 
-def choose_weights(recipe: Recipe, objective: Objective, trainer: Trainer, output: Path) -> dict | None:
-    """Averages the last checkpoints, if the recipe says so; leaves and saves the better weights on validation."""
+def choose_weights(
+    recipe: Recipe, objective: Objective, trainer: Trainer, model: PreTrainedModel, output: Path
+) -> dict | None:
+    """Averages the last checkpoints, if the recipe says so; leaves and saves the better weights on validation.
+
+    `model` is the trainer's, or a whole copy of it.
+    """
     count = recipe.training.average_checkpoints
     if not count:
         return None
-    model = trainer.model
     checkpoints = training.last_checkpoints(output, count)
     last = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     scores = {"last": objective.score(model, "validation").as_dict()}
@@ -389,8 +395,10 @@ def choose_weights(recipe: Recipe, objective: Objective, trainer: Trainer, outpu
     kept = "average" if (gain > 0 if objective.higher_is_better else gain < 0) else "last"
     if kept == "last":
         training.load_weights(model, last)
-    else:
+    elif model is trainer.model:
         trainer.save_model(str(output))
+    elif is_main():
+        model.save_pretrained(output)
     return {
         "checkpoints": [int(path.name.rpartition("-")[2]) for path in checkpoints],
         "score": objective.main_score,
@@ -400,10 +408,14 @@ def choose_weights(recipe: Recipe, objective: Objective, trainer: Trainer, outpu
 
 
 def measure(
-    recipe: Recipe, objective: Objective, trainer: Trainer, averaging: dict | None, progress: Any
+    recipe: Recipe,
+    objective: Objective,
+    trainer: Trainer,
+    model: PreTrainedModel,
+    averaging: dict | None,
+    progress: Any,
 ) -> dict:
     """What summary and card say of the run; the scores are measured by all processes together."""
-    model = trainer.model
     # Averaging has measured validation already, with the weights that were kept.
     measured = {"validation": averaging["validation"][averaging["kept"]]} if averaging else {}
     scores = {

@@ -23,6 +23,14 @@ class HfseqPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     renamed: dict[str, str] = {}
 
+    def post_init(self):
+        """As in transformers; then `_no_split_modules` names only layers that this model has.
+
+        A family may have a class of layer for each of its forms, and accelerate does not shard a model that lacks one.
+        """
+        super().post_init()
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+
     @classmethod
     def from_pretrained(
         cls: type[Model], *args: object, key_mapping: dict[str, str] | None = None, **kwargs: object

@@ -20,6 +20,8 @@ from .evaluation import (
 from .label_weights import weigh_losses_by_labels
 from .optimizers import optimizer_factory, parameter_groups
 from .report import describe_machine, write_json
+from .sharded_weights import save_model, whole_model
+from .strategy import check_strategy, is_shared_out
 from .translating import (
     Seq2SeqScore,
     TranslationEvaluation,
@@ -44,8 +46,10 @@ __all__ = [
     "TranslationScore",
     "TrueEpoch",
     "average_weights",
+    "check_strategy",
     "describe_machine",
     "initialize_from",
+    "is_shared_out",
     "last_checkpoints",
     "layer_groups",
     "layerwise_optimizer",
@@ -55,6 +59,7 @@ __all__ = [
     "parameter_groups",
     "refused_pickles_told",
     "replace_progress",
+    "save_model",
     "score_language_model",
     "score_masked_language_model",
     "score_translation",
@@ -62,5 +67,6 @@ __all__ = [
     "slanted_triangular",
     "translate",
     "weigh_losses_by_labels",
+    "whole_model",
     "write_json",
 ]

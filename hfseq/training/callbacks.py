@@ -21,6 +21,8 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from .sharded_weights import own_part
+
 
 class PacedPlan(Protocol):
     """What these callbacks ask of a batch plan (`hfseq.data.StreamPlan` is one)."""
@@ -101,7 +103,7 @@ class StopOnNonFiniteLoss(TrainerCallback):
         if not math.isfinite(loss):
             problem = f"The training loss is {loss} at update {int(update)}"
         elif keeps:
-            ruined = [n for n, p in model.named_parameters() if not torch.isfinite(p).all()]
+            ruined = [n for n, p in model.named_parameters() if not torch.isfinite(own_part(p)).all()]
             if ruined:
                 problem = f"After update {state.global_step} {len(ruined)} weights are not finite (first: {ruined[0]})"
         if args.world_size > 1:

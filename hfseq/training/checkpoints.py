@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +31,7 @@ from ..models.caches import CarriedStates
 from .carried_state import FILE_NAME, check_stream_arguments, read_carried_state, write_carried_state
 from .checksums import checksum_of, is_unchanged
 from .interruption import StopOnSignal
+from .sharded_weights import is_sharded, save_whole_weights
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +166,8 @@ def interrupted_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
 
 
 class CheckpointCallback(TrainerCallback):
-    """Completes each of Trainer's checkpoints: carried state of the streams, then the marker.
+    """Completes each of Trainer's checkpoints: whole weights of a sharded model, carried state of the streams, then
+    the marker.
 
     On a resume it gives the streams their state back, from `args.resume_from_checkpoint` if that is set, else from
     `checkpoint-{global_step}` in `args.output_dir`; `trainer.train(resume_from_checkpoint=)` gets the same directory.
@@ -227,9 +230,12 @@ class CheckpointCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module,
+        processing_class: Any = None,
         **kwargs: object,
     ) -> None:
         directory = _directory(args, state)
+        if is_sharded(model):
+            save_whole_weights(model, directory, processing_class)
         if self.streams is not None:
             write_carried_state(_carried_states(model).state_dict(), directory, args.process_index)
         if args.world_size > 1:

@@ -7,12 +7,15 @@ over gloo; the devices are not waited for), and all save at the same update. The
     75    after SIGTERM (EX_TEMPFAIL of sysexits.h: not done, try again). A job script requeues on it.
     130   after Ctrl-C, as a shell has it.
 
-A second signal ends the process at once, without another checkpoint. So does the first where no training is going on:
-before it, and while the end is measured, the checkpoints are as whole as they were. An evaluation that has begun is
-finished first, for a resumed run would not make it again and then have another history: let the scheduler send its
-signal as long before the end as an evaluation takes (SLURM: `--signal=TERM@300`).
+Ctrl-C once more ends the process at once, without another checkpoint. SIGTERM once more does nothing: a scheduler sends
+it to all processes of a job and a launcher hands it on, so that a worker gets it twice, and who will not wait has
+SIGKILL. Where no training is going on the first signal ends the process: before it, and while the end is measured, the
+checkpoints are as whole as they were. An evaluation that has begun is finished first, for a resumed run would not make
+it again and then have another history: let the scheduler send its signal as long before the end as an evaluation takes
+(SLURM: `--signal=TERM@600`).
 
-Under `torchrun` its own code is what a job script sees, 1 whatever a worker's is: look for training_summary.json there.
+Under `torchrun` and `accelerate launch` their own code is what a job script sees, 1 whatever a worker's is: look for
+training_summary.json there, or start the processes without them (`scripts/launch/slurm.sh`).
 """
 
 from __future__ import annotations
@@ -53,13 +56,14 @@ class StopOnSignal(TrainerCallback):
 
     def _note(self, number: int, frame: Any) -> None:
         if self._received:
-            self._restore()
-            os.kill(os.getpid(), number)
+            if number == signal.SIGINT:
+                self._restore()
+                os.kill(os.getpid(), number)
             return
         self._received = number
         if os.getpid() == self._owner and int(os.environ.get("RANK", 0)) == 0:
             # print() is not for a handler: it may interrupt another print().
-            text = f"{signal.Signals(number).name}: finishing this update, then saving. Once more ends at once.\n"
+            text = f"{signal.Signals(number).name}: finishing this update, then saving. Ctrl-C now ends at once.\n"
             os.write(2, text.encode())
 
     def on_step_end(

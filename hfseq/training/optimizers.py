@@ -16,6 +16,10 @@ different maps that torch only stores together), which sounds right and measured
 the King James Bible, 400 updates, bits per character on validation (two seeds each): at a learning rate of 0.01
 whole 2.18, 2.18, by gate 2.23, 2.24, AdamW 2.63, 2.72; at 0.003 whole 2.98, 3.00, by gate 3.19, 3.19, AdamW 3.14,
 3.24. Only these two rates were compared, not the best of each: try both when tuning.
+
+Under FSDP2 a process holds some rows of a matrix, and an orthogonalised part is not the part of what is orthogonalised:
+each update is gathered, and every process orthogonalises it whole and keeps its rows. DeepSpeed's ZeRO hands the
+optimiser flat vectors of all parameters together, in which no matrix is left: refused (`strategy.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from .averaging import NTASGD
+from .sharded_weights import part_like, whole_tensor
 
 # How many matrices torch stacks in `weight_ih_l0`, `weight_hh_l0`.
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -142,16 +147,22 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        if parameter.ndim != 2:
+            raise ValueError(
+                f"Muon was given a parameter of shape {list(parameter.shape)} for a matrix: what flattens parameters "
+                "(DeepSpeed's ZeRO, FSDP version 1) does not go with it. Choose optimizer 'adamw', or shard with FSDP2."
+            )
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         momentum = state["momentum_buffer"]
         momentum.lerp_(gradient, 1 - group["momentum"])
         update = gradient.lerp(momentum, group["momentum"])
-        update = update.unflatten(0, (group["gates"], -1))  # [gates, rows, columns]
+        update = whole_tensor(update).unflatten(0, (group["gates"], -1))  # [gates, rows, columns]
         scale = 0.2 * max(update.shape[1:]) ** 0.5
+        update = part_like(orthogonalized(update).flatten(0, 1), parameter)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(orthogonalized(update).flatten(0, 1), alpha=-group["lr"] * scale)
+        parameter.add_(update, alpha=-group["lr"] * scale)
 
 
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ from ..metrics.language_model import perplexity_per_token
 from .evaluation import score_rows
 from .processes import collect, share
 from .random_state import forked_random_state
+from .sharded_weights import whole_model
 
 # A translation longer than this times its source, and this many tokens, has run away: it is ended there.
 LONGEST_FACTOR, LONGEST_EXTRA = 2, 10
@@ -239,8 +240,8 @@ class TranslationEvaluation(TrainerCallback):
         model: PreTrainedModel,
         **kwargs: object,
     ) -> None:
-        with forked_random_state(model.device):
-            hypotheses = self._shared_translations(model)
+        with forked_random_state(model.device), whole_model(model) as whole:
+            hypotheses = self._shared_translations(whole)
         scores = translation_scores(hypotheses, self.references)
         scores = {f"eval_{name}": value for name, value in scores.items() if name != "sentences"}
         if state.log_history and "eval_loss" in state.log_history[-1]:

@@ -53,6 +53,49 @@ def train(  # on noise, or on the same batch
     return losses
 
 
+class TestFlatParameters:
+    """What DeepSpeed's ZeRO hands an optimiser: for each group one vector of all its parameters."""
+
+    @staticmethod
+    def flatten(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        """The vectors, which the groups hold from now on."""
+        vectors = []
+        for group in optimizer.param_groups:
+            vector = nn.Parameter(torch.cat([p.detach().flatten() for p in group["params"]]))
+            vector.grad = torch.cat([p.grad.flatten() for p in group["params"]])
+            group["params"] = [vector]
+            vectors.append(vector)
+        return vectors
+
+    def test_adamw_makes_the_same_step(self):
+        one, two = tiny_lstm(), tiny_lstm()
+        ids = torch.arange(14).view(2, 7)
+        for model in (one, two):
+            model(input_ids=ids, labels=ids, shift_labels=ids).loss.backward()
+        expected, flat = (
+            build_adamw(one, lr=0.1, weight_decay=0.1),
+            build_adamw(two, lr=0.1, weight_decay=0.1),
+        )
+        groups = [list(group["params"]) for group in expected.param_groups]
+        vectors = self.flatten(flat)
+        expected.step()
+        flat.step()
+        for group, vector in zip(groups, vectors, strict=True):
+            torch.testing.assert_close(vector, torch.cat([p.detach().flatten() for p in group]))
+
+    @pytest.mark.parametrize("split_gates", [False, True])
+    def test_muon_says_what_it_needs(self, split_gates):
+        model = tiny_lstm()
+        ids = torch.arange(14).view(2, 7)
+        model(input_ids=ids, labels=ids, shift_labels=ids).loss.backward()
+        optimizer = build_muon(model, lr=0.1, split_gates=split_gates)
+        self.flatten(optimizer)
+        with pytest.raises(
+            ValueError, match=r"parameter of shape \[\d+\] for a matrix.*'adamw', or shard with FSDP2"
+        ):
+            optimizer.step()
+
+
 class TestParameterGroups:
     def test_recurrent_matrices_decay_and_embedding_and_biases_do_not(self):
         model = tiny_lstm()  # tied, with a projection

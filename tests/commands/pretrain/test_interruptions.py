@@ -109,6 +109,29 @@ def test_a_signal_after_the_last_update_is_not_swallowed(monkeypatch):
     assert sent == [signal.SIGTERM]
 
 
+def test_sigterm_twice_is_one_request_and_ctrl_c_then_ends_at_once(monkeypatch):
+    """A worker gets it from the scheduler and from its launcher."""
+    from types import SimpleNamespace
+
+    sent = []
+    monkeypatch.setattr(interruption.os, "kill", lambda process, number: sent.append(number))
+    monkeypatch.setattr(interruption.os, "write", lambda *text: None)
+    callback = interruption.StopOnSignal()
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    args, state = SimpleNamespace(world_size=1), SimpleNamespace(global_step=2, max_steps=4)
+    callback.on_train_begin(args, state, control)
+    try:
+        for _ in range(2):
+            callback._note(signal.SIGTERM, None)
+        assert sent == []
+        callback._note(signal.SIGINT, None)
+        assert sent == [signal.SIGINT]
+        callback.on_step_end(args, state, control)
+        assert control.should_save and callback.signal == signal.SIGTERM
+    finally:
+        callback._restore()
+
+
 class TestDamage:
     """Of the newest checkpoint: the older one is taken, and that is said."""
 
