@@ -15,11 +15,15 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging as transformers_logging
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -80,7 +84,7 @@ def whole_model(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         yield whole.eval()
 
 
-def plain_class(model: nn.Module) -> type:
+def plain_class(model: nn.Module) -> Any:
     """The model's class as it was before `fully_shard` put one of its own in front."""
     from torch.distributed.fsdp import FSDPModule
 
@@ -151,12 +155,12 @@ def _precision() -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(AcceleratorState().mixed_precision)
 
 
-def _is_part(tensor: torch.Tensor) -> bool:
+def _is_part(tensor: torch.Tensor) -> TypeGuard[DTensor]:
     if type(tensor) is torch.Tensor or not torch.distributed.is_available():
         return False
-    from torch.distributed.tensor import DTensor
+    from torch.distributed import tensor as distributed
 
-    return isinstance(tensor, DTensor)
+    return isinstance(tensor, distributed.DTensor)
 
 
 __all__ = [
