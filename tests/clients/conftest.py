@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,19 @@ from hfseq.contracts.comparing import FLOAT32
 
 ROWS = yaml.safe_load((Path(__file__).parent / "cells.yaml").read_text(encoding="utf-8"))
 BY_NAME = {case.name: case for case in CASES}
+
+
+def pytest_configure(config):
+    """Knows the markers of transformers' own tests, where they are run (test_transformers_common.py)."""
+    source = os.environ.get("HFSEQ_TRANSFORMERS_SOURCE")
+    if not source:
+        return
+    names = ("test_modeling_common", "generation/test_utils", "exporters/test_export")
+    files = [Path(source) / "tests" / f"{name}.py" for name in names]
+    files.append(Path(importlib.util.find_spec("transformers").origin).with_name("testing_utils.py"))
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    for marker in {name for text in texts for name in re.findall(r"mark\.(\w+)", text)}:
+        config.addinivalue_line("markers", f"{marker}: of transformers' own tests")
 
 
 def pytest_generate_tests(metafunc):
