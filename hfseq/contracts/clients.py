@@ -11,7 +11,7 @@ import math
 import tempfile
 
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -103,17 +103,21 @@ def stock_collator(kind: kinds.Kind, model) -> tuple[object, tuple[str, ...]]:
 
 
 def tokenizer_of(config: PreTrainedConfig) -> PreTrainedTokenizerFast:
-    """A tokenizer with the ids of the model, for what collators ask of one: padding, special tokens."""
-    vocabulary = {str(i): i for i in range(config.get_text_config().vocab_size)}
+    """A tokenizer with the ids of the model, for what tools ask of one: padding, special tokens, words <ID>."""
+    vocabulary = {f"<{i}>": i for i in range(config.get_text_config().vocab_size)}
     special = {}
     for name in ("pad", "bos", "eos", "mask"):
         value = getattr(config, f"{name}_token_id", None)
         if isinstance(value, int):
-            special[f"{name}_token"] = str(value)
-    special.setdefault("pad_token", "0")
-    special.setdefault("mask_token", str(len(vocabulary) - 1))
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="0", **special)
+            special[f"{name}_token"] = f"<{value}>"
+    special.setdefault("pad_token", "<0>")
+    special.setdefault("mask_token", f"<{len(vocabulary) - 1}>")
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<0>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<0>", model_input_names=names, **special
+    )
 
 
 def _as_lists(row: kinds.Row) -> dict[str, object]:

@@ -51,6 +51,12 @@ class HfseqGenerationMixin(GenerationMixin):
         return linear(self.get_output_embeddings(), hidden)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        if generation_config.prefill_chunk_size is not None and self.config.is_encoder_decoder:
+            # transformers would cut the source's mask to the length of the target read so far.
+            raise ValueError(
+                f"prefill_chunk_size={generation_config.prefill_chunk_size} cuts a prompt into pieces, and a model of "
+                "source and target has none: the source is read at once. Leave the option out."
+            )
         cache = self.new_cache()
         if cache is None:
             return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)

@@ -50,6 +50,7 @@ from .seq2seq import (
     TwoSidedEmbeddings,
     check_as_many,
     check_one_source,
+    check_source_mask,
     refuse_packed_pairs,
     source_vectors,
     target_vectors,
@@ -553,6 +554,7 @@ class RecurrentSeq2SeqModel(RecurrentSeq2SeqPreTrainedModel):
             )
         memory = encoder_outputs.last_hidden_state
         check_as_many(memory, target)
+        check_source_mask(attention_mask, memory)
         if past_key_values is not None:
             past_key_values = recurrent_cache(past_key_values, self.decoder.num_states)
         elif use_cache:

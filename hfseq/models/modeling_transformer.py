@@ -48,6 +48,7 @@ from .seq2seq import (
     TwoSidedEmbeddings,
     check_as_many,
     check_one_source,
+    check_source_mask,
     source_vectors,
     target_vectors,
 )
@@ -763,6 +764,7 @@ class TransformerModel(TransformerPreTrainedModel):
             encoded = BaseModelOutput(*encoder_outputs)
         source = encoded.last_hidden_state
         check_as_many(source, target)
+        check_source_mask(attention_mask, source)
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
         if not (wants_states or wants_weights) and self.decoder.can_step(

@@ -73,6 +73,15 @@ def check_as_many(source: torch.Tensor, target: torch.Tensor) -> None:
         raise ValueError(f"There are {source.shape[0]} sources, but {target.shape[0]} targets.")
 
 
+def check_source_mask(attention_mask: torch.Tensor | None, source: torch.Tensor) -> None:
+    """Raises ValueError unless a mask [batch, time] is as long as the encoded source [batch, time, width]: one column
+    would be spread over all."""
+    if attention_mask is not None and attention_mask.ndim == 2 and attention_mask.shape[1] != source.shape[1]:
+        raise ValueError(
+            f"attention_mask must be {list(source.shape[:2])} like the source, not {list(attention_mask.shape)}."
+        )
+
+
 def refuse_packed_pairs(
     arguments: dict[str, Any], models: str, because: str, masked: tuple[bool, bool] = (False, False)
 ) -> None:

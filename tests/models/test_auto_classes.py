@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +22,19 @@ def test_everything_in_the_list_is_exported_and_nothing_else():
     assert set(hfseq.__all__) == set(HEADS_OF_ALL) | {config.__name__ for config in AUTO_CLASSES}
     assert all(getattr(hfseq, name) is cls for name, (_, cls) in HEADS_OF_ALL.items())
     assert "ForPreTraining" in HEADS and len(HEADS) == len(AUTO_CLASSES[hfseq.EncoderConfig])
+
+
+def test_tools_that_look_a_class_up_in_transformers_find_it():
+    """`transformers serve` and TRL take it from there by its name in config.json; what is there stays. There are two
+    modules of that name: whoever imported it before its processing_utils has the first."""
+    code = (
+        "import sys, transformers; before = transformers.BertModel; import hfseq\n"
+        "assert transformers is not sys.modules['transformers']\n"
+        "for module in (transformers, sys.modules['transformers']):\n"
+        "    assert all(getattr(module, name) is getattr(hfseq, name) for name in hfseq.__all__)\n"
+        "assert transformers.BertModel is before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", HEADS_OF_ALL)

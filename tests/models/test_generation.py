@@ -69,3 +69,19 @@ def test_a_hooked_projection_is_not_fused():
     assert weight.shape == (24, 8) and bias.shape == (24,)
     attention.v_proj.register_forward_hook(lambda *arguments: None)
     assert attention.fused() is None
+
+
+def test_a_prompt_may_be_read_in_pieces():
+    model, ids = lstm(), torch.randint(3, 40, (2, 7))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    options = {"attention_mask": mask, "max_new_tokens": 5, "do_sample": False, "num_beams": 2}
+    expected = model.generate(ids, **options)
+    for size in (1, 3, 9):
+        assert torch.equal(model.generate(ids, prefill_chunk_size=size, **options), expected)
+
+
+def test_a_source_is_not_cut_into_pieces():
+    """transformers would cut its mask to the length of the target, and the model would read the whole padding."""
+    with pytest.raises(ValueError, match="prefill_chunk_size=2.*Leave the option out"):
+        transformer().generate(torch.randint(3, 40, (2, 7)), prefill_chunk_size=2, max_new_tokens=2)

@@ -8,6 +8,21 @@ from transformers import DynamicCache
 from ..cases import BadInput, changed, config_with
 
 
+def with_a_short_mask(model, batch):
+    """The source is encoded with its own mask, and read with another: one column would be spread over all."""
+    memory = model.get_encoder()(batch["input_ids"], attention_mask=batch["attention_mask"])
+    return model(
+        encoder_outputs=memory,
+        attention_mask=batch["attention_mask"][:, :1],
+        decoder_input_ids=batch["decoder_input_ids"],
+    )
+
+
+SHORT_MASK = BadInput(
+    "a mask shorter than the source", with_a_short_mask, ("attention_mask", "[3, 1]", "[3, 5]")
+)
+
+
 def padded_pair_bad_inputs(cache: str) -> tuple[BadInput, ...]:
     """What every model refuses that turns one sequence into another and takes padded batches alone.
 
@@ -40,6 +55,7 @@ def padded_pair_bad_inputs(cache: str) -> tuple[BadInput, ...]:
             changed("decoder_attention_mask", decoder_input_ids=ids[:1]),
             ("3 sources", "1 targets"),
         ),
+        SHORT_MASK,
         BadInput(
             "packed pairs by borders",
             changed(*masks, input_ids=ids, decoder_input_ids=ids, **packed),

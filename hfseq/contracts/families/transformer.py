@@ -8,6 +8,7 @@ import torch
 
 from .. import kinds
 from ..cases import BadInput, Case, changed, config_with
+from .padded_pairs import SHORT_MASK
 
 
 def _transformer_bad_inputs() -> tuple[BadInput, ...]:
@@ -75,6 +76,7 @@ def _transformer_bad_inputs() -> tuple[BadInput, ...]:
             lambda model, batch: model(**{**batch, "decoder_input_ids": ids, "decoder_attention_mask": None}),
             ("sources", "1 targets"),
         ),
+        SHORT_MASK,
     )
 
 
