@@ -2,6 +2,7 @@
 # make test         the test suite (make contracts: the full matrix of contracts)
 # make lint         ruff: formatting and rules; mypy: types
 # make clients      other people's tools on our models (tests/clients), and the table docs/works-with.md
+# make long         launchers, signals, sharded weights and the Hub, with many processes each
 # make faults       kills, damages and late starts, in their long form (the short one is in make test)
 # make gpu-dry-run  the models' forward passes on a GPU that is not there: needs a CUDA build of torch, and no GPU
 # make bench        the speed lines, BENCH=lstm by default
@@ -15,7 +16,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test contracts clients lint faults gpu-dry-run bench clean
+.PHONY: quickstart test contracts clients lint long faults gpu-dry-run bench clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.demo
@@ -38,6 +39,10 @@ lint: $(VENV)/.dev
 clients: $(VENV)-clients/.done
 	$(VENV)-clients/bin/python -m pytest tests/clients -m clients --junitxml $(VENV)-clients/report.xml
 	$(VENV)-clients/bin/python scripts/works_with.py $(VENV)-clients/report.xml
+
+# Nodes, launchers, signals, sharded weights, a Hub on loopback: many processes, so one test at a time.
+long: $(VENV)/.dev
+	$(PY) -m pytest -m long
 
 faults: $(VENV)/.dev
 	$(PY) scripts/faults.py --only starts --count 50 --processes 2 4 --objectives causal

@@ -27,6 +27,8 @@ from hfseq.objectives.masked import Masked
 from hfseq.objectives.translation import Translation
 from hfseq.objectives.vector_to_text import VectorToText
 
+pytestmark = pytest.mark.long
+
 WORDS = ["<pad>", "<eos>", "<unk>", "<mask>", *(f"w{i}" for i in range(16))]
 RECURRENT = {"embedding_size": 8, "hidden_size": 8}
 BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}

@@ -20,6 +20,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     "--corpus", "null", "--train_file", "text.txt", "--cache_dir", "cache", "--tokenizer.vocab_size", "300",
     "--hidden_size", "16", "--embedding_size", "8", "--streams", "8", "--segment_length", "16",

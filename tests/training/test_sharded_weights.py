@@ -29,6 +29,8 @@ from hfseq.training.sharded_weights import (
     whole_model,
 )
 
+pytestmark = pytest.mark.long
+
 PROCESSES = 3
 # 5 x 4 rows of gates and a vocabulary of 11: in three parts of 7, 7, 6 and 4, 4, 3.
 SIZES = {"vocab_size": 11, "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": 2}

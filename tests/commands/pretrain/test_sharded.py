@@ -16,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.long
+
 FULL = ["--fsdp", "true", "--fsdp_config", "{version: 2, state_dict_type: FULL_STATE_DICT}"]
 COMMON = [
     "--corpus", "null", "--cache_dir", "cache", "--tokenizer.vocab_size", "300", "--use_cpu", "true",
