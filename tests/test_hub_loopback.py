@@ -185,8 +185,8 @@ found["differ"] = not torch.allclose(first["logits"], second["logits"], atol=1e-
 found["card of longer"] = run_card("me/transformer", "longer")
 secret = load_file(f"{folder}/secret.tensors")
 for token in ("hf_me", "hf_you", False):
-    try:
-        found["private"][str(token)] = logits_agree("me/secret", secret, token=token)
+    try:  # each on a machine of its own: what one has downloaded, another must not find
+        found["private"][str(token)] = logits_agree("me/secret", secret, token=token, cache_dir=f"{folder}/of-{token}")
     except OSError as error:
         found["private"][str(token)] = f"{type(error).__name__}: {error}"
 from huggingface_hub import snapshot_download

@@ -220,6 +220,11 @@ def main(argv: list[str] | None = None) -> None:
     with mistakes_told(parser):
         recipe = load_recipe(known, rest)
         check_values(recipe.others["training"])
+        if training.is_shared_out(recipe.others["training"]):
+            raise ValueError(
+                "fine-tuning goes back to its best checkpoint, which does not work with FSDP or DeepSpeed: start it by "
+                "DDP (torchrun -m hfseq finetune ..., or accelerate's scripts/launch/ddp.yaml)"
+            )
         start_processes(**process_options(recipe.others["training"]))
         if not is_main():
             logging.getLogger("hfseq").setLevel(logging.ERROR)
@@ -553,7 +558,7 @@ def make_arguments(
         "save_strategy": "best",
         "save_total_limit": 1,
         # Trainer loads the best checkpoint of a sharded run from its parts.
-        "save_only_model": not training.is_shared_out(given),
+        "save_only_model": True,
         "load_best_model_at_end": True,
         "metric_for_best_model": f"eval_{task.metric}",
         "greater_is_better": True,

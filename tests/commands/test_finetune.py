@@ -618,6 +618,14 @@ def test_gradient_accumulation_changes_nothing(finetune, model):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
+def test_shared_out_weights_are_refused_before_anything_is_read(finetune, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(SystemExit) as end:
+        finetune("encoder", "--task", "sequence-classification", "--train_file", "nothing.tsv")
+    assert end.value.code == 2
+    assert "start it by DDP" in capsys.readouterr().err
+
+
 def test_two_processes_give_the_numbers_of_one(finetune, models):
     """97 sentences in batches of 8: the last is of one sentence, of which one process has nothing."""
     pytest.importorskip("seqeval")

@@ -41,11 +41,6 @@ STREAMS = [
     "--max_steps", "4",
     "--load_best_model_at_end", "true", "--metric_for_best_model", "loss",
 ]  # fmt: skip
-FINETUNING = [
-    "finetune", "streams", "--task", "sequence-classification", "--train_file", "labels.csv",
-    "--validation_file", "labels.csv", "--num_train_epochs", "2", "--learning_rates", "0.01", "--batch_size", "8",
-    "--use_cpu", "true",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +52,6 @@ def folder(tmp_path_factory, repository):
     (folder / "text.en").write_text("\n".join(kings), encoding="utf-8")
     german = "\n".join(f"er war der gute König von {('Ulm', 'Bonn', 'Kiel')[n % 3]}" for n in range(300))
     (folder / "text.de").write_text(german, encoding="utf-8")
-    rows = [f"{'good' if n % 2 else 'bad'} king {n},{'yes' if n % 2 else 'no'}" for n in range(24)]
-    (folder / "labels.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
 
     gloo = ["--ddp_backend", "gloo"]
     config = str(repository / "scripts/launch/fsdp2.yaml")
@@ -69,7 +62,6 @@ def folder(tmp_path_factory, repository):
             "runs": [
                 [*TRANSLATION, "--output_dir", "whole"],
                 [*STREAMS, "--output_dir", "streams"],
-                [*FINETUNING, "--output_dir", "tuned"],
             ],
         },
         {
@@ -83,7 +75,6 @@ def folder(tmp_path_factory, repository):
             "runs": [
                 sharded,
                 [*STREAMS, *gloo, *FULL, "--output_dir", "streams-sharded"],
-                [*FINETUNING, *gloo, *FULL, "--output_dir", "tuned-sharded"],
                 [*TRANSLATION, *gloo, *FULL, "--optimizer", "ntasgd", "--output_dir", "refused"],
             ],
         },
@@ -162,15 +153,3 @@ def test_carried_states_and_the_best_checkpoint(folder):
         assert b["eval_loss"] == pytest.approx(a["eval_loss"], rel=1e-5)
     for side in one["scores"]:
         assert many["scores"][side]["loss"] == pytest.approx(one["scores"][side]["loss"], rel=1e-5)
-
-
-def test_finetuning(folder):
-    one, many = (
-        json.loads((folder / name / "finetune_summary.json").read_text())
-        for name in ("tuned", "tuned-sharded")
-    )
-    assert many["model_class"] == "LSTMForSequenceClassification"
-    losses = [[e["loss"] for run in done["runs"] for e in run["evaluations"]] for done in (one, many)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    texts = [(folder / name / "predictions.jsonl").read_text() for name in ("tuned", "tuned-sharded")]
-    assert texts[0].count("\n") == texts[1].count("\n") == 24
