@@ -99,10 +99,8 @@ def summary(folder: Path) -> dict:
 
 
 def test_how_they_ended(folder):
-    whole, stopped, (unsharded, streams, tuned, ntasgd), resumed = json.loads(
-        (folder / "ends.json").read_text()
-    )
-    assert (whole, stopped, streams, tuned, resumed) == ([None] * 3, [75], None, None, [None])
+    whole, stopped, (unsharded, streams, ntasgd), resumed = json.loads((folder / "ends.json").read_text())
+    assert (whole, stopped, streams, resumed) == ([None] * 2, [75], None, [None])
     log = (folder / "log.txt").read_text()
     assert unsharded == ntasgd == 2
     assert "checkpoint-3 was saved under FSDP, and this run is under DDP or one process" in log
@@ -128,11 +126,16 @@ def test_trained_stopped_and_resumed_by_more_processes(folder):
 
 
 def test_weights_are_saved_whole(folder):
-    for output, like in (("sharded", "whole"), ("streams-sharded", "streams"), ("tuned-sharded", "tuned")):
+    for output, like in (("sharded", "whole"), ("streams-sharded", "streams")):
         one, many = (load_file(folder / name / "model.safetensors") for name in (like, output))
         assert one.keys() == many.keys()
         for name, weight in one.items():
-            torch.testing.assert_close(many[name], weight, rtol=0, atol=5e-3)
+            # A key's bias moves all scores of a query alike: its gradient is zero but for rounding, whose sign Adam
+            # makes whole steps of.
+            if not name.endswith("k_proj.bias"):
+                torch.testing.assert_close(
+                    many[name], weight, rtol=0, atol=5e-3, msg=lambda m, n=name: f"{n}: {m}"
+                )
         config = json.loads((folder / output / "config.json").read_text())
         assert (
             config["architectures"]
