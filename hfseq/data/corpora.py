@@ -37,6 +37,7 @@ from .fingerprints import file_digest, fingerprint_of, hash_of, words_hash
 from .hub_datasets import open_hub_dataset
 from .mixtures import CLEANING_VERSION, HUB_CORPORA, MIXTURES, cleaned, joined_lines
 from .packages import PACKAGES, packaged_file
+from .sided_texts import OneSide, SidedTexts
 from .splits import HELD_OUT_LIMIT, SPLITS, Split, deduplication
 from .tables import missing_column, text_of
 
@@ -67,7 +68,7 @@ class Source:
     """How many of them the last pass has read so far; None: nobody knows."""
 
 
-class Corpus:
+class Corpus(SidedTexts):
     """Documents on three sides. `load_corpus` makes one from names and files, `from_documents` from Python strings.
 
     Attributes:
@@ -149,21 +150,6 @@ class Corpus:
             sources.append((side, Source(name, digest.hexdigest(), lambda texts=texts: texts)))  # type: ignore[misc]
         return cls(sources, **options)
 
-    @property
-    def train(self) -> Iterable[str]:
-        """Training documents: a list, or with streaming an iterable that reads again each time."""
-        return self._side("train")
-
-    @property
-    def validation(self) -> Iterable[str]:
-        """Validation documents; see `train`."""
-        return self._side("validation")
-
-    @property
-    def test(self) -> Iterable[str]:
-        """Test documents; see `train`."""
-        return self._side("test")
-
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """(side, document), in one pass over the sources; the order within a side never changes. Nothing is kept."""
         if self._sides is None:
@@ -175,7 +161,7 @@ class Corpus:
 
     def reading(self, side: str) -> Iterable[str]:
         """The documents of a side, read again at each iteration unless they are held in memory anyway."""
-        return _Side(self, side) if self._sides is None else self._sides[side]
+        return OneSide(self, side) if self._sides is None else self._sides[side]
 
     @property
     def size(self) -> int | None:
@@ -189,7 +175,7 @@ class Corpus:
         return None if None in positions else sum(position() for position in positions if position)
 
     def _side(self, side: str) -> Iterable[str]:
-        return _Side(self, side) if self.streaming else self._load()[side]
+        return OneSide(self, side) if self.streaming else self._load()[side]
 
     def _load(self) -> dict[str, list[str]]:
         if self._sides is None:
@@ -274,16 +260,6 @@ class Corpus:
                     f"(txt_document='paragraph' or 'line' for .txt files), a file of its own ({side}_file), or "
                     "another share or split_seed."
                 )
-
-
-class _Side:
-    """One side of a streamed corpus; each iteration is a pass over the whole source."""
-
-    def __init__(self, corpus: Corpus, side: str):
-        self.corpus, self.side = corpus, side
-
-    def __iter__(self) -> Iterator[str]:
-        return (document for side, document in self.corpus if side == self.side)
 
 
 def load_corpus(

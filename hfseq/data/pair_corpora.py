@@ -37,6 +37,7 @@ from .files import encoded, format_of, lines_of, missing_file
 from .fingerprints import file_digest, fingerprint_of, hash_of
 from .hub_datasets import open_hub_dataset
 from .packages import benchmark_folder
+from .sided_texts import OneSide, SidedTexts
 from .splits import HELD_OUT_LIMIT, SPLITS, Split, deduplication
 from .tables import missing_column, read_table, text_of
 
@@ -251,7 +252,7 @@ class PairCorpus:
                 )
 
 
-class HalfCorpus:
+class HalfCorpus(SidedTexts):
     """The sources, the targets, or both one after the other, as far as tokenizers and token arrays ask for a corpus."""
 
     def __init__(self, pairs: PairCorpus, parts: tuple[int, ...]):
@@ -267,37 +268,13 @@ class HalfCorpus:
 
     def _side(self, side: str) -> Iterable[str]:
         if self.streaming and side == "train":
-            return _Streamed(self, side)
+            return OneSide(self, side)
         texts = self._pairs.texts.get(side, ([], []))
         return texts[self._parts[0]] if len(self._parts) == 1 else [text for part in texts for text in part]
 
     def reading(self, side: str) -> Iterable[str]:
         """The texts of a side; the training side of a streamed corpus is read again at each iteration."""
         return self._side(side)
-
-    @property
-    def train(self) -> Iterable[str]:
-        """Texts of the training side; validation and test likewise."""
-        return self._side("train")
-
-    @property
-    def validation(self) -> Iterable[str]:
-        return self._side("validation")
-
-    @property
-    def test(self) -> Iterable[str]:
-        return self._side("test")
-
-
-@dataclass(frozen=True)
-class _Streamed:
-    """One side of a streamed corpus; each iteration is a pass over the whole source."""
-
-    corpus: HalfCorpus
-    side: str
-
-    def __iter__(self) -> Iterator[str]:
-        return (text for side, text in self.corpus if side == self.side)
 
 
 @dataclass(frozen=True)
