@@ -63,6 +63,21 @@ def _leave(graph: Graph, residual, x: str, output: str) -> str:
     return x if residual.pre_norm else layer_norm(graph, x, residual.norm)
 
 
+def _read_for_attention(graph: Graph, layer, x: str, angles) -> tuple[str, str, str]:
+    """Queries, keys and values of self-attention, turned by their positions where those are rotary."""
+    part = layer.attention
+    read = _enter(graph, layer.attention_residual, x)
+    q, k, v = projections(graph, read, part.heads, part.q_proj, part.k_proj, part.v_proj)
+    if angles is not None:
+        q, k = rotate(graph, q, angles), rotate(graph, k, angles)
+    return q, k, v
+
+
+def _feed_forward(graph: Graph, layer, x: str, function: str) -> str:
+    residual = layer.mlp_residual
+    return _leave(graph, residual, x, feed_forward(graph, _enter(graph, residual, x), layer.mlp, function))
+
+
 def _encoder(model: TransformerForSeq2SeqLM) -> Graph:
     encoder, decoder, config = model.model.encoder, model.model.decoder, model.config
     graph = Graph("encoder")
@@ -74,14 +89,9 @@ def _encoder(model: TransformerForSeq2SeqLM) -> Graph:
     bias = padding_bias(graph, mask)
     for layer in encoder.layers:
         part, residual = layer.attention, layer.attention_residual
-        read = _enter(graph, residual, x)
-        q, k, v = projections(graph, read, part.heads, part.q_proj, part.k_proj, part.v_proj)
-        if angles is not None:
-            q, k = rotate(graph, q, angles), rotate(graph, k, angles)
+        q, k, v = _read_for_attention(graph, layer, x, angles)
         x = _leave(graph, residual, x, attention(graph, q, k, v, bias, part))
-        residual = layer.mlp_residual
-        mlp = feed_forward(graph, _enter(graph, residual, x), layer.mlp, config.activation_function)
-        x = _leave(graph, residual, x, mlp)
+        x = _feed_forward(graph, layer, x, config.activation_function)
     if encoder.final_norm is not None:
         x = layer_norm(graph, x, encoder.final_norm)
 
@@ -125,10 +135,7 @@ def _decoder(model: TransformerForSeq2SeqLM) -> Graph:
     new: list[str] = []
     for number, layer in enumerate(decoder.layers):
         part, residual = layer.attention, layer.attention_residual
-        read = _enter(graph, residual, x)
-        q, k, v = projections(graph, read, heads, part.q_proj, part.k_proj, part.v_proj)
-        if angles is not None:
-            q, k = rotate(graph, q, angles), rotate(graph, k, angles)
+        q, k, v = _read_for_attention(graph, layer, x, angles)
         pair = zip(states[2 * number : 2 * number + 2], (k, v), strict=True)
         k, v = (graph.add("Concat", before, now, axis=2) for before, now in pair)
         new += [k, v]
@@ -137,9 +144,7 @@ def _decoder(model: TransformerForSeq2SeqLM) -> Graph:
         (q,) = projections(graph, _enter(graph, residual, x), heads, part.q_proj)
         k, v = memory[2 * number : 2 * number + 2]
         x = _leave(graph, residual, x, attention(graph, q, k, v, source_bias, part))
-        residual = layer.mlp_residual
-        mlp = feed_forward(graph, _enter(graph, residual, x), layer.mlp, config.activation_function)
-        x = _leave(graph, residual, x, mlp)
+        x = _feed_forward(graph, layer, x, config.activation_function)
     if decoder.final_norm is not None:
         x = layer_norm(graph, x, decoder.final_norm)
     logits = graph.linear(x, model.lm_head)

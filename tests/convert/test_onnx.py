@@ -39,6 +39,14 @@ def batch():
     return {"input_ids": ids, "attention_mask": (torch.arange(9) < LENGTHS.unsqueeze(1)).long()}
 
 
+def encoded(directory, source):
+    """The decoder's session, and {name: what the encoder makes of the source}."""
+    encoder, decoder = (
+        onnxruntime.InferenceSession(directory / f"{side}.onnx") for side in ("encoder", "decoder")
+    )
+    return decoder, dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, source), strict=True))
+
+
 LANGUAGE_MODELS = [
     ("LSTM", {}),
     ("GRU", {}),
@@ -157,11 +165,8 @@ def test_encoder_decoders_step_by_step(name, fields, tmp_path):
     with torch.no_grad():
         expected = model(**source, decoder_input_ids=target).logits.numpy()
     export_model(model, tmp_path, "onnx")
-    encoder, decoder = (
-        onnxruntime.InferenceSession(tmp_path / f"{side}.onnx") for side in ("encoder", "decoder")
-    )
     source = {name: value.numpy() for name, value in source.items()}
-    outputs = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, source), strict=True))
+    decoder, outputs = encoded(tmp_path, source)
     wanted = {value.name for value in decoder.get_inputs()}
     known = {"memory": outputs.pop("memory"), "attention_mask": source["attention_mask"]}
     known = {name: value for name, value in known.items() if name in wanted}
@@ -274,11 +279,8 @@ def test_what_keeps_a_cache_step_by_step(name, fields, tmp_path):
     with torch.no_grad():
         expected = model(**source, decoder_input_ids=target).logits.numpy()
     export_model(model, tmp_path, "onnx")
-    encoder, decoder = (
-        onnxruntime.InferenceSession(tmp_path / f"{side}.onnx") for side in ("encoder", "decoder")
-    )
     source = {name: value.numpy() for name, value in source.items()}
-    outputs = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, source), strict=True))
+    decoder, outputs = encoded(tmp_path, source)
     fixed = {name: value for name, value in outputs.items() if name.startswith("memory")}
     states = {name: value for name, value in outputs.items() if name.startswith("state")}
     fixed["attention_mask"] = source["attention_mask"]
