@@ -11,7 +11,7 @@ are sharded, 3 (n - 1) / n times the weights (Zhao et al. 2023). Two thirds of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .devices import Device
 from .simulation import Work
@@ -43,7 +43,6 @@ class Prediction:
     """What takes most of an update, in words."""
     mfu: float
     """Arithmetic of the update over what the devices' peaks would allow in its time (Chowdhery et al. 2022)."""
-    notes: list[str] = field(default_factory=list)
 
 
 def predict(

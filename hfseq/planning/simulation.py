@@ -35,8 +35,6 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 aten = torch.ops.aten
 
-RECURRENT_FUNCTIONS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-
 
 @dataclass
 class Work:
@@ -82,8 +80,7 @@ def simulate(
 
     Args:
         make_model: called where tensors have no content; no weights are drawn or loaded.
-        batch: what the model is given, with labels; only shapes, types and what is not a tensor are read, except that
-            tensors in memory of their own (lengths) keep their content.
+        batch: what the model is given, with labels; of numbers that are not whole only shapes and types are read.
         make_optimizer: None: the gradients are left as they are.
         autocast: the type in which matrix products are computed (`bf16`); None: that of the weights.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
