@@ -132,6 +132,17 @@ def test_a_tokenizer_is_trained_or_there(path):
             load_recipe(path, words)
 
 
+def test_another_optimizer_has_its_own_arguments():
+    """The recipe's are Muon's, which AdamW would refuse."""
+    own = {"split_gates": True}
+    assert load_recipe("lstm-kjv").training.optimizer_arguments == own
+    assert load_recipe("lstm-kjv", ["--optimizer", "muon"]).training.optimizer_arguments == own
+    for option in ("--optimizer", "--training.optimizer"):
+        assert load_recipe("lstm-kjv", [option, "adamw"]).training.optimizer_arguments == {}
+    chosen = load_recipe("lstm-kjv", ["--optimizer", "ntasgd", "--optimizer_arguments", "{nonmono: 3}"])
+    assert chosen.training.optimizer_arguments == {"nonmono": 3}
+
+
 @pytest.mark.parametrize(
     ("name", "near"), [("lstm-kvj", "'lstm-kjv'"), ("nowhere/lstm-kjv.yaml", "'lstm-kjv'")]
 )

@@ -58,7 +58,8 @@ def load_recipe(name: str | os.PathLike, command_line: Iterable[str] = ()) -> Re
         FileNotFoundError: no such recipe.
     """
     file, words = find_recipe(name), list(command_line)
-    raw = _one_tokenizer(read_sections(file), dict(read_options(words)))
+    options = dict(read_options(words))
+    raw = _one_optimizer(_one_tokenizer(read_sections(file), options), options)
     recipe = check_sections(raw, words, _sections, file.stem, str(file))
     arguments = recipe.training_arguments
     for key, value in arguments.items():
@@ -76,6 +77,15 @@ def _one_tokenizer(raw: RawSections, options: dict[str, Any]) -> RawSections:
     elif options.get("tokenizer.type") is not None:
         own = {key: value for key, value in own.items() if key != "path"}
     return {**raw, "tokenizer": own} if "tokenizer" in raw else raw
+
+
+def _one_optimizer(raw: RawSections, options: dict[str, Any]) -> RawSections:
+    """The file's sections without the arguments of an optimizer that the command line's takes the place of."""
+    own = raw.get("training", {})
+    chosen = options.get("training.optimizer", options.get("optimizer"))
+    if chosen is None or chosen == own.get("optimizer", Training.optimizer):
+        return raw
+    return {**raw, "training": {key: value for key, value in own.items() if key != "optimizer_arguments"}}
 
 
 def objective_of(recipe: Recipe) -> Objective:

@@ -184,7 +184,7 @@ class TestResumingSomethingElse:
         text = (folder / "text.txt").read_text()
         changes = {
             "training.seed": ["--seed", "7"],
-            "training.optimizer": ["--optimizer", "adamw", "--optimizer_arguments", "{}"],
+            "training.optimizer": ["--optimizer", "adamw"],
             "plan": ["--num_train_epochs", "2"],
             "text and its tokens": [],
         }
