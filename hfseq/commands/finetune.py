@@ -45,7 +45,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import transformers
 import yaml
 from huggingface_hub.errors import StrictDataclassError
@@ -63,6 +62,7 @@ from transformers import (
 import hfseq  # noqa: F401  (registers the model classes)
 
 from .. import training
+from ..accelerators import available_accelerator
 from ..data.files import write_lines
 from ..hints import nearest_hint
 from ..loading import load_config
@@ -543,7 +543,7 @@ def make_arguments(
         "per_device_eval_batch_size": 2 * options.batch_size,
         "train_sampling_strategy": "group_by_length",
         "logging_steps": max(1, updates // 10),
-        "use_cpu": torch.accelerator.current_accelerator() is None,
+        "use_cpu": available_accelerator() is None,
         "ddp_find_unused_parameters": options.gradual_unfreezing is not None,
         "report_to": "none",
     }

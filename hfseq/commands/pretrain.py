@@ -28,11 +28,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import yaml
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from .. import training
+from ..accelerators import available_accelerator
 from ..cards import write_model_card
 from ..loading import build_model
 from ..objectives import Objective, Plan, check_recipe, load_recipe, objective_of, prepared_config
@@ -335,7 +335,7 @@ def make_arguments(recipe: Recipe, plan: Plan) -> TrainingArguments:
         "save_total_limit": max(2, recipe.training.average_checkpoints),
         "report_to": "none",
         "ddp_find_unused_parameters": False,
-        "use_cpu": torch.accelerator.current_accelerator() is None,
+        "use_cpu": available_accelerator() is None,
     }
     fixed = {
         **plan.sizes,

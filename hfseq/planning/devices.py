@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..accelerators import available_accelerator
 from ..hints import nearest_hint
 
 GB, TERA = 10**9, 10**12
@@ -81,7 +82,7 @@ def find_device(name: str) -> Device:
 
 def measure_here() -> Device:
     """The accelerator of this machine, or its CPU with the threads that torch uses."""
-    accelerator = torch.accelerator.current_accelerator()
+    accelerator = available_accelerator()
     where = accelerator or torch.device("cpu")
     flops, flops_16 = (_matmul_rate(where, dtype) for dtype in (torch.float32, torch.bfloat16))
     cpu = accelerator is None

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from ..accelerators import available_accelerator
+
 T = TypeVar("T")
 START_TIMEOUT = 600
 # Of TrainingArguments.
@@ -60,7 +62,7 @@ def start_processes(backend: str | None = None, ddp_timeout: int = DDP_TIMEOUT) 
         return
     limit = timedelta(seconds=_start_timeout())
     if backend is None:
-        backend = "gloo" if torch.accelerator.current_accelerator() is None else None
+        backend = "gloo" if available_accelerator() is None else None
     try:
         store, _, _ = next(dist.rendezvous("env://", rank(), world_size(), timeout=limit))
         if missing := _missing(store, limit):

@@ -48,7 +48,9 @@ def _accelerator_name() -> str | None:
     """Of the accelerator in use; Apple's has no name of its own."""
     import torch
 
-    accelerator = torch.accelerator.current_accelerator()
+    from ..accelerators import available_accelerator
+
+    accelerator = available_accelerator()
     if accelerator is None:
         return None
     of_type = getattr(torch, accelerator.type, None)

@@ -52,9 +52,10 @@ def text_perplexities(texts, model_id, batch_size, add_start_token, device, max_
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from hfseq.accelerators import available_accelerator
     from hfseq.loading import load_model
 
-    device = device or torch.accelerator.current_accelerator() or "cpu"
+    device = device or available_accelerator() or "cpu"
     tokenizer = AutoTokenizer.from_pretrained(model_id)
     model = load_model(AutoModelForCausalLM, model_id).to(device)
     start = [tokenizer.bos_token_id] if add_start_token else []
