@@ -5,6 +5,7 @@
 # make long         launchers, signals, sharded weights and the Hub, with many processes each
 # make faults       kills, damages and late starts, in their long form (the short one is in make test)
 # make gpu-dry-run  the models' forward passes on a GPU that is not there: needs a CUDA build of torch, and no GPU
+# make docs         the site, docs/_build/html/index.html; warnings are errors
 # make bench        the speed lines, BENCH=lstm by default
 #
 # Everything runs in .venv, made on the first call and installed again only when pyproject.toml or constraints.txt
@@ -16,7 +17,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test contracts clients lint long faults gpu-dry-run bench clean
+.PHONY: quickstart test contracts clients lint long faults gpu-dry-run docs bench clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.demo
@@ -51,11 +52,15 @@ faults: $(VENV)/.dev
 gpu-dry-run: $(VENV)-cuda/.dev
 	$(VENV)-cuda/bin/python -m pytest --numprocesses auto --maxprocesses 8 tests/gpu
 
+docs: $(VENV)/.docs
+	$(PY) -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 bench: $(VENV)/.dev
 	$(PY) scripts/benchmark.py $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(VENV)-clients build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-clients docs/_build build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -65,6 +70,10 @@ $(PY):
 $(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
 	@echo "installing hfseq[demo] into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # torch=== leaves out builds with a local version (+cpu): on Linux the one without is for CUDA.

@@ -1,0 +1,162 @@
+"""The pages of docs/: their commands and code run, in their order, made small where a comment of the page says so.
+
+    <!-- test: OLD => NEW -->       in this page's blocks OLD is replaced; it must stand in one
+    <!-- test: skip WORDS -->       the block that holds WORDS is not run (another page's, or the network's)
+    <!-- test: needs FILE -->       a folder of the benchmark data that the page reads
+
+Blocks in `bash` and `python` are run, those in `text` and `yaml` are to be read. docs/deploy.md has a test of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfseq.__main__ import COMMANDS
+from hfseq.recipe import packaged_recipes
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(
+    page.relative_to(DOCS).as_posix()
+    for page in DOCS.rglob("*.md")
+    if "_build" not in page.parts and page.name not in ("commands.md", "recipes.md")
+)
+# Run by tests of their own: a Hub on loopback, launchers of several processes.
+ELSEWHERE = {"deploy.md", "cluster.md"}
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+
+class Page:
+    """A page's blocks, as they are run."""
+
+    def __init__(self, name: str):
+        text = (DOCS / name).read_text(encoding="utf-8")
+        notes = re.findall(r"^<!-- test: (.*?) -->$", text, flags=re.MULTILINE)
+        self.needs = [note.removeprefix("needs ") for note in notes if note.startswith("needs ")]
+        skipped = [note.removeprefix("skip ") for note in notes if note.startswith("skip ")]
+        smaller = [note.split(" => ", 1) for note in notes if " => " in note]
+        self.blocks = BLOCK.findall(text)
+        for words in [*skipped, *(old for old, _ in smaller)]:
+            assert any(words in code for _, code in self.blocks), f"{name} no longer says {words!r}"
+        self.blocks = [block for block in self.blocks if not any(words in block[1] for words in skipped)]
+        for old, new in smaller:
+            self.blocks = [(language, code.replace(old, new)) for language, code in self.blocks]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_says_is_there(name):
+    """Python parses, commands and packaged recipes exist, links lead somewhere."""
+    text = (DOCS / name).read_text(encoding="utf-8")
+    Page(name)
+    for language, code in BLOCK.findall(text):
+        if language == "python":
+            compile(code, name, "exec")
+            continue
+        for command, word in re.findall(
+            r"^(?:torchrun .*-m )?hfseq (\w+)(?: ([\w-]+))?", code, flags=re.MULTILINE
+        ):
+            assert command in COMMANDS, f"{name}: hfseq {command}"
+            if command == "pretrain" and word:
+                assert word in packaged_recipes(), f"{name}: hfseq pretrain {word}"
+    for target in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (DOCS / name).parent.joinpath(target).exists(), f"{name}: no {target}"
+    for path in re.findall(r"`((?:hfseq|scripts|tests|docs|model_cards)/[\w./-]+)`", text):
+        assert (DOCS.parent / path).exists(), f"{name}: no {path}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with small texts of every kind that the pages read, and `hfseq` and `python` on the path."""
+    chapters = [
+        "\n".join(f"And in year {year} the king of the {n}th city did what was good." for year in range(12))
+        for n in range(60)
+    ]
+    (tmp_path / "verses.txt").write_text("\n\n".join(chapters), encoding="utf-8")
+    numbers = ["one eins", "two zwei", "three drei", "four vier", "five fünf", "six sechs"]
+    things = ["dogs Hunde", "cats Katzen", "birds Vögel", "men Männer", "houses Häuser"]
+    pairs = [
+        f"Here are {n} {t} and {o}.\tHier sind {nn} {tt} und {oo}."
+        for n, nn in map(str.split, numbers)
+        for t, tt in map(str.split, things)
+        for o, oo in map(str.split, things)
+    ]
+    (tmp_path / "pairs.tsv").write_text("\n".join(pairs), encoding="utf-8")
+    films = [
+        f"{word} film number {n}\t{label}" for n in range(12) for word, label in (("a good", 1), ("a bad", 0))
+    ]
+    for side in ("train", "dev", "test"):
+        (tmp_path / f"{side}.tsv").write_text("\n".join(["text\tlabel", *films]), encoding="utf-8")
+        films = [line.replace("number", f"of {side}") for line in films]
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, start in {"python": "", "hfseq": "-m hfseq"}.items():
+        file = programs / name
+        file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {start} "$@"\n')
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    monkeypatch.setenv("HFSEQ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_encoder(folder: Path) -> None:
+    """What the page on fine-tuning begins with."""
+    sizes = (
+        "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --intermediate_size 32 --max_steps 4"
+    )
+    recipe = f"encoder-kjv --corpus null --train_file verses.txt --tokenizer.vocab_size 300 {sizes}"
+    run(["hfseq", "pretrain", *recipe.split(), "--output_dir", "outputs/encoder"], folder)
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in ELSEWHERE and Page(name).blocks])
+def test_the_blocks_run(name, folder, request):
+    page = Page(name)
+    for need in page.needs:
+        data = request.getfixturevalue("shared_data")
+        if not (data / need).is_dir():
+            pytest.skip(f"no {need} in the benchmark data")
+        os.environ["HFSEQ_DATA"] = str(data)
+    if any("outputs/encoder " in code for _, code in page.blocks) and "pretrain" not in str(page.blocks):
+        make_encoder(folder)
+    for number, (language, code) in enumerate(page.blocks):
+        if language == "bash":
+            run(["bash", "-euo", "pipefail", "-c", code], folder)
+        else:
+            file = folder / f"block{number}.py"
+            file.write_text(code, encoding="utf-8")
+            run(["python", file.name], folder)
+
+
+@pytest.mark.long
+def test_the_site_builds_without_a_warning(tmp_path):
+    for package in ("sphinx", "myst_parser", "furo", "sphinx_copybutton"):
+        pytest.importorskip(package, reason="pip install 'hfseq[docs]'")
+    run(
+        [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)],
+        tmp_path,
+    )
+    assert "LSTMForCausalLM" in (tmp_path / "reference/models.html").read_text(encoding="utf-8")
