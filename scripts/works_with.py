@@ -44,6 +44,10 @@ or with `tie_word_embeddings: false`. Output dropout, label smoothing and AWD-LS
 
 **lm-evaluation-harness** takes a model of source and target for a causal one unless told: `backend=seq2seq`.
 
+**transformers' own common tests** (`ModelTesterMixin`, `GenerationTesterMixin`) run over every class too, where
+`HFSEQ_TRANSFORMERS_SOURCE` names a checkout of its repository; `tests/clients/common_skips.yaml` is the whole list of
+what a class is not given, with the reasons.
+
 **`prefill_chunk_size`** reads a prompt in pieces, with the same result. A model of source and target refuses it:
 transformers would cut the source's mask.
 """

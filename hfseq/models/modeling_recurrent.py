@@ -1061,21 +1061,21 @@ class LSTMModel(RecurrentModel):
     config: LSTMConfig
 
 
-class RNNForCausalLM(RecurrentForCausalLM):
+class RNNForCausalLM(RecurrentForCausalLM, HfseqGenerationMixin):
     """Language model over `RNNModel`."""
 
     config_class, base_class = RNNConfig, RNNModel
     config: RNNConfig
 
 
-class GRUForCausalLM(RecurrentForCausalLM):
+class GRUForCausalLM(RecurrentForCausalLM, HfseqGenerationMixin):
     """Language model over `GRUModel`."""
 
     config_class, base_class = GRUConfig, GRUModel
     config: GRUConfig
 
 
-class LSTMForCausalLM(RecurrentForCausalLM):
+class LSTMForCausalLM(RecurrentForCausalLM, HfseqGenerationMixin):
     """Language model over `LSTMModel`."""
 
     config_class, base_class = LSTMConfig, LSTMModel

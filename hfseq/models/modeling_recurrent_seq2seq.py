@@ -679,21 +679,21 @@ class LSTMSeq2SeqModel(RecurrentSeq2SeqModel):
     config: LSTMSeq2SeqConfig
 
 
-class RNNForSeq2SeqLM(RecurrentForSeq2SeqLM):
+class RNNForSeq2SeqLM(RecurrentForSeq2SeqLM, Seq2SeqGenerationMixin):
     """`RNNSeq2SeqModel` with its output layer."""
 
     config_class, base_class = RNNSeq2SeqConfig, RNNSeq2SeqModel
     config: RNNSeq2SeqConfig
 
 
-class GRUForSeq2SeqLM(RecurrentForSeq2SeqLM):
+class GRUForSeq2SeqLM(RecurrentForSeq2SeqLM, Seq2SeqGenerationMixin):
     """`GRUSeq2SeqModel` with its output layer."""
 
     config_class, base_class = GRUSeq2SeqConfig, GRUSeq2SeqModel
     config: GRUSeq2SeqConfig
 
 
-class LSTMForSeq2SeqLM(RecurrentForSeq2SeqLM):
+class LSTMForSeq2SeqLM(RecurrentForSeq2SeqLM, Seq2SeqGenerationMixin):
     """`LSTMSeq2SeqModel` with its output layer."""
 
     config_class, base_class = LSTMSeq2SeqConfig, LSTMSeq2SeqModel

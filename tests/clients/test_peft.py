@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hfseq import LSTMConfig, LSTMForCausalLM
+from hfseq.contracts import CASES
 
 peft = pytest.importorskip("peft", reason="pip install peft")
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
@@ -82,11 +82,18 @@ def test_prefix_tuning(case, tmp_path):
     assert tokens.shape[0] == 3
 
 
-def test_prefixes_of_a_recurrent_model_are_refused():
-    """They are keys and values."""
-    sizes = {"embedding_size": 8, "hidden_size": 8, "num_hidden_layers": 1}
-    model = LSTMForCausalLM(LSTMConfig(vocab_size=40, **sizes))
-    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, num_attention_heads=1)
-    wrapped = peft.get_peft_model(model, config)
-    with pytest.raises(TypeError, match="must be a RecurrentCache, not DynamicCache"):
-        wrapped(input_ids=torch.tensor([[3, 4]]), attention_mask=torch.ones(1, 2, dtype=torch.long))
+@pytest.mark.parametrize("name, cache", [
+    ("LSTMForCausalLM-tied", "RecurrentCache"), ("LSTMForSeq2SeqLM-last", "RecurrentCache"),
+    ("PervasiveForSeq2SeqLM-dense", "GridCache"),
+])  # fmt: skip
+def test_prefixes_are_refused_by_a_model_without_keys_and_values(name, cache):
+    """At the first forward, before anything is trained, in words that name the kind of cache which it has."""
+    (case,) = [case for case in CASES if case.name == name]
+    model = case.model()
+    sizes = {"num_layers": 2, "num_attention_heads": 1, "token_dim": 8, "num_virtual_tokens": 2}
+    config = peft.PrefixTuningConfig(task_type=TASKS[case.kind.auto_class], **sizes)
+    batch = case.without_labels(case.batch(case.rows(model.config, [6, 3]), model.config))
+    batch.pop("position_ids", None)
+    wrapped = peft.get_peft_model(model, config).double().eval()
+    with pytest.raises(TypeError, match=f"must be a {cache}, not"):
+        wrapped(**batch)

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from hfseq.contracts import CASES
@@ -36,27 +37,38 @@ generation = importlib.import_module("tests.generation.test_utils")
 
 SKIPS = yaml.safe_load((Path(__file__).parent / "common_skips.yaml").read_text(encoding="utf-8"))
 ROWS, LENGTH = 3, 6
+# The mixins want small models, two sides of one depth, and a target as long as its source.
+SIZES = {"recurrent": {"num_hidden_layers": 2}, "recurrent_seq2seq": {"encoder_layers": 2, "decoder_layers": 2},
+    "pervasive": {"num_hidden_layers": 2}}  # fmt: skip
+
+
+def config_of(case):
+    return case.config(**SIZES.get(case.family, {}))
 
 
 class Inputs:
     """What the mixins ask about a model and its inputs."""
 
     def __init__(self, case):
-        config = case.config()
+        config = config_of(case)
         self.case, self.batch_size, self.seq_length, self.num_choices = case, ROWS, LENGTH, case.kind.texts
         self.is_training = bool(case.kind.labels)
-        self.encoder_seq_length, self.decoder_seq_length = LENGTH, LENGTH + 1  # of a pair
+        self.encoder_seq_length, self.decoder_seq_length = LENGTH, LENGTH  # of a pair
         # Of the first of the hidden states, the word vectors.
         self.hidden_size = getattr(config, "embedding_size", None) or getattr(config, "hidden_size", None)
         self.num_hidden_layers = getattr(config, "num_hidden_layers", None)
         self.num_attention_heads = getattr(config, "num_attention_heads", None)
 
     def get_config(self):
-        return self.case.config()
+        return config_of(self.case)
 
     def batch(self, config):
         batch = self.case.batch(self.case.rows(config, [LENGTH] * ROWS), config)
         batch.pop("position_ids", None)
+        kind = self.case.kind
+        for name in {*kind.masks.values(), *kind.axes} & set(batch):
+            if name == kind.masks.get("target") or kind.axes.get(name) == "target":
+                batch[name] = batch[name][:, :LENGTH]
         return batch
 
     def prepare_config_and_inputs_for_common(self):
@@ -65,7 +77,7 @@ class Inputs:
 
 
 class Common:
-    """The mixins' answers that depend on the case."""
+    """The mixins' answers that depend on the case, and their checks of a cache where it holds no keys and values."""
 
     case = None
 
@@ -75,9 +87,50 @@ class Common:
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
         inputs = copy.deepcopy(inputs_dict)
         if return_labels:
-            batch = self.model_tester.batch(self.case.config())
+            batch = self.model_tester.batch(config_of(self.case))
             inputs |= {name: batch[name] for name in self.case.kind.labels}
         return inputs
+
+    def _check_past_key_values_for_generate(self, batch_size, past_key_values, seq_length, config):
+        if not getattr(past_key_values, "is_recurrent_cache", False):
+            return super()._check_past_key_values_for_generate(
+                batch_size, past_key_values, seq_length, config
+            )
+        assert past_key_values.get_seq_length() == seq_length
+        for layer in past_key_values.layers:
+            assert layer.states and {state.shape[1] for state in layer.states} == {batch_size}
+
+    def _check_caches_are_equal(self, cache1, cache2):
+        if not getattr(cache1, "is_recurrent_cache", False):
+            return super()._check_caches_are_equal(cache1, cache2)
+        assert type(cache1) is type(cache2) and cache1.get_seq_length() == cache2.get_seq_length()
+        for layer1, layer2 in zip(cache1.layers, cache2.layers, strict=True):
+            torch.testing.assert_close(layer1.states, layer2.states)
+
+
+class OwnWidths:
+    """The mixins' checks of hidden states in `generate`, for models whose states are not all of one width."""
+
+    def widths(self, config, *, source: bool) -> list[int]:
+        if config.model_type == "hfseq_pervasive":
+            channels = 2 * config.embedding_size + config.num_hidden_layers * config.growth_size
+            return [config.embedding_size] if source else [config.embedding_size, channels]
+        if source:
+            return [config.embedding_size, *[config.memory_size] * config.encoder_layers]
+        return [config.embedding_size, *[config.hidden_size] * config.num_hidden_layers]
+
+    def _check_hidden_states_for_generate(
+        self, batch_size, hidden_states, prompt_length, output_length, config, use_cache=False
+    ):
+        assert len(hidden_states) == output_length - prompt_length
+        widths = self.widths(config, source=False)
+        for step, states in enumerate(hidden_states):
+            time = 1 if use_cache and step else prompt_length + step
+            assert [tuple(state.shape) for state in states] == [(batch_size, time, width) for width in widths]
+
+    def _check_encoder_hidden_states_for_generate(self, hidden_states, batch_size, config, prompt_length):
+        shapes = [(batch_size, prompt_length, width) for width in self.widths(config, source=True)]
+        assert [tuple(state.shape) for state in hidden_states] == shapes
 
 
 def skipped(name: str, class_name: str) -> str | None:
@@ -94,9 +147,11 @@ def suite(case) -> type[unittest.TestCase]:
     """The tests of one class."""
     cls = case.model_class
     bases = [Common, common.ModelTesterMixin]
+    if case.family not in ("encoder", "transformer"):
+        bases.insert(0, OwnWidths)
     if case.kind.generates:
         bases.append(generation.GenerationTesterMixin)
-    config = case.config()
+    config = config_of(case)
     made = type(f"Test{cls.__name__}", (*bases, unittest.TestCase), {
         "case": case,
         "all_model_classes": (cls,),

@@ -49,6 +49,12 @@ def test_trainer_wants_no_label_that_a_stock_collator_does_not_send(name):
     assert find_labels(model_class) == expected
 
 
+@pytest.mark.parametrize("name", [name for name, (_, cls) in HEADS_OF_ALL.items() if cls.can_generate()])
+def test_what_generates_has_the_mixin_among_its_own_bases(name):
+    """transformers looks for it there: to a class of a Hub repository without it, it may add one."""
+    assert "GenerationMixin" in str(HEADS_OF_ALL[name][1].__bases__)
+
+
 # --- the encoder's transform was called `head` in version 0.1 --------------------------------------------------------
 
 

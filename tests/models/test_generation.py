@@ -5,6 +5,8 @@ import torch
 from transformers.generation import GenerationMixin, SuppressTokensLogitsProcessor
 
 from hfseq import LSTMConfig, LSTMForCausalLM, TransformerConfig, TransformerForSeq2SeqLM
+from hfseq.contracts import CASES
+from hfseq.contracts.comparing import FLOAT64
 from hfseq.models.generation import HfseqGenerationMixin, SuppressTokensInPlace
 
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -85,3 +87,22 @@ def test_a_source_is_not_cut_into_pieces():
     """transformers would cut its mask to the length of the target, and the model would read the whole padding."""
     with pytest.raises(ValueError, match="prefill_chunk_size=2.*Leave the option out"):
         transformer().generate(torch.randint(3, 40, (2, 7)), prefill_chunk_size=2, max_new_tokens=2)
+
+
+GENERATING = {
+    case.model_class.__name__: case for case in CASES if case.in_subprocesses and case.kind.generates
+}
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_logits_to_keep_are_the_last(name):
+    """generate() asks for the last position's, and speculative decoding for a few."""
+    case = GENERATING[name]
+    model = case.model(FLOAT64)
+    batch = case.without_labels(case.batch(case.rows(model.config, [6, 6]), model.config))
+    with torch.no_grad():
+        everything = model(**batch).logits  # [rows, time, vocabulary]; a target is longer than its source
+        for number in (1, 3):
+            kept = model(**batch, logits_to_keep=number).logits
+            torch.testing.assert_close(kept, everything[:, -number:], rtol=0, atol=1e-9)
+            assert kept.shape[1] == number
