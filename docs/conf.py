@@ -1,10 +1,12 @@
 """The site: Sphinx with MyST and Furo, built by `make docs` without the network; warnings are errors.
 
-The pages of commands and recipes are written here, from the programs themselves, so that they cannot be out of date.
+Most pages of the reference are written here, from the programs themselves, so that they cannot be out of date.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import io
 import os
 import sys
@@ -58,8 +60,35 @@ def write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+# Page, title, and the modules whose public names it documents.
+REFERENCE = {
+    "data": ("Data", ("hfseq.data",)),
+    "training": ("Training", ("hfseq.training",)),
+    "metrics": ("Metrics and evaluation", ("hfseq.metrics", "hfseq.evaluation")),
+    "tasks": ("Tasks of fine-tuning", ("hfseq.tasks",)),
+    "convert": ("Convert and share", ("hfseq.convert", "hfseq.hub")),
+}
+
+
+def reference(title: str, modules: tuple[str, ...]) -> str:
+    """A page with a module's docstring and its names; autodoc does not see names that load when first used."""
+    lines = [f"# {title}", "", "```{eval-rst}"]
+    for module_name in modules:
+        module = importlib.import_module(module_name)
+        lines += [f".. automodule:: {module_name}", "   :no-members:", ""]
+        for name in sorted(module.__all__):
+            value = getattr(module, name)
+            if inspect.isclass(value):
+                lines += [f".. autoclass:: {module_name}.{name}", "   :members:", ""]
+            elif inspect.isfunction(value):
+                lines += [f".. autofunction:: {module_name}.{name}", ""]
+    return "\n".join([*lines, "```", ""])
+
+
 def write_pages(app: object = None) -> None:
-    """reference/commands.md and reference/recipes.md."""
+    """Of reference/, all but the models and the objectives."""
+    for page, (title, modules) in REFERENCE.items():
+        write(HERE / "reference" / f"{page}.md", reference(title, modules))
     commands = "# Commands\n\nWhat `hfseq NAME --help` prints; `python -m hfseq NAME` starts the same.\n"
     for name in COMMANDS:
         commands += f"\n## {name}\n\n```text\n{printed(name, '--help')}\n```\n"

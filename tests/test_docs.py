@@ -26,7 +26,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(
     page.relative_to(DOCS).as_posix()
     for page in DOCS.rglob("*.md")
-    if "_build" not in page.parts and page.name not in ("commands.md", "recipes.md")
+    if "_build" not in page.parts and "reference" not in page.parts
 )
 # Run by tests of their own: a Hub on loopback, launchers of several processes.
 ELSEWHERE = {"deploy.md", "cluster.md"}
