@@ -98,7 +98,8 @@ def stock_collator(kind: kinds.Kind, model) -> tuple[object, tuple[str, ...]]:
     if kind.auto_class == "AutoModelForTokenClassification":
         return DataCollatorForTokenClassification(tokenizer), ()
     if kind.texts is not None:
-        return DataCollatorForMultipleChoice(tokenizer), ()
+        collate = DataCollatorForMultipleChoice(tokenizer)  # before 5.22 it takes the labels out of its rows
+        return lambda rows: collate([dict(row) for row in rows]), ()
     return DataCollatorWithPadding(tokenizer), ()
 
 

@@ -60,7 +60,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             nll = -log_probabilities.gather(1, target).squeeze(1)
             if label_smoothing:
                 nll = (1 - label_smoothing) * nll - label_smoothing / vocabulary * log_probabilities.sum(1)
-            loss += torch.where(counted, nll, 0).sum()
+            # Not in place: the compiler of torch 2.11 gives a function whose output was changed in place no gradient.
+            loss = loss + torch.where(counted, nll, 0).sum()
             if not (needs_hidden or needs_weight or needs_bias):
                 continue
             # d loss / d logits = softmax - target distribution, zero in rows without a label

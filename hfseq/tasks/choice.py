@@ -30,6 +30,13 @@ class ChoiceExample:
     place: str
 
 
+class _ChoiceCollator(DataCollatorForMultipleChoice):
+    """Before transformers 5.22 this takes the labels out of the very rows that it is given: the next epoch has none."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return super().torch_call([dict(example) for example in examples])
+
+
 class MultipleChoice(Task):
     """Which choice; chosen by accuracy."""
 
@@ -96,7 +103,7 @@ class MultipleChoice(Task):
         return rows, {"examples_truncated": cut}
 
     def collator(self, tokenizer: Any) -> Callable[[list[Row]], dict[str, Any]]:
-        return DataCollatorForMultipleChoice(tokenizer)
+        return _ChoiceCollator(tokenizer)
 
     def decode(self, rows: list[Row], examples: Sequence, output: list[np.ndarray]) -> list[Prediction]:
         found: list[Prediction] = [{}] * len(examples)

@@ -157,7 +157,7 @@ class TestBadInput:
             (["--train_sampling_strategy", "random"], "follows from the objective"),
             (["--lr_scheduler_type", "cosin"], "cosin"),
             (["--tokenizer.path", "no/such-tokenizer"], "no/such-tokenizer"),
-            (["--optimizer", "ntasgd"], "has no argument 'split_gates'"),
+            (["--optimizer_arguments", "{split_gate: true}"], "has no argument 'split_gate'"),
             (["--optimizer", "adamm"], "Unknown optimizer 'adamm'"),
             (["--optimizer_arguments", "{betas: x}"], "betas must be two numbers, not 'x'"),
             (
