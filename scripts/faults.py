@@ -38,8 +38,6 @@ from pathlib import Path
 
 UPDATES = 40
 SAVE_EVERY = 8
-# A start or an end that takes longer is a wait without an end.
-LIMIT = 600
 COMMON = [
     "--use_cpu", "true", "--max_steps", str(UPDATES), "--save_steps", str(SAVE_EVERY), "--eval_steps", str(SAVE_EVERY),
     "--save_total_limit", "3", "--logging_steps", "4", "--prompt", "null", "--seed", "3", "--average_checkpoints", "0",
@@ -85,6 +83,8 @@ class Case:
     objective: str
     processes: int
     folder: Path
+    limit: float
+    """Seconds: a start or an end that takes longer is a wait without an end."""
     environment: dict[str, str] = field(default_factory=dict)
     weights: bytes = b""
 
@@ -144,7 +144,7 @@ def prepare(folder: Path) -> dict[str, str]:
 def finish(case: Case, output: str, process: subprocess.Popen) -> int:
     """The exit code; a run that does not end within the limit is killed, with all its processes: -100."""
     try:
-        return process.wait(LIMIT)
+        return process.wait(case.limit)
     except subprocess.TimeoutExpired:
         kill_all(case, output, process)
         return -100
@@ -168,9 +168,9 @@ def kill_workers(case: Case, output: str) -> None:
                     time.sleep(0.01)
 
 
-def until(process: subprocess.Popen, condition) -> bool:
+def until(case: Case, process: subprocess.Popen, condition) -> bool:
     """Waits for the condition; False: the process ended, or the limit did, before it came."""
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + case.limit
     while process.poll() is None and time.monotonic() < end:
         if condition():
             return True
@@ -205,11 +205,11 @@ def kill(case: Case, output: str, how: str, in_save: bool, draw: random.Random) 
     folder = case.folder / output
     if in_save:
         step = SAVE_EVERY * draw.randrange(1, UPDATES // SAVE_EVERY)
-        came = until(process, lambda: (folder / f"checkpoint-{step}").is_dir())
+        came = until(case, process, lambda: (folder / f"checkpoint-{step}").is_dir())
     else:
         step = SAVE_EVERY * draw.randrange(0, UPDATES // SAVE_EVERY - 1)
         marker = folder / (f"checkpoint-{step}/complete.json" if step else "run.json")
-        came = until(process, marker.exists)
+        came = until(case, process, marker.exists)
         time.sleep(draw.uniform(0, 0.5))
     if not came:
         kill_all(case, output, process)
@@ -289,7 +289,7 @@ def stopped_run(case: Case) -> Path:
     if not marker.exists():
         clear(case, "stopped")
         process = case.start("stopped")
-        came = until(process, marker.exists)
+        came = until(case, process, marker.exists)
         kill_all(case, "stopped", process)
         if not came:
             raise RuntimeError(f"{case.objective}: no run to damage: {case.log('stopped')[-500:]}")
@@ -439,7 +439,7 @@ def faults(arguments: argparse.Namespace, root: Path) -> Iterator[tuple[str, int
     for kind, objective, processes in whole_grid:
         folder = root / f"{objective}-{processes}"
         folder.mkdir(exist_ok=True)
-        case = Case(objective, processes, folder, prepare(folder))
+        case = Case(objective, processes, folder, arguments.limit, prepare(folder))
         if kind != "starts" and not undisturbed(case):
             yield objective, processes, "none", f"FAILED: {case.log('whole')[-500:]!r}"
             continue
@@ -488,6 +488,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--count", type=int, default=4, help="of each kill; of starts; of full disks")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--limit", type=float, default=600, help="seconds that a run may take; more on a machine that is busy"
+    )
     parser.add_argument("--folder", type=Path, help="keep the runs and outcomes here, and go on from them")
     parser.add_argument("--table", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args(argv)
