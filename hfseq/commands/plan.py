@@ -6,9 +6,9 @@
     hfseq plan encoder-base --tokens 4e9 --device h200  # the corpus is not here, and not needed
 
 Takes what `hfseq pretrain` takes. The data are prepared as pretraining would (and kept for it), or, with --tokens, made
-up: only their shapes matter, and what was assumed of these is said. The model, its backward pass and the optimiser are run on tensors without content, so that a model of any size can be planned anywhere. Memory
-and arithmetic are counted; how long they take follows from the device's peaks (`hfseq/planning/devices.py`), and is
-an estimate.
+up: only their shapes matter, and what was assumed of these is said. The model, its backward pass and the optimiser are
+run on tensors without content, so that a model of any size can be planned anywhere. Memory and arithmetic are counted;
+how long they take follows from the device's peaks (`hfseq/planning/devices.py`), and is an estimate.
 """
 
 from __future__ import annotations
