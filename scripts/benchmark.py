@@ -8,6 +8,7 @@
     python scripts/benchmark.py seq2seq --only decoding  # one part of them
     python scripts/benchmark.py import                   # what `import hfseq` costs
     python scripts/benchmark.py data                     # tokenising and batching
+    python scripts/benchmark.py arrays                   # token arrays of a large file: cores and memory
     python scripts/benchmark.py deployment --model outputs/transformer-multi30k-en-de   # ONNX, CTranslate2, int8
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
     python scripts/benchmark.py gpu --device cuda --output scripts/benchmarks/gpu.json   # under ten minutes, no data
@@ -26,6 +27,7 @@ from collections.abc import Callable
 
 import torch
 from benchmarks import (
+    arrays,
     deployment,
     encoder,
     gpu,
@@ -50,7 +52,10 @@ BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "deployment": deployment.deployment,
     "import": startup.import_cost,
     "data": text.data_lines,
+    "arrays": arrays.arrays,
 }
+# Not in "all": the lines of a GPU are in those of the families too, and large files take long.
+ALONE = ("gpu", "arrays")
 
 
 def main() -> None:
@@ -86,8 +91,7 @@ def main() -> None:
         model=str(arguments.model or ""),
     )
     report = Report(settings, arguments.output)
-    # The lines of "gpu" are in those of the families, with their peers.
-    everything = [name for name in BENCHMARKS if name != "gpu"]
+    everything = [name for name in BENCHMARKS if name not in ALONE]
     for name in everything if arguments.what == "all" else [arguments.what]:
         print(f"{name} ...", flush=True)
         BENCHMARKS[name](report)

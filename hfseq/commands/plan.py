@@ -150,7 +150,6 @@ def planned_without_data_told(told: bool) -> Iterator[None]:
 
 def without_data(recipe: Recipe, tokens: float, folder: Path) -> tuple[Recipe, str]:
     """The recipe on made-up data, and what was assumed of them."""
-    check_before_data(recipe)
     section = recipe.tokenizer
     vocab_size = section.vocab_size
     if section.path is not None:
@@ -161,13 +160,6 @@ def without_data(recipe: Recipe, tokens: float, folder: Path) -> tuple[Recipe, s
                 f"{error} To plan without it, say how large it is: --tokenizer.type bpe --tokenizer.vocab_size 32000."
             ) from error
     return made_up(recipe, folder, tokens, vocab_size, position_limit(model_config(recipe)))
-
-
-def check_before_data(recipe: Recipe) -> None:
-    """What `check_recipe` refuses, but for the data section."""
-    objective = objective_of(recipe)
-    objective.check_numbers()
-    objective.check_before(model_config(recipe))
 
 
 def training_tokens(objective: Objective) -> int:

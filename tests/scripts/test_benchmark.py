@@ -264,6 +264,20 @@ def test_every_line_of_a_gpu_runs_on_a_cpu_too(report, monkeypatch):
         )
 
 
+def test_token_arrays_of_a_large_file(tmp_path):
+    """One process and two make the same arrays; memory is that of all processes."""
+    output = tmp_path / "result.json"
+    run("arrays", "--quick", "--output", output)
+    written = json.loads(output.read_text())
+    assert written["failures"] == [] and written["checks"]
+    lines = {line["name"].partition(", ")[2]: line for line in written["lines"]}
+    assert {"two processes", "two idle cores", "memory"} <= lines.keys()
+    assert 50 < lines["memory"]["ours"] < 700
+    one, two = (written["facts"]["builds"][number][0] for number in ("1", "2"))
+    assert one["tokens"] == two["tokens"] > 1e6
+    assert two["cpu"] > two["reader cpu"] > 0
+
+
 def test_nothing_is_compiled_when_the_time_is_spent(report, monkeypatch):
     monkeypatch.setattr(gpu, "COMPILE_UNTIL", -1)
     monkeypatch.setattr(report, "section", lambda *part, **options: None)
