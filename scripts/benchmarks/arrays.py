@@ -124,7 +124,6 @@ def cpu(who):
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime
 before, begun = cpu(resource.RUSAGE_SELF), time.perf_counter()
-print("begin", flush=True)
 arrays = build_token_arrays(corpus, tokenizer, folder + "/cache", processes=processes)
 seconds, own = time.perf_counter() - begun, cpu(resource.RUSAGE_SELF) - before
 metas = {side: json.load(open(array.path / "meta.json")) for side, array in arrays.items()}
@@ -144,19 +143,18 @@ def built(file: Path, folder: Path, processes: int) -> dict:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-c", _BUILD, str(file), str(folder), str(processes)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder) as child:
-        memory = 0
-        os.set_blocking(child.stdout.fileno(), False)  # type: ignore[union-attr]  # a pipe, as asked for
-        printed = ""
+    answer, memory = folder / "answer", 0
+    with (
+        open(answer, "w") as out,
+        subprocess.Popen(command, stdout=out, env=environment, cwd=folder) as child,
+    ):
         while child.poll() is None:
             memory = max(memory, resident(child.pid))
-            printed += child.stdout.read() or ""  # type: ignore[union-attr]
             time.sleep(0.25)
-        printed += child.stdout.read() or ""  # type: ignore[union-attr]
     if child.returncode:
         raise RuntimeError(f"building the token arrays of {file} ended with code {child.returncode}")
     shutil.rmtree(folder / "cache")
-    return {**json.loads(printed.splitlines()[-1]), "memory": memory, "processes": processes}
+    return {**json.loads(answer.read_text().splitlines()[-1]), "memory": memory, "processes": processes}
 
 
 def resident(process: int) -> int:
