@@ -3,7 +3,8 @@
 # make lint         ruff: formatting and rules; mypy: types
 # make clients      other people's tools on our models (tests/clients), and the table docs/works-with.md
 # make long         launchers, signals, sharded weights and the Hub, with many processes each
-# make faults       kills, damages and late starts, in their long form (the short one is in make test)
+# make faults       kills, damages and late starts, in their long form (the short one is in make test); stopped, it goes
+#                   on with what $(FAULTS) has no outcome of; writes docs/faults.md
 # make gpu-dry-run  the models' forward passes on a GPU that is not there: needs a CUDA build of torch, and no GPU
 # make docs         the site, docs/_build/html/index.html; warnings are errors
 # make bench        the speed lines, BENCH=lstm by default
@@ -13,6 +14,7 @@
 
 PYTHON ?= python3
 BENCH ?= lstm
+FAULTS ?= outputs/faults
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
@@ -46,8 +48,8 @@ long: $(VENV)/.dev
 	$(PY) -m pytest -m long
 
 faults: $(VENV)/.dev
-	$(PY) scripts/faults.py --only starts --count 50 --processes 2 4 --objectives causal
-	$(PY) scripts/faults.py --only kills damages
+	$(PY) scripts/faults.py --folder $(FAULTS) --only starts --count 50 --processes 2 4 --objectives causal
+	$(PY) scripts/faults.py --folder $(FAULTS) --only kills disks damages --count 2 --table docs/faults.md
 
 gpu-dry-run: $(VENV)-cuda/.dev
 	$(VENV)-cuda/bin/python -m pytest --numprocesses auto --maxprocesses 8 tests/gpu

@@ -8,9 +8,10 @@
     python scripts/benchmark.py seq2seq --only decoding  # one part of them
     python scripts/benchmark.py import                   # what `import hfseq` costs
     python scripts/benchmark.py data                     # tokenising and batching
+    python scripts/benchmark.py arrays                   # token arrays of a large file: cores and memory
     python scripts/benchmark.py deployment --model outputs/transformer-multi30k-en-de   # ONNX, CTranslate2, int8
     python scripts/benchmark.py all --output scripts/benchmarks/cpu.json
-    python scripts/benchmark.py lstm --device cuda --output scripts/benchmarks/gpu.json
+    python scripts/benchmark.py gpu --device cuda --output scripts/benchmarks/gpu.json   # under ten minutes, no data
 
 What is measured, against what, stands in scripts/benchmarks; how, in its measuring.py. Before anything is timed, both
 sides must give the same losses, gradients, logits or ids: otherwise the line is void and the script fails. One thread
@@ -26,8 +27,10 @@ from collections.abc import Callable
 
 import torch
 from benchmarks import (
+    arrays,
     deployment,
     encoder,
+    gpu,
     pervasive,
     recurrent,
     recurrent_seq2seq,
@@ -45,10 +48,14 @@ BENCHMARKS: dict[str, Callable[[Report], None]] = {
     "encoder": encoder.encoder,
     "transformer": transformer.transformer,
     "pervasive": pervasive.pervasive,
+    "gpu": gpu.gpu,
     "deployment": deployment.deployment,
     "import": startup.import_cost,
     "data": text.data_lines,
+    "arrays": arrays.arrays,
 }
+# Not in "all": the lines of a GPU are in those of the families too, and large files take long.
+ALONE = ("gpu", "arrays")
 
 
 def main() -> None:
@@ -69,6 +76,8 @@ def main() -> None:
         parser.error(f"--threads must be at least 1, not {arguments.threads}")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda, but torch sees no GPU: leave the option out to measure on the CPU")
+    if arguments.what == "gpu" and arguments.device != "cuda" and not arguments.quick:
+        parser.error("gpu measures a GPU: add --device cuda, or --quick to see that it runs")
     if arguments.output and not arguments.output.parent.is_dir():
         parser.error(f"--output {arguments.output}: there is no directory {arguments.output.parent}")
 
@@ -82,7 +91,8 @@ def main() -> None:
         model=str(arguments.model or ""),
     )
     report = Report(settings, arguments.output)
-    for name in BENCHMARKS if arguments.what == "all" else [arguments.what]:
+    everything = [name for name in BENCHMARKS if name not in ALONE]
+    for name in everything if arguments.what == "all" else [arguments.what]:
         print(f"{name} ...", flush=True)
         BENCHMARKS[name](report)
     report.show()

@@ -12,13 +12,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Collection, Iterator
 
 import transformers
 
 from hfseq.commands.console import CommandParser, mistakes_told, model_id
-from hfseq.contracts import CONTRACTS, RUN, ContractViolation, cell
+from hfseq.contracts import CONTRACTS, RUN, Case, Contract, ContractViolation, cell
 from hfseq.contracts.checkpoints import checkpoint_case
 from hfseq.loading import load_model
+
+PASSED, FAILED, NOT_APPLICABLE = "passed", "FAILED", "does not apply"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,20 +48,35 @@ def main(argv: list[str] | None = None) -> None:
 
     print(f"{case.model_class.__name__} in {arguments.model}\n")
     failed = 0
-    for contract in CONTRACTS:
-        if arguments.only and contract.key not in arguments.only:
-            continue
-        reason, details, begun = cell(case, contract), "", time.perf_counter()
-        if reason == RUN:
-            try:
-                contract.run([case], source) if contract.per_family else contract.run(case)
-                verdict = "passed"
-            except ContractViolation as violation:
-                verdict, details = "FAILED", f"\n{violation}"
-                failed += 1
-        else:
-            verdict = f"does not apply: {reason}"
-        seconds = f"{time.perf_counter() - begun:6.1f} s" if reason == RUN else " " * 8
-        print(f"{contract.number:3}  {contract.title:42}{seconds}  {verdict}{details}", flush=True)
+    for contract, verdict, details, seconds in verdicts(case, source, arguments.only):
+        failed += verdict == FAILED
+        reason = f": {details}" if verdict == NOT_APPLICABLE else f"\n{details}" if details else ""
+        time_taken = " " * 8 if verdict == NOT_APPLICABLE else f"{seconds:6.1f} s"
+        print(f"{contract.number:3}  {contract.title:42}{time_taken}  {verdict}{reason}", flush=True)
     print(f"\n{failed} contracts failed" if failed else "\nevery contract that applies holds")
     sys.exit(1 if failed else 0)
+
+
+def verdicts(
+    case: Case, source: str, only: Collection[str] | None = None
+) -> Iterator[tuple[Contract, str, str, float]]:
+    """(contract, verdict, details, seconds) of each contract: what was violated by how much, or why it does not apply.
+
+    Args:
+        case: what is checked.
+        source: where a subprocess finds the case again (`hfseq.contracts.sources.find_cases`).
+        only: keys of the contracts to run; None: all.
+    """
+    for contract in CONTRACTS:
+        if only and contract.key not in only:
+            continue
+        reason, begun = cell(case, contract), time.perf_counter()
+        if reason != RUN:
+            yield contract, NOT_APPLICABLE, reason, 0.0
+            continue
+        try:
+            contract.run([case], source) if contract.per_family else contract.run(case)
+            verdict, details = PASSED, ""
+        except ContractViolation as violation:
+            verdict, details = FAILED, str(violation)
+        yield contract, verdict, details, time.perf_counter() - begun

@@ -3,18 +3,24 @@
     hfseq plan lstm-kjv                                 # on this machine
     hfseq plan encoder-base --devices 8 --device h200 --bf16 true
     hfseq plan ./mine.yaml --device l4 --hidden_size 2048 --output plan.json
+    hfseq plan encoder-base --tokens 4e9 --device h200  # the corpus is not here, and not needed
 
-Takes what `hfseq pretrain` takes. The data are prepared as pretraining would (and kept for it); the model, its backward
-pass and the optimiser are run on tensors without content, so that a model of any size can be planned anywhere. Memory
-and arithmetic are counted; how long they take follows from the device's peaks (`hfseq/planning/devices.py`), and is
-an estimate.
+Takes what `hfseq pretrain` takes. The data are prepared as pretraining would (and kept for it), or, with --tokens, made
+up: only their shapes matter, and what was assumed of these is said. The model, its backward pass and the optimiser are
+run on tensors without content, so that a model of any size can be planned anywhere. Memory and arithmetic are counted;
+how long they take follows from the device's peaks (`hfseq/planning/devices.py`), and is an estimate.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import math
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +29,23 @@ from transformers import TrainingArguments
 import hfseq  # noqa: F401  (registers the model classes)
 
 from .. import training
+from ..data import id_count
 from ..loading import build_model
-from ..objectives import Objective, Plan, check_recipe, load_recipe, objective_of, prepared_config
+from ..objectives import (
+    Objective,
+    Plan,
+    check_recipe,
+    load_recipe,
+    model_config,
+    objective_of,
+    prepared_config,
+)
+from ..objectives.sections import saved_tokenizer
 from ..paths import user_path
 from ..planning import DEVICES, Device, Prediction, Work, find_device, predict, simulate
+from ..planning.made_up import made_up
 from ..planning.prediction import STRATEGIES
+from ..positions import position_limit
 from ..recipe import Recipe
 from .console import CommandParser, mistakes_told
 from .outputs import check_output_file
@@ -51,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", type=float, default=50.0, help="GB/s between nodes of 8 devices, one way"
     )
+    parser.add_argument(
+        "--tokens",
+        type=float,
+        help="plan without the data: so many training tokens (an epoch), the rest of them assumed",
+    )
     parser.add_argument("--output", help="write the numbers there, as JSON")
 
 
@@ -63,16 +86,28 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"--devices must be at least 1, not {known.devices}.")
         if not known.network > 0:
             raise ValueError(f"--network must be above 0, not {known.network:g}.")
+        if known.tokens is not None and not 1 <= known.tokens < float("inf"):
+            raise ValueError(f"--tokens must be a number of tokens, 1 or more, not {known.tokens:g}.")
         output = user_path(known.output) if known.output else None
         check_output_file(output, "--output")
         recipe = load_recipe(known.recipe, rest)
-        objective = objective_of(recipe)
-        check_recipe(recipe, objective)
         device = find_device(known.device)
-        config = prepared_config(recipe, objective)
-        plan = objective.plan(config, known.devices)
-        typical, heaviest, tokens = count(recipe, objective, config, plan, known.devices)
-        updates = int(recipe.training_arguments.get("max_steps", 0))
+        with contextlib.ExitStack() as stack:
+            assumed = None
+            if known.tokens is not None:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hfseq-plan-"))
+                recipe, assumed = without_data(recipe, known.tokens, Path(folder))
+            objective = objective_of(recipe)
+            with planned_without_data_told(assumed is None):
+                check_recipe(recipe, objective)
+                config = prepared_config(recipe, objective)
+            plan = objective.plan(config, known.devices)
+            typical, heaviest, tokens = count(recipe, objective, config, plan, known.devices)
+            updates = int(recipe.training_arguments.get("max_steps", 0))
+            if updates <= 0:
+                share = 1.0 if assumed is None else known.tokens / training_tokens(objective)
+                updates = math.ceil(plan.train.n_updates * share)
+            amount = objective.amount() if assumed is None else f"{known.tokens / 1e6:,.2f}M training tokens"
         prediction = predict(
             typical,
             heaviest,
@@ -80,23 +115,57 @@ def main(argv: list[str] | None = None) -> None:
             devices=known.devices,
             accumulation=plan.sizes["gradient_accumulation_steps"],
             tokens_per_update=tokens,
-            updates=updates if updates > 0 else plan.train.n_updates,
+            updates=updates,
             sixteen_bits=sixteen_bits(recipe),
             strategy=known.strategy,
             network=known.network * 1e9,
         )
-        print(described(prediction, heaviest, device, objective, known))
+        print(described(prediction, heaviest, device, amount, assumed, known))
         if output is not None:
             facts = {
                 "recipe": recipe.name,
                 "device": dataclasses.asdict(device),
                 "devices": known.devices,
                 "strategy": known.strategy,
+                "assumed": assumed,
                 "heaviest_micro_batch": dataclasses.asdict(heaviest),
                 "prediction": dataclasses.asdict(prediction),
             }
             training.write_json(output, facts)
             print(f"all numbers: {output}")
+
+
+@contextlib.contextmanager
+def planned_without_data_told(told: bool) -> Iterator[None]:
+    """Adds to an error about data that cannot be had that a plan can do without them."""
+    try:
+        yield
+    except (OSError, ImportError) as error:
+        if not told:
+            raise
+        raise ValueError(
+            f"{error}. To plan without the data, say how many training tokens they have: --tokens 1e9."
+        ) from error
+
+
+def without_data(recipe: Recipe, tokens: float, folder: Path) -> tuple[Recipe, str]:
+    """The recipe on made-up data, and what was assumed of them."""
+    section = recipe.tokenizer
+    vocab_size = section.vocab_size
+    if section.path is not None:
+        try:
+            vocab_size = id_count(saved_tokenizer(section.path))
+        except ValueError as error:
+            raise ValueError(
+                f"{error} To plan without it, say how large it is: --tokenizer.type bpe --tokenizer.vocab_size 32000."
+            ) from error
+    return made_up(recipe, folder, tokens, vocab_size, position_limit(model_config(recipe)))
+
+
+def training_tokens(objective: Objective) -> int:
+    """Of the data that the objective has; of pairs, those of the targets."""
+    train = objective.arrays["train"]
+    return int(train.target_lengths.sum()) if hasattr(train, "target_lengths") else len(train)
 
 
 def count(
@@ -154,9 +223,19 @@ def sixteen_bits(recipe: Recipe) -> bool:
 
 
 def described(
-    prediction: Prediction, work: Work, device: Device, objective: Objective, known: argparse.Namespace
+    prediction: Prediction,
+    work: Work,
+    device: Device,
+    amount: str,
+    assumed: str | None,
+    known: argparse.Namespace,
 ) -> str:
-    """The prediction, for people."""
+    """The prediction, for people.
+
+    Args:
+        amount: what an epoch is.
+        assumed: of data that are not there; None: they are.
+    """
     memory = sum(prediction.memory.values())
     source = (
         "measured now" if device.measured else "data sheet; shares of its peaks assumed, not measured by us"
@@ -168,7 +247,8 @@ def described(
         if seconds / prediction.step_seconds >= 0.005
     )
     lines = [
-        f"{work.parameters / 1e6:,.2f}M parameters; {objective.amount()} an epoch",
+        f"{work.parameters / 1e6:,.2f}M parameters; {amount} an epoch",
+        *([f"data                made up, with {assumed}"] if assumed else []),
         f"{known.devices} x {device.name} ({source}), {known.strategy}",
         f"memory per device   {size(memory)} of {size(device.memory)}: "
         + ("fits" if prediction.fits else "DOES NOT FIT"),

@@ -285,4 +285,5 @@ def gpu_lines(report: Report, length: int) -> None:
             tokens = 2 * rows * length
             for peer in ("plain", "compiled"):
                 report.compare(name, peer, "tokens/s", tokens, times["ours"], times[peer])
-            report.facts[f"{name}: busiest kernels"] = busiest_kernels(runs["ours"])
+            if settings.device == "cuda":
+                report.facts[f"{name}: busiest kernels"] = busiest_kernels(runs["ours"])

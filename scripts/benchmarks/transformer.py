@@ -82,12 +82,15 @@ TINY = TransformerSize(vocabulary=10048, width=128, layers=4, heads=4, inner=256
 BASE = TransformerSize(vocabulary=37056, width=512, layers=6, heads=8, inner=2048, tokens=16384, updates=5)
 
 
+def transformer_size(settings: Settings) -> TransformerSize:
+    if settings.quick:
+        return TransformerSize(vocabulary=320, width=16, layers=2, heads=2, inner=32, tokens=512, updates=2)
+    return BASE if settings.device == "cuda" else TINY
+
+
 def transformer(report: Report) -> None:
     settings = report.settings
-    if settings.quick:
-        size = TransformerSize(vocabulary=320, width=16, layers=2, heads=2, inner=32, tokens=512, updates=2)
-    else:
-        size = BASE if settings.device == "cuda" else TINY
+    size = transformer_size(settings)
     if settings.device == "cuda":
         for name in ("bf16", "tf32"):
             report.section(gpu_lines, size, name)

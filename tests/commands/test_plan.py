@@ -73,6 +73,9 @@ def test_what_does_not_fit_says_what_to_try(folder, capsys):
         (["--network", "0"], "--network must be above 0"),
         (["--hiden_size", "3"], "'hidden_size'"),
         (["--output", "."], "is a directory"),
+        (["--tokens", "0"], "--tokens must be a number of tokens, 1 or more, not 0"),
+        (["--train_file", "gone.txt"], "No file or folder gone.txt.*To plan without the data.*--tokens 1e9"),
+        (["--tokens", "1e6", "--tokenizer.path", "gone"], "(?s)tokenizer.path 'gone'.*say how large it is"),
     ],
 )
 def test_what_is_refused(folder, capsys, words, message):
@@ -81,3 +84,42 @@ def test_what_is_refused(folder, capsys, words, message):
     assert end.value.code == 2
     said = capsys.readouterr().err
     assert __import__("re").search(message, said), said
+
+
+def test_without_the_data_the_plan_is_nearly_the_same(folder, capsys):
+    """The same vocabulary, the same number of tokens: what an update takes is the same, and as many are made."""
+    real = planned("--tokenizer.type", "word")
+    tokens = 8 * 16 * real["prediction"]["updates"] / 2  # of 8 streams, in two epochs
+    (folder / "verses.txt").unlink()
+    assumed = planned("--tokenizer.type", "word", "--tokens", str(tokens))
+    said = capsys.readouterr().out
+    assert "made up, with a vocabulary of 300; documents of 150 tokens" in said
+    assert assumed["assumed"].startswith("a vocabulary of 300") and real["assumed"] is None
+    names = ("flops", "peak_bytes", "parameters", "recurrent_steps")
+    for name in names:
+        work = assumed["heaviest_micro_batch"][name]
+        assert work == pytest.approx(real["heaviest_micro_batch"][name], rel=0.01), name
+    assert assumed["prediction"]["updates"] == pytest.approx(real["prediction"]["updates"], abs=2)
+
+
+def test_more_tokens_are_more_updates_though_no_more_are_made(folder):
+    few, many = planned("--tokens", "1e6"), planned("--tokens", "1e9")
+    assert many["heaviest_micro_batch"] == few["heaviest_micro_batch"]
+    assert many["prediction"]["updates"] == pytest.approx(1000 * few["prediction"]["updates"], rel=0.001)
+    assert not list((folder / "cache").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("encoder-wiki-imdb", ["--num_hidden_layers", "1"]),
+        ("transformer-denoise-wiki", ["--encoder_layers", "1", "--decoder_layers", "1"]),
+        ("transformer-iwslt14-de-en", ["--encoder_layers", "1", "--decoder_layers", "1"]),
+        ("lstm-colours", []),
+    ],
+)
+def test_every_kind_of_data_can_be_made_up(folder, recipe, words):
+    """What these recipes read is not here."""
+    plan.main([recipe, "--device", "h100", "--output", "plan.json", "--tokens", "1e6", *words])
+    facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    assert facts["prediction"]["updates"] > 0 and facts["assumed"]

@@ -34,3 +34,42 @@ def test_what_is_not_survived_is_told(faults, monkeypatch):
     monkeypatch.setattr(faults, "faults", lambda arguments, root: iter(rows))
     with pytest.raises(SystemExit, match="1 of 2 faults were not survived"):
         faults.main([])
+
+
+def test_a_stopped_table_goes_on_where_it_was(faults, monkeypatch, tmp_path):
+    """Outcomes are written as they come; what has one is not done again, and the table has all of them."""
+    done = []
+
+    def faults_of(kind, case, arguments):
+        for number in range(3):
+
+            def do(draw, number=number):
+                if number == stop_at:
+                    raise KeyboardInterrupt
+                done.append(number)
+                return "equal" if number else "refused: damaged"
+
+            yield "full disk", do
+
+    monkeypatch.setattr(faults, "faults_of", faults_of)
+    monkeypatch.setattr(faults, "undisturbed", lambda case: True)
+    words = [
+        "--folder",
+        str(tmp_path / "runs"),
+        "--only",
+        "disks",
+        "--objectives",
+        "causal",
+        "--processes",
+        "1",
+    ]
+    words += ["--table", str(tmp_path / "table.md")]
+    stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        faults.main(words)
+    assert not (tmp_path / "table.md").exists()
+    stop_at = None
+    faults.main(words)
+    assert done == [0, 1, 2]
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "| causal | 1 | full disk | 3 | 2 | 1 | 0 |" in table and "torch" in table

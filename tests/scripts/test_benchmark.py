@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))  # as Python does for the script
 try:
     import benchmark as script
-    from benchmarks import encoder, measuring, recurrent, recurrent_seq2seq
+    from benchmarks import encoder, gpu, measuring, recurrent, recurrent_seq2seq
 finally:
     sys.path.remove(str(SCRIPTS))
 
@@ -132,6 +132,7 @@ def test_table_ends_the_output(result):
         (["lstm", "--threads", "0"], "--threads must be at least 1, not 0"),
         (["lstm", "--output", "no/such/folder/x.json"], "there is no directory no/such/folder"),
         (["bert"], "invalid choice"),
+        (["gpu"], "gpu measures a GPU: add --device cuda"),
         pytest.param(
             ["lstm", "--device", "cuda"],
             "torch sees no GPU",
@@ -237,6 +238,64 @@ def test_what_only_a_gpu_measures_of_the_encoder_runs_on_a_cpu_too(report, monke
     encoder.gpu_lines(report, size, "bf16")
     assert report.failures == [] and report.facts["MLM training, bf16, compiled: MFU"] > 0
     assert {line.name.split(",")[2].strip() for line in report.lines} >= {"full rows", "sentences of 8-128"}
+
+
+def test_every_line_of_a_gpu_runs_on_a_cpu_too(report, monkeypatch):
+    """And those that compile, without compiling."""
+    gpu.gpu(report)
+    assert report.failures == []
+    left_out = {name for name in report.facts if name.endswith("left out")}
+    assert left_out == {
+        f"{part}_line, compiled: left out" for part in ("encoder", "transformer", "pervasive")
+    }
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    for part in (gpu.encoder_line, gpu.transformer_line):
+        report.section(part, compiled=True)
+    report.section(gpu.pervasive_line, 6, compiled=True)
+    assert report.failures == []
+    for words in (
+        "MLM training, full rows", "MLM training, bf16, sentences of 8-128", "Transformer training",
+        "LSTM training, bf16", "LSTM layers, bf16", "Pervasive training",
+    ):  # fmt: skip
+        lines = [line for line in report.lines if line.name.startswith(words)]
+        assert lines and all(math.isfinite(line.ratio) and line.ratio > 0 for line in lines), words
+    shares = [line for line in report.lines if line.peer == "matmul peak"]
+    assert sorted("compiled" in line.name for line in shares) == [False, False, True, True]
+    assert {line.unit for line in shares} == {"TFLOP/s"}
+    for words in (
+        "matmul peak, bf16",
+        "MLM training",
+        "Transformer training",
+        "LSTM training",
+        "Pervasive training",
+    ):
+        assert any(
+            name.startswith(words) and value > 0
+            for name, value in report.facts.items()
+            if name not in left_out
+        )
+
+
+def test_token_arrays_of_a_large_file(tmp_path):
+    """One process and two make the same arrays; memory is that of all processes."""
+    output = tmp_path / "result.json"
+    run("arrays", "--quick", "--output", output)
+    written = json.loads(output.read_text())
+    assert written["failures"] == [] and written["checks"]
+    lines = {line["name"].partition(", ")[2]: line for line in written["lines"]}
+    assert {"two processes", "two idle cores", "memory"} <= lines.keys()
+    assert 50 < lines["memory"]["ours"] < 700
+    one, two = (written["facts"]["builds"][number][0] for number in ("1", "2"))
+    assert one["tokens"] == two["tokens"] > 1e6
+    assert two["cpu"] > two["reader cpu"] > 0
+
+
+def test_nothing_is_compiled_when_the_time_is_spent(report, monkeypatch):
+    monkeypatch.setattr(gpu, "COMPILE_UNTIL", -1)
+    monkeypatch.setattr(report, "section", lambda *part, **options: None)
+    report.settings = measuring.Settings(device="cuda", quick=True)
+    gpu.gpu(report)
+    assert report.facts["encoder_line, compiled: left out"].endswith("s spent")
 
 
 def test_peers_batch_holds_the_same_sentences_and_masks(report, monkeypatch):
