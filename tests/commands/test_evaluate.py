@@ -174,6 +174,7 @@ def test_rows_that_are_longer_than_the_models_positions(refused, language_model,
     assert "row_length 40 is longer than the model's 12 positions" in message
 
 
+@pytest.mark.long
 def test_two_processes_score_what_one_does(language_model, texts, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("\n\n".join(texts))

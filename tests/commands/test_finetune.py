@@ -626,6 +626,7 @@ def test_shared_out_weights_are_refused_before_anything_is_read(finetune, monkey
     assert "start it by DDP" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_two_processes_give_the_numbers_of_one(finetune, models):
     """97 sentences in batches of 8: the last is of one sentence, of which one process has nothing."""
     pytest.importorskip("seqeval")

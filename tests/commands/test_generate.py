@@ -269,6 +269,7 @@ def test_another_models_tokenizer(refused, language_model, tmp_path):
     assert "they were not made for each other" in refused("generate", tmp_path, "--prompt", "a")
 
 
+@pytest.mark.long
 def test_two_processes_share_the_lines(language_model, tmp_path):
     """Standard input is read once; the lines come in order, from one process."""
     words = ["generate", str(language_model), "--do_sample", "false", "--max_new_tokens", "4"]

@@ -113,7 +113,11 @@ def test_more_tokens_are_more_updates_though_no_more_are_made(folder):
     ("recipe", "words"),
     [
         ("encoder-wiki-imdb", ["--num_hidden_layers", "1"]),
-        ("transformer-denoise-wiki", ["--encoder_layers", "1", "--decoder_layers", "1"]),
+        pytest.param(
+            "transformer-denoise-wiki",
+            ["--encoder_layers", "1", "--decoder_layers", "1"],
+            marks=pytest.mark.long,
+        ),
         ("transformer-iwslt14-de-en", ["--encoder_layers", "1", "--decoder_layers", "1"]),
         ("lstm-colours", []),
     ],

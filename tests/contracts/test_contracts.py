@@ -14,11 +14,17 @@ from hfseq.contracts.families import SOURCE
 from hfseq.contracts.table import families, one_cell_per_head, one_per_class
 
 
+# What takes seconds a case: of the recurrent heads, which share their code, one cell each by default.
+SLOW = ("resuming", "clients")
+ONE_EACH = one_cell_per_head(one_per_class(CASES))
+
+
 def in_process():
     for contract in CONTRACTS:
         for case in CASES:
             if not contract.per_family and cell(case, contract) == RUN:
-                marks = [pytest.mark.full] if case.full else []
+                later = case.full or (contract.key in SLOW and case not in ONE_EACH)
+                marks = [pytest.mark.full] if later else []
                 yield pytest.param(
                     contract, case, id=f"{contract.number}-{contract.key}-{case.name}", marks=marks
                 )

@@ -24,6 +24,7 @@ def test_killed_in_a_save_and_told_to_stop(faults, capsys):
     assert printed.count("  equal\n") == 2, printed
 
 
+@pytest.mark.long
 def test_processes_that_come_late(faults, capsys):
     faults.main(["--only", "starts", "--objectives", "causal", "--processes", "2", "--count", "1"])
     assert capsys.readouterr().out.count("  equal\n") == 1

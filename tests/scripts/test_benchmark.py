@@ -240,6 +240,7 @@ def test_what_only_a_gpu_measures_of_the_encoder_runs_on_a_cpu_too(report, monke
     assert {line.name.split(",")[2].strip() for line in report.lines} >= {"full rows", "sentences of 8-128"}
 
 
+@pytest.mark.long
 def test_every_line_of_a_gpu_runs_on_a_cpu_too(report, monkeypatch):
     """And those that compile, without compiling."""
     gpu.gpu(report)
@@ -270,12 +271,14 @@ def test_every_line_of_a_gpu_runs_on_a_cpu_too(report, monkeypatch):
         "Pervasive training",
     ):
         assert any(
-            name.startswith(words) and value > 0
+            # memory is what a CPU's process grew by: none, after tests that took more
+            name.startswith(words) and (value > 0 or name.endswith("GiB"))
             for name, value in report.facts.items()
             if name not in left_out
         )
 
 
+@pytest.mark.long
 def test_token_arrays_of_a_large_file(tmp_path):
     """One process and two make the same arrays; memory is that of all processes."""
     output = tmp_path / "result.json"

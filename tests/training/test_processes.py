@@ -44,6 +44,7 @@ def port() -> int:
         return free.getsockname()[1]
 
 
+@pytest.mark.long
 def test_a_late_process_is_waited_for_and_told_what_was_decided(port):
     both = [start(number, port, LATE="3", REFUSED="yes") for number in (0, 1)]
     ends = [process.communicate(timeout=120) for process in both]
@@ -80,6 +81,7 @@ def test_a_limit_that_is_no_number(monkeypatch, seconds):
         processes.start_processes()
 
 
+@pytest.mark.long
 def test_accelerate_that_starts_one_process_in_place_of_two(tmp_path):
     """What `accelerate launch --cpu --num_processes 2` leaves in the environment, made by accelerate itself."""
     script = tmp_path / "script.py"
