@@ -13,7 +13,6 @@ from hfseq.contracts import CASES, CONTRACTS, RUN, TABLE, Row, cell
 from hfseq.contracts.families import SOURCE
 from hfseq.contracts.table import families, one_cell_per_head, one_per_class
 
-
 # What takes seconds a case: of the recurrent heads, which share their code, one cell each by default.
 SLOW = ("resuming", "clients")
 ONE_EACH = one_cell_per_head(one_per_class(CASES))
