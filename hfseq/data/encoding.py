@@ -139,7 +139,7 @@ class CorpusEncoder:
         per_text = np.diff(np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)])])
         # A long piece is copied as it lies: gathering takes 24 bytes a token (450 MB for a word of 20 MB).
         ids, begin = [], 0
-        for long in np.flatnonzero(lengths > WINDOW_CHARACTERS // 8):
+        for long in np.flatnonzero(lengths > WINDOW_CHARACTERS // 8).tolist():
             ids += [self._gathered(index[begin:long]), self._ids[slice(*self._begins[index[long] :][:2])]]
             begin = long + 1
         return np.concatenate([*ids, self._gathered(index[begin:])]), per_text
