@@ -57,6 +57,26 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def commands_in():
+    """A function that puts `python`, `hfseq` and `hf`, run by this interpreter, into a folder for PATH."""
+
+    def make(folder: Path) -> Path:
+        programs = folder / "bin"
+        programs.mkdir()
+        for name, start in {
+            "python": "",
+            "hfseq": "-m hfseq",
+            "hf": "-c 'from huggingface_hub.cli.hf import main; main()'",
+        }.items():
+            file = programs / name
+            file.write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
+            file.chmod(0o755)
+        return programs
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def loopback_hub_class() -> type:
     """`LoopbackHub` of tests/loopback_hub.py: a Hub on this machine that the real client talks to."""
     spec = importlib.util.spec_from_file_location("loopback_hub", REPOSITORY / "tests" / "loopback_hub.py")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -25,18 +24,8 @@ NO_TORCH = 'sys.modules["torch"] = sys.modules["transformers"] = None\n'
 class Machine:
     """Runs the page's blocks in one folder, with the variables that earlier ones have set."""
 
-    def __init__(self, folder: Path, address: str):
+    def __init__(self, folder: Path, address: str, programs: Path):
         self.folder, self.address = folder, address
-        programs = folder / "bin"
-        programs.mkdir()
-        for name, start in {
-            "python": "",
-            "hfseq": "-m hfseq",
-            "hf": "-c 'from huggingface_hub.cli.hf import main; main()'",
-        }.items():
-            file = programs / name
-            file.write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
-            file.chmod(file.stat().st_mode | stat.S_IXUSR)
         self.variables = {
             **os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "0",
             "HF_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8",
@@ -63,11 +52,12 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(loopback_hub_class, tmp_path_factory):
+def machine(loopback_hub_class, commands_in, tmp_path_factory):
     """After everything up to the conversion."""
     pytest.importorskip("sacrebleu")
     with loopback_hub_class() as hub:
-        machine = Machine(tmp_path_factory.mktemp("page"), hub.address)
+        folder = tmp_path_factory.mktemp("page")
+        machine = Machine(folder, hub.address, commands_in(folder))
         train, push = (code for language, code in BLOCKS[:3] if code != SERVER)
         machine.shell(train)
         machine.uploaded = machine.shell(push)

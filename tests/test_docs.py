@@ -2,7 +2,8 @@
 
     <!-- test: OLD => NEW -->       in this page's blocks OLD is replaced; it must stand in one
     <!-- test: skip WORDS -->       the block that holds WORDS is not run (another page's, or the network's)
-    <!-- test: needs FILE -->       a folder of the benchmark data that the page reads
+    <!-- test: needs FOLDER -->     a folder of the benchmark data that the page reads
+    <!-- test: first COMMAND -->    what the page takes as given is made by this command
 
 Blocks in `bash` and `python` are run, those in `text` and `yaml` are to be read. docs/deploy.md has a test of its own.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +41,7 @@ class Page:
         notes = re.findall(r"^<!-- test: (.*?) -->$", text, flags=re.MULTILINE)
         self.needs = [note.removeprefix("needs ") for note in notes if note.startswith("needs ")]
         skipped = [note.removeprefix("skip ") for note in notes if note.startswith("skip ")]
+        self.before = [note.removeprefix("first ") for note in notes if note.startswith("first ")]
         smaller = [note.split(" => ", 1) for note in notes if " => " in note]
         self.blocks = BLOCK.findall(text)
         for words in [*skipped, *(old for old, _ in smaller)]:
@@ -72,7 +73,7 @@ def test_what_a_page_says_is_there(name):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, commands_in):
     """A folder with small texts of every kind that the pages read, and `hfseq` and `python` on the path."""
     chapters = [
         "\n".join(f"And in year {year} the king of the {n}th city did what was good." for year in range(12))
@@ -94,27 +95,12 @@ def folder(tmp_path, monkeypatch):
     for side in ("train", "dev", "test"):
         (tmp_path / f"{side}.tsv").write_text("\n".join(["text\tlabel", *films]), encoding="utf-8")
         films = [line.replace("number", f"of {side}") for line in films]
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, start in {"python": "", "hfseq": "-m hfseq"}.items():
-        file = programs / name
-        file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {start} "$@"\n')
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{commands_in(tmp_path)}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
     monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
     monkeypatch.setenv("HFSEQ_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def make_encoder(folder: Path) -> None:
-    """What the page on fine-tuning begins with."""
-    sizes = (
-        "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --intermediate_size 32 --max_steps 4"
-    )
-    recipe = f"encoder-kjv --corpus null --train_file verses.txt --tokenizer.vocab_size 300 {sizes}"
-    run(["hfseq", "pretrain", *recipe.split(), "--output_dir", "outputs/encoder"], folder)
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -133,15 +119,15 @@ def run(command: list[str], folder: Path) -> str:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PAGES if name not in ELSEWHERE and Page(name).blocks])
-def test_the_blocks_run(name, folder, request):
+def test_the_blocks_run(name, folder, request, monkeypatch):
     page = Page(name)
     for need in page.needs:
         data = request.getfixturevalue("shared_data")
         if not (data / need).is_dir():
             pytest.skip(f"no {need} in the benchmark data")
-        os.environ["HFSEQ_DATA"] = str(data)
-    if any("outputs/encoder " in code for _, code in page.blocks) and "pretrain" not in str(page.blocks):
-        make_encoder(folder)
+        monkeypatch.setenv("HFSEQ_DATA", str(data))
+    for command in page.before:
+        run(shlex.split(command), folder)
     for number, (language, code) in enumerate(page.blocks):
         if language == "bash":
             run(["bash", "-euo", "pipefail", "-c", code], folder)

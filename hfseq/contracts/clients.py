@@ -15,7 +15,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
     DataCollatorForLanguageModeling,
-    DataCollatorForMultipleChoice,
     DataCollatorForSeq2Seq,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
@@ -98,8 +97,9 @@ def stock_collator(kind: kinds.Kind, model) -> tuple[object, tuple[str, ...]]:
     if kind.auto_class == "AutoModelForTokenClassification":
         return DataCollatorForTokenClassification(tokenizer), ()
     if kind.texts is not None:
-        collate = DataCollatorForMultipleChoice(tokenizer)  # before 5.22 it takes the labels out of its rows
-        return lambda rows: collate([dict(row) for row in rows]), ()
+        from ..tasks.choice import ChoiceCollator  # the stock one, whose older versions change their rows
+
+        return ChoiceCollator(tokenizer), ()
     return DataCollatorWithPadding(tokenizer), ()
 
 

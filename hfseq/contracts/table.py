@@ -206,33 +206,3 @@ def families(cases: Sequence[Case] = CASES) -> Iterator[tuple[str, list[Case]]]:
     """(family, its cases), in order."""
     for family in dict.fromkeys(case.family for case in cases):
         yield family, [case for case in cases if case.family == family]
-
-
-def one_per_class(cases: Sequence[Case]) -> list[Case]:
-    """One case for each class and cell, where all of them would take too long: the ones marked `in_subprocesses`."""
-    return [case for case in cases if case.in_subprocesses]
-
-
-CELLS = ("LSTM", "GRU", "RNN")
-
-
-def one_cell_per_head(cases: Sequence[Case]) -> list[Case]:
-    """The cases, but of the recurrent ones a single cell for each head, the cells in turn.
-
-    The three cells share every line of their heads, and a compiled recurrent model costs 5 to 18 seconds: where the
-    number of layers is the same, what compiles or is distributed with one cell is so with the others. The full matrix
-    runs them all.
-    """
-    chosen, heads = [], []
-    for case in cases:
-        name = case.model_class.__name__
-        cell_name = next((c for c in CELLS if name.startswith(c)), None)
-        if cell_name is None:
-            chosen.append(case)
-            continue
-        head = name.removeprefix(cell_name)
-        if head not in heads:
-            heads.append(head)
-        if cell_name == CELLS[heads.index(head) % len(CELLS)]:
-            chosen.append(case)
-    return chosen

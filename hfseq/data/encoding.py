@@ -134,20 +134,21 @@ class CorpusEncoder:
         self._learn([piece for piece in dict.fromkeys(flat) if piece not in self._index])
 
         index = np.fromiter(map(self._index.__getitem__, flat), np.int64, len(flat))
-        lengths = self._begins[index + 1] - self._begins[index]
+        begins = self._begins[index]
+        lengths = self._begins[index + 1] - begins
         ends = np.cumsum(lengths)
         per_text = np.diff(np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)])])
         # A long piece is copied as it lies: gathering takes 24 bytes a token (450 MB for a word of 20 MB).
-        ids, begin = [], 0
+        parts, first = [], 0
         for long in np.flatnonzero(lengths > WINDOW_CHARACTERS // 8).tolist():
-            ids += [self._gathered(index[begin:long]), self._ids[slice(*self._begins[index[long] :][:2])]]
-            begin = long + 1
-        return np.concatenate([*ids, self._gathered(index[begin:])]), per_text
+            parts.append(self._gathered(begins[first:long], lengths[first:long]))
+            parts.append(self._ids[begins[long] : begins[long] + lengths[long]])
+            first = long + 1
+        rest = self._gathered(begins[first:], lengths[first:])
+        return np.concatenate([*parts, rest]) if parts else rest, per_text
 
-    def _gathered(self, index: np.ndarray) -> np.ndarray:
-        """Ids of the pieces with these numbers, one after the other."""
-        begins = self._begins[index]
-        lengths = self._begins[index + 1] - begins
+    def _gathered(self, begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Ids of the pieces that begin there and are so long, one after the other."""
         ends = np.cumsum(lengths)
         # Position k of the result lies in piece p at offset k - (ends[p] - lengths[p]).
         source = np.repeat(begins - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)

@@ -30,7 +30,7 @@ class ChoiceExample:
     place: str
 
 
-class _ChoiceCollator(DataCollatorForMultipleChoice):
+class ChoiceCollator(DataCollatorForMultipleChoice):
     """Before transformers 5.22 this takes the labels out of the very rows that it is given: the next epoch has none."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class MultipleChoice(Task):
         return rows, {"examples_truncated": cut}
 
     def collator(self, tokenizer: Any) -> Callable[[list[Row]], dict[str, Any]]:
-        return _ChoiceCollator(tokenizer)
+        return ChoiceCollator(tokenizer)
 
     def decode(self, rows: list[Row], examples: Sequence, output: list[np.ndarray]) -> list[Prediction]:
         found: list[Prediction] = [{}] * len(examples)
@@ -116,4 +116,4 @@ class MultipleChoice(Task):
         return {"accuracy": metrics.accuracy([e.label for e in examples], claimed)}
 
 
-__all__ = ["ChoiceExample", "MultipleChoice"]
+__all__ = ["ChoiceCollator", "ChoiceExample", "MultipleChoice"]
