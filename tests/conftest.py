@@ -39,6 +39,12 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_runtest_teardown(item, nextitem):
+    """The same for what the tests of a file imported or compiled. Rings that are dropped later stay in memory."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of benchmarks (multi30k/, sst2/, wnut17/): HFSEQ_DATA, else ../shared/data beside the repository."""

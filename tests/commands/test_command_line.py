@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import runpy
 import subprocess
 import sys
 
@@ -34,12 +35,15 @@ def test_an_unknown_command_is_told_the_nearest(capsys):
     assert raised.value.code == 2 and "usage: hfseq COMMAND" in capsys.readouterr().err
 
 
-def test_as_a_module_and_by_the_launchers(repository):
-    for command in (["-m", "hfseq"], [repository / "scripts/check.py"]):
-        done = subprocess.run(
-            [sys.executable, *map(str, command), "--help"], capture_output=True, text=True, cwd=repository
-        )
-        assert done.returncode == 0 and done.stdout.startswith("usage: hfseq"), done.stderr
+def test_as_a_module_and_by_the_launchers(repository, monkeypatch, capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "hfseq", "--help"], capture_output=True, text=True, cwd=repository
+    )
+    assert done.returncode == 0 and done.stdout.startswith("usage: hfseq"), done.stderr
+    monkeypatch.setattr(sys, "argv", ["check.py", "--help"])
+    with pytest.raises(SystemExit) as raised:
+        runpy.run_path(str(repository / "scripts/check.py"), run_name="__main__")
+    assert raised.value.code == 0 and capsys.readouterr().out.startswith("usage: hfseq check")
 
 
 def test_launchers_are_three_lines_under_the_old_names(repository):

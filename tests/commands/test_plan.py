@@ -25,6 +25,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+# Sizes at which nothing of a recipe's data is left out, and little is computed.
+SMALL = ["--tokenizer.vocab_size", "500", "--tokens_per_update", "1024"]
+NARROW = [*SMALL, "--hidden_size", "48", "--intermediate_size", "64", "--num_hidden_layers", "1"]
+NARROW_PAIRS = [*SMALL, "--d_model", "64", "--encoder_ffn_dim", "64", "--decoder_ffn_dim", "64"]
+NARROW_PAIRS += ["--encoder_layers", "1", "--decoder_layers", "1"]
+
+
 def planned(*words):
     plan.main(["mine.yaml", "--device", "h100", "--output", "plan.json", *words])
     with open("plan.json", encoding="utf-8") as file:
@@ -112,14 +119,14 @@ def test_more_tokens_are_more_updates_though_no_more_are_made(folder):
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ("encoder-wiki-imdb", ["--num_hidden_layers", "1"]),
+        ("encoder-wiki-imdb", NARROW),
         pytest.param(
             "transformer-denoise-wiki",
-            ["--encoder_layers", "1", "--decoder_layers", "1"],
+            NARROW_PAIRS,
             marks=pytest.mark.long,
         ),
-        ("transformer-iwslt14-de-en", ["--encoder_layers", "1", "--decoder_layers", "1"]),
-        ("lstm-colours", []),
+        ("transformer-iwslt14-de-en", NARROW_PAIRS),
+        ("lstm-colours", SMALL),
     ],
 )
 def test_every_kind_of_data_can_be_made_up(folder, recipe, words):
