@@ -151,7 +151,7 @@ def test_importing_hfseq_registers_it_without_loading_pipelines():
 
 
 def test_it_may_be_imported_first_and_training_does_without_what_scores():
-    """Before transformers' own pipelines, whose import imports it in turn. Training imports nothing that only scores."""
+    """Before transformers' own pipelines, whose import imports it in turn; nothing that only scores is needed."""
     code = (
         "import sys\n"
         "for name in ('datasets', 'evaluate', 'pyarrow', 'sacrebleu', 'sacremoses'):\n"

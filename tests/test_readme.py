@@ -1,4 +1,5 @@
-"""The README's Python blocks run, in their order, on a checkpoint that its first command makes (made smaller)."""
+"""The Python blocks of the README and of its page about Python run, in their order, on a checkpoint that the README's
+first command makes (made smaller)."""
 
 import re
 import subprocess
@@ -13,7 +14,7 @@ from hfseq.recipe import packaged_recipes
 
 ROOT = Path(__file__).parents[1]
 
-# What makes the blocks run in seconds; each must still be in the README, or this test says so.
+# What makes the blocks run in seconds; each must still be on a page, or this test says so.
 SMALLER = {
     'data.load_corpus("kjv")': 'data.load_corpus(None, train_file="verses.txt")',
     "vocab_size=2048": "vocab_size=300",
@@ -43,12 +44,13 @@ def workspace(tmp_path_factory):
 
 
 def test_readme_code_runs(workspace):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [ROOT / name for name in ("README.md", "docs/guides/python.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) >= 3
+    assert len(blocks) >= 4
     code = "\n".join(blocks)
     for published, small in SMALLER.items():
-        assert published in code, f"the README no longer says {published}: adapt SMALLER"
+        assert published in code, f"no page says {published}: adapt SMALLER"
         code = code.replace(published, small)
     (workspace / "readme.py").write_text(code, encoding="utf-8")
     run = subprocess.run(
@@ -65,13 +67,13 @@ def test_readme_names_what_exists():
         assert "NAME" in path or (ROOT / path).exists(), path
     for script in set(re.findall(r"scripts/\w+\.py", text)) - {"scripts/NAME.py"}:
         assert (ROOT / script).is_file(), script
-    commands = re.findall(
-        r"hfseq (\w+) ?([\w-]*)", "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL))
-    )
-    assert {name for name, _ in commands} >= {"pretrain", "finetune", "generate", "evaluate", "compare"}
+    commands = re.findall(r"`hfseq (\w+) ?([\w-]*)", text)
+    assert {name for name, _ in commands} >= {"pretrain", "recipes"}
     for name, word in commands:
         assert name in COMMANDS, name
         assert name != "pretrain" or word in packaged_recipes(), word
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (ROOT / page).is_file(), page
     for target in re.findall(r"^make (\w+)", text, flags=re.MULTILINE):
         assert f"\n{target}:" in makefile
