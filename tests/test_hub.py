@@ -179,8 +179,12 @@ def found_without_hfseq(tmp_path_factory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("without-hfseq")
     for family in FAMILIES:
         hub.export(make_model(family), folder / family, make_tokenizer())
-    run_clean(CLEAN_PROCESS, TEXT, *(str(folder / family) for family in FAMILIES), cwd=folder)
-    return json.loads((folder / "found.json").read_text())
+    card = write_card(folder / "LSTM", make_facts(prompt="in the beginning"))
+    code = card.read_text().split("```python\n")[1].split("```")[0]
+    script = f"{CLEAN_PROCESS}print('-- card')\n{code}"
+    done = run_clean(script, TEXT, *(str(folder / family) for family in FAMILIES), cwd=folder)
+    found = json.loads((folder / "found.json").read_text())
+    return {**found, "card's code": done.stdout.split("-- card\n")[1]}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -499,11 +503,5 @@ def test_card_refuses_missing_facts_and_numbers_that_are_none(tmp_path):
     assert not (tmp_path / "README.md").exists()
 
 
-def test_the_code_on_the_card_runs_without_hfseq(tmp_path):
-    directory = tmp_path / "tiny"
-    hub.export(make_model(), directory, make_tokenizer())
-    card = write_card(directory, make_facts(prompt="in the beginning"))
-    code = card.read_text().split("```python\n")[1].split("```")[0]
-    blocker = CLEAN_PROCESS.split("import torch\n")[0]
-    done = run_clean(blocker + code, cwd=tmp_path)
-    assert done.stdout.startswith("in the beginning")
+def test_the_code_on_the_card_runs_without_hfseq(found_without_hfseq):
+    assert found_without_hfseq["card's code"].startswith("in the beginning")

@@ -62,7 +62,7 @@ def build_once(target: Path, build: Callable[[], None], what: str, patience: flo
     said, sign, since = False, None, time.monotonic()
     while True:
         try:
-            lock.acquire(timeout=5 if said else 1)
+            lock.acquire(timeout=min(patience, 5.0 if said else 1.0))
             break
         except Timeout:
             seen = builder.stat().st_mtime_ns if builder.exists() else None

@@ -15,14 +15,29 @@ training: {learning_rate: 1e-2, optimizer: muon, num_train_epochs: 2}
 """
 
 
+def fill(folder):
+    lines = [f"And in the year {year} the king of the {year % 7}th city did well." for year in range(400)]
+    (folder / "verses.txt").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "mine.yaml").write_text(RECIPE, encoding="utf-8")
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HFSEQ_CACHE", str(tmp_path / "cache"))
-    lines = [f"And in the year {year} the king of the {year % 7}th city did well." for year in range(400)]
-    (tmp_path / "verses.txt").write_text("\n".join(lines), encoding="utf-8")
-    (tmp_path / "mine.yaml").write_text(RECIPE, encoding="utf-8")
+    fill(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """The plan of the recipe as it is."""
+    folder = tmp_path_factory.mktemp("usual")
+    fill(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HFSEQ_CACHE", str(folder / "cache"))
+        return planned()
 
 
 # Sizes at which nothing of a recipe's data is left out, and little is computed.
@@ -51,8 +66,8 @@ def test_a_plan_says_what_pretraining_would_need(folder, capsys):
     assert not (folder / "outputs").exists()
 
 
-def test_devices_divide_the_streams(folder):
-    one, four = planned(), planned("--devices", "4")
+def test_devices_divide_the_streams(folder, usual):
+    one, four = usual, planned("--devices", "4")
     assert one["heaviest_micro_batch"]["flops"] == pytest.approx(
         4 * four["heaviest_micro_batch"]["flops"], rel=0.05
     )
@@ -60,10 +75,10 @@ def test_devices_divide_the_streams(folder):
     assert "buckets" in four["prediction"]["memory"]
 
 
-def test_max_steps_and_fields_on_the_command_line(folder):
+def test_max_steps_and_fields_on_the_command_line(folder, usual):
     assert planned("--max_steps", "5")["prediction"]["updates"] == 5
     wide = planned("--hidden_size", "64")["heaviest_micro_batch"]
-    assert wide["parameters"] > planned()["heaviest_micro_batch"]["parameters"]
+    assert wide["parameters"] > usual["heaviest_micro_batch"]["parameters"]
 
 
 def test_what_does_not_fit_says_what_to_try(folder, capsys):

@@ -35,25 +35,24 @@ def one_cell_per_head():
     return chosen
 
 
-# What takes seconds a case runs with these by default.
-SLOW = ("resuming", "clients")
 ONE_EACH = one_cell_per_head()
-# The slowest, compiling, by default once for each way through the code: models without a head are inside those with
-# one, and these heads are a linear layer on the same encoder.
-INSIDE_OTHERS = ("Model", "ForQuestionAnswering", "ForMultipleChoice")
-COMPILED = [case for case in ONE_EACH if not case.model_class.__name__.endswith(INSIDE_OTHERS)]
-BY_DEFAULT = {"compiling": COMPILED, "distributed": ONE_EACH}
+# What is traced, to be compiled or exported, is the slowest: once for each way through the code. Models without a head
+# are inside those with one, and these heads are a linear layer on what others have.
+INSIDE_OTHERS = ("Model", "ForQuestionAnswering", "ForMultipleChoice", "RNNForTokenClassification")
+TRACED = [case for case in ONE_EACH if not case.model_class.__name__.endswith(INSIDE_OTHERS)]
+BY_DEFAULT = {"compiling": TRACED, "distributed": ONE_EACH, "resuming": ONE_EACH, "clients": TRACED}
+# Of language models the cache is that of the cell, whatever the weights are tied to.
+ONE_CACHE = re.compile(r"2-caching-(RNN|GRU|LSTM|RNN-relu)ForCausalLM-(tied|untied)")
 
 
 def in_process():
     for contract in CONTRACTS:
         for case in CASES:
             if not contract.per_family and cell(case, contract) == RUN:
-                later = case.full or (contract.key in SLOW and case not in ONE_EACH)
-                marks = [pytest.mark.full] if later else []
-                yield pytest.param(
-                    contract, case, id=f"{contract.number}-{contract.key}-{case.name}", marks=marks
-                )
+                name = f"{contract.number}-{contract.key}-{case.name}"
+                by_default = case in BY_DEFAULT.get(contract.key, [case]) and not ONE_CACHE.fullmatch(name)
+                marks = [] if by_default and not case.full else [pytest.mark.full]
+                yield pytest.param(contract, case, id=name, marks=marks)
 
 
 def in_subprocesses():
@@ -112,10 +111,10 @@ def test_every_head_is_distributed_by_default_and_so_is_every_cell():
     assert {head(name) for name in chosen} == {head(name) for name in model_classes()}
     assert {name[:3] for name in chosen} >= {"LST", "GRU", "RNN"}
     assert len(chosen) < len(model_classes())
-    compiled = {case.model_class.__name__ for case in COMPILED}
-    assert {head(name) for name in chosen - compiled} == {
+    traced = {case.model_class.__name__ for case in TRACED}
+    assert {head(name) for name in chosen - traced} == {
         "Model", "Seq2SeqModel", "EncoderModel", "TransformerModel", "PervasiveModel",
-        "EncoderForQuestionAnswering", "EncoderForMultipleChoice",
+        "EncoderForQuestionAnswering", "EncoderForMultipleChoice", "ForTokenClassification",
     }  # fmt: skip
 
 

@@ -79,6 +79,7 @@ def test_all_quick_writes_every_line_and_checks_every_comparison(tmp_path):
     assert written["failures"] == []
 
 
+@pytest.mark.long
 def test_quick_writes_every_line_of_the_language_model(result):
     _, written = result
     names = {line["name"].split(",")[0] for line in written["lines"]}
@@ -88,11 +89,13 @@ def test_quick_writes_every_line_of_the_language_model(result):
     assert written["failures"] == []
 
 
+@pytest.mark.long
 def test_quick_run_measures_nothing_and_claims_nothing(result):
     _, written = result
     assert all(line["goal"] is None and line["met"] is None for line in written["lines"])
 
 
+@pytest.mark.long
 def test_both_clocks_and_every_turn_are_in_the_output(result):
     _, written = result
     training = next(line for line in written["lines"] if line["name"].startswith("LSTM training, "))
@@ -102,6 +105,7 @@ def test_both_clocks_and_every_turn_are_in_the_output(result):
     assert training["ratio"] == training["details"]["cpu"]["ratio"]
 
 
+@pytest.mark.long
 def test_machine_versions_and_load_are_in_the_output(result):
     _, written = result
     assert written["machine"]["cores"] >= 1 and written["machine"]["cpu"]
@@ -110,6 +114,7 @@ def test_machine_versions_and_load_are_in_the_output(result):
     assert len(written["load average before"]) == 3
 
 
+@pytest.mark.long
 def test_every_comparison_was_checked_for_equality(result):
     _, written = result
     checked = " ".join(written["checks"])
@@ -118,6 +123,7 @@ def test_every_comparison_was_checked_for_equality(result):
     assert all(check["error"] <= check["limit"] for check in written["checks"].values())
 
 
+@pytest.mark.long
 def test_table_ends_the_output(result):
     printed, written = result
     table = printed.strip().splitlines()[-len(written["lines"]) - 1 :]

@@ -7,10 +7,7 @@ carried state, with evaluations (which carry their own) in between.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -135,27 +132,6 @@ class TestRefusedResumes:
         resumed = tiny_run.make_trainer(other, resume_from_checkpoint=str(checkpoint))
         resumed.train(resume_from_checkpoint=str(checkpoint))
         assert is_complete(other / "checkpoint-6")
-
-
-@pytest.fixture(scope="module")
-def two_processes(tiny_run, tmp_path_factory):
-    """One `torchrun` with two processes that does all the runs of the tests below, after their one-process parts."""
-    folder = tmp_path_factory.mktemp("two")
-    fields = {"dtype": torch.float64, "dropout": 0.0, "eval_steps": 1}
-    for optimizer in OPTIMIZERS:
-        tiny_run.make_trainer(folder / f"one-{optimizer}", optimizer=optimizer, **fields).train()
-    shutil.copytree(folder / "one-adamw" / "checkpoint-2", folder / "one-then-two" / "checkpoint-2")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("tiny_run.py")), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
-    return folder
 
 
 class TestTwoProcesses:

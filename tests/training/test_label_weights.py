@@ -1,9 +1,8 @@
-"""The validation loss is the mean over labels: of one process, of two (torchrun starts this file), of a loop."""
+"""The validation loss is the mean over labels: of one process, of two (`two_processes.py`), of a loop."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,6 @@ from hfseq import (
     TransformerConfig,
     TransformerForSeq2SeqLM,
 )
-from hfseq.contracts.subprocesses import run_python
 from hfseq.data import (
     FeaturePlan,
     MaskedPlan,
@@ -200,21 +198,11 @@ def total_in_a_loop(kind: str) -> float:
     return total / count
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    """{kind: losses of two processes}"""
-    directory = tmp_path_factory.mktemp("two")
-    run_python(
-        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__, str(directory)],
-        str(directory), seconds=300,
-    )  # fmt: skip
-    return json.loads((directory / "losses.json").read_text())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_process_two_and_a_loop_have_one_loss(kind, two_processes, tmp_path):
     expected = total_in_a_loop(kind)
-    for losses in (evaluate(kind, 1, str(tmp_path)), two_processes[kind]):
+    of_two = json.loads((two_processes / "losses.json").read_text(encoding="utf-8"))[kind]
+    for losses in (evaluate(kind, 1, str(tmp_path)), of_two):
         assert losses == pytest.approx([expected] * len(losses), rel=1e-6) and len(losses) == 3 + 2 * (
             kind == "pairs"
         )
@@ -242,13 +230,8 @@ def test_what_is_not_an_evaluation_is_left_alone(tmp_path):
     )
 
 
-def main(directory: str) -> None:
-    torch.set_num_threads(1)
-    losses = {kind: evaluate(kind, 2, f"{directory}/{kind}") for kind in KINDS}
+def two_processes_write(file: Path) -> None:
+    """{kind: losses}, in two processes."""
+    losses = {kind: evaluate(kind, 2, str(file.with_name(f"losses-{kind}"))) for kind in KINDS}
     if torch.distributed.get_rank() == 0:
-        Path(directory, "losses.json").write_text(json.dumps(losses))
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        file.write_text(json.dumps(losses), encoding="utf-8")

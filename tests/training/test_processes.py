@@ -55,10 +55,10 @@ def test_a_late_process_is_waited_for_and_told_what_was_decided(port):
 
 
 def test_a_process_that_does_not_come_ends_the_wait(port):
-    alone = start(0, port, HFSEQ_START_TIMEOUT="2")
+    alone = start(0, port, HFSEQ_START_TIMEOUT="1")
     error = alone.communicate(timeout=120)[1]
     assert alone.returncode == 1
-    assert f"Process 0 of 2 waited 2 s for the others at 127.0.0.1:{port}" in error
+    assert f"Process 0 of 2 waited 1 s for the others at 127.0.0.1:{port}" in error
 
 
 def test_under_torchrun_the_missing_one_is_named(monkeypatch, capsys):

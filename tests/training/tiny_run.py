@@ -7,7 +7,6 @@ In float64 two runs that should be equal are equal to 1e-9.
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +153,7 @@ class SpoilOneProcess(TrainerCallback):
 
 
 def two_processes(folder: Path) -> None:
-    """What `test_exact_runs.py` compares; started by torchrun."""
+    """What `test_exact_runs.py` compares; `two_processes.py` calls it."""
     fields = {
         "dtype": torch.float64,
         "dropout": 0.0,
@@ -186,8 +185,3 @@ def two_processes(folder: Path) -> None:
         spoiled.train()
     except FloatingPointError as error:
         (folder / f"nan-{spoiled.args.process_index}.txt").write_text(str(error))
-
-
-if __name__ == "__main__":
-    two_processes(Path(sys.argv[1]))
-    torch.distributed.destroy_process_group()
