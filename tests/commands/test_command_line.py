@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
 import runpy
 import subprocess
 import sys
 
 import pytest
 
+import hfseq.commands
 from hfseq import __main__ as command_line
 from hfseq.commands import console
 
@@ -44,6 +47,15 @@ def test_as_a_module_and_by_the_launchers(repository, monkeypatch, capsys):
     with pytest.raises(SystemExit) as raised:
         runpy.run_path(str(repository / "scripts/check.py"), run_name="__main__")
     assert raised.value.code == 0 and capsys.readouterr().out.startswith("usage: hfseq check")
+
+
+def test_commands_ask_for_large_pages_unless_told_otherwise(monkeypatch):
+    for before, after in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+        if before is not None:
+            monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", before)
+        importlib.reload(hfseq.commands)
+        assert os.environ["THP_MEM_ALLOC_ENABLE"] == after
 
 
 def test_launchers_are_three_lines_under_the_old_names(repository):
