@@ -156,7 +156,10 @@ class Objective(abc.ABC):
         """
         corpus = self.load(data.load_corpus)
         self.tokenizer = self.tokenizer_for(corpus, **self.tokenizer_options())
-        self.arrays = data.build_token_arrays(corpus, self.tokenizer, self.recipe.data.cache_dir)
+        section = self.recipe.data
+        self.arrays = data.build_token_arrays(
+            corpus, self.tokenizer, section.cache_dir, shards=section.shards
+        )
 
     def load(self, loader: Callable) -> Any:
         """What `loader` (say, hfseq.data.load_corpus) makes of the data section: it takes the fields by keyword, under
@@ -241,6 +244,7 @@ class Objective(abc.ABC):
             "train_tokens": len(array.tokens),
             "train_bytes": int(array.n_bytes),
             "train_documents": int(array.n_documents),
+            **({"train_shards": shards} if (shards := getattr(self.recipe.data, "shards", None)) else {}),
         }
 
     def fingerprints(self) -> dict[str, str]:
