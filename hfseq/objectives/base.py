@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from .. import data
 from ..cards import CardText
+from ..data.made_up import DOCUMENT, MadeUpSide, MadeUpTexts
 from ..positions import position_limit
 from ..recipe import Recipe
 from ..training.exact_loss import honours_item_count, loss_from_logits
@@ -136,6 +137,22 @@ class Objective(abc.ABC):
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"training.seed (or data_seed) must be a whole number from 0 on, not {seed!r}.")
         return seed
+
+    @property
+    def tokens_per_update(self) -> int:
+        """Positions of an update over all processes, as the objective's section says it."""
+        return self.fields.tokens_per_update
+
+    def made_up(self, texts: MadeUpTexts, count: int, longest: int | None) -> MadeUpSide:
+        """Data such as the objective reads, to plan with where the recipe's are not at hand.
+
+        Args:
+            texts: draws them.
+            count: tokens of the side; of pairs, of the targets.
+            longest: text that the model has positions for; None: any.
+        """
+        fields = {"txt_document": "paragraph", "shards": None}
+        return MadeUpSide("\n\n".join(texts.documents(count)), ".txt", fields, f"documents of {DOCUMENT}")
 
     def check_numbers(self) -> None:
         """ValueError where epochs, accumulation steps or seed are none."""
