@@ -9,6 +9,7 @@ Token-for-token claims are made in float64: in float32 two right models may brea
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Iterator
 
@@ -62,6 +63,9 @@ class Decoder:
         axis = case.kind.causal_axis
         self.ids_name, self.mask_name = case.kind.ids[axis], case.kind.masks[axis]
         self.ids, self.mask = batch[self.ids_name], batch[self.mask_name]
+        # Models of transformers that keep a state, such as Mamba, have a name of their own for it.
+        taken = inspect.signature(model.forward).parameters
+        self.cache_name = "cache_params" if "cache_params" in taken else "past_key_values"
         self.context: Batch = {
             name: value for name, value in batch.items() if name in ("features", "encoder_attention_mask")
         }
@@ -92,9 +96,9 @@ class Decoder:
         if self.case.takes_positions and not self.case.kind.is_encoder_decoder:
             inputs["position_ids"] = positions(mask)[:, start:stop]
         with torch.no_grad():
-            result = self.model(**inputs, past_key_values=cache, use_cache=use_cache)
+            result = self.model(**inputs, **{self.cache_name: cache}, use_cache=use_cache)
         (name,) = self.case.kind.outputs
-        return result[name], result.past_key_values
+        return result[name], result.get(self.cache_name)
 
     def _context(self, rows: torch.Tensor) -> dict:
         chosen = {}

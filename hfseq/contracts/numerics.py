@@ -56,7 +56,7 @@ def gradient_checkpointing_with_dropout(case: Case) -> None:
         require_close_gradients(what, got, expected, FLOAT64.tolerance)
         if reentrant:
             model.disable_input_require_grads()
-    if dropout_fields(model.config):
+    if any(name != "classifier_dropout" for name in dropout_fields(model.config)):  # that of another head
         torch.manual_seed(1)
         with torch.no_grad():
             require(

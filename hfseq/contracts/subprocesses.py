@@ -46,5 +46,10 @@ def run_python(arguments: Sequence[str], directory: str, seconds: float, **envir
 
 
 def _tail(output: str | bytes | None) -> str:
+    """The last lines, but for what torchrun says after them: that a process failed, and nothing of why."""
     text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
-    return "\n".join(text.strip().splitlines()[-30:])
+    lines = text.strip().splitlines()
+    report = (
+        i for i, line in enumerate(lines) if "torch/distributed/elastic" in line or "elastic.multi" in line
+    )
+    return "\n".join(lines[: next(report, len(lines))][-30:] or lines[-30:])

@@ -13,12 +13,15 @@ Every few seconds the files are brought to the disk and a journal says how many 
 killed leaves that in `<cache>/<fingerprint>.partial`; the next one reads the text again (which is fast), cuts the files
 to what the journal knows, passes over so many batches and goes on: each batch is written exactly once. A checksum of
 the text passed over tells whether it is still the same text; if not, the build begins anew.
+
+Training may begin on the first *shards* of a text while the rest is being built: see `shards.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -29,8 +32,9 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +42,15 @@ from . import encoding
 from .cache import build_once, cache_folder, touch_builder
 from .encoding import ArrayEncoder, encoder_settings, receive, send
 from .fingerprints import fingerprint_of
+from .shards import (
+    JOURNAL,
+    SHARD_CHARACTERS,
+    TABLE,
+    check_shards,
+    copy_first,
+    finished_shards,
+    partial_folder,
+)
 from .splits import Sides
 from .token_arrays import (
     FORMAT_VERSION,
@@ -81,6 +94,7 @@ def build_token_arrays(
     processes: int | None = None,
     verify: bool = False,
     parse_special_tokens: bool = False,
+    shards: int | None = None,
 ) -> dict[str, TokenArray]:
     """The token arrays of a corpus, built unless the cache has them. Safe when several processes call it at once: one
     builds, the others wait for it.
@@ -94,26 +108,38 @@ def build_token_arrays(
             those that were written. (Without it a large file counts as unchanged while its size, its time and samples
             of it are.)
         parse_special_tokens: special tokens that are spelled out in the text become special, see `encoding.py`.
+        shards: only the arrays of the first so many shards (64 million characters each), as soon as they are finished;
+            another process may be building the rest. None: of the whole text.
 
     Returns:
-        train, and validation and test where the corpus has them.
+        train, and validation and test where the corpus (or these shards of it) have them.
 
     Raises:
         PermissionError: the cache directory cannot be written.
-        ValueError: no fast tokenizer, no eos token, what reading the corpus raises, or what `verify` found.
+        ValueError: no fast tokenizer, no eos token, what reading the corpus raises, what `verify` found, or fewer
+            shards than were asked for.
         TimeoutError: another process that builds them does not get on.
     """
     if processes is not None and (not isinstance(processes, int) or processes < 1):
         raise ValueError(f"processes must be at least 1, not {processes!r}.")
+    check_shards(shards)
+    if verify and shards is not None:
+        raise ValueError(f"verify reads the whole text, but shards is {shards}: leave out one of the two.")
     fingerprint = array_fingerprint(corpus, tokenizer, parse_special_tokens)
     target = cache_folder(cache_dir) / fingerprint
-    was_there = target.is_dir()
     settings = encoder_settings(tokenizer, parse_special_tokens)
 
     def build() -> None:
-        _Build(corpus, tokenizer, settings, fingerprint, target, processes or worker_count()).run()
+        _Build(corpus, tokenizer, settings, fingerprint, whole, processes or worker_count()).run(shards)
 
-    build_once(target, build, f"the token arrays of {corpus.name}", PATIENCE)
+    whole = target
+    if shards is not None:
+        target = whole.parent / fingerprint_of([fingerprint, "shards", shards, SHARD_CHARACTERS])
+    was_there = target.is_dir()
+    if shards is None:
+        build_once(target, build, f"the token arrays of {corpus.name}", PATIENCE)
+    else:
+        _build_first(shards, whole, target, build, corpus.name)
     arrays = load_token_arrays(target)
     if was_there:
         for array in arrays.values():
@@ -121,6 +147,28 @@ def build_token_arrays(
     if verify and was_there:
         _verify(corpus, target)
     return Sides(arrays)
+
+
+def _build_first(number: int, whole: Path, target: Path, build: Callable[[], None], name: str) -> None:
+    """Makes `target`, the arrays of the first shards of `whole`, which `build` builds at least so far."""
+    what = f"the first {number} shards of the token arrays of {name}"
+
+    def are_finished() -> bool:
+        found = finished_shards(whole)
+        return found is not None and (found.complete or len(found.ends) >= number)
+
+    copy = functools.partial(copy_first, whole, number, target, target.name, name)
+    for attempt in range(1, 4):
+        if target.is_dir():
+            break
+        build_once(whole, build, what, PATIENCE, are_finished)
+        try:
+            build_once(target, copy, what, PATIENCE)
+        except FileNotFoundError:  # the arrays got their final name meanwhile, or are begun anew
+            if attempt == 3:
+                raise
+    found = finished_shards(whole)
+    logger.warning("%s: %s.", name, found.first(number) if found else f"the first {number} shards")
 
 
 def worker_count() -> int:
@@ -178,12 +226,15 @@ class _Build:
         self.arguments: dict[str, Any] = {
             "settings": settings, "end_id": end_id_of(tokenizer), "vocab_size": id_count(tokenizer),
         }  # fmt: skip
-        self.partial = target.parent / f"{fingerprint}.partial"
+        self.partial = partial_folder(target)
         self.writers: dict[str, ArrayWriter] = {}
         self.batches = self.characters = 0
         self.checksums: dict[str, int] = {}
+        self.shards: list[dict[str, dict[str, int]]] = []  # see `Shards.ends`
+        self.batches_in_shards = 0
 
-    def run(self) -> None:
+    def run(self, shards: int | None = None) -> None:
+        """Builds the arrays, or so many shards of them at least; the next build goes on from there."""
         for leftover in self.target.parent.glob(f"{self.fingerprint}.partial-*"):  # of version 0.1
             shutil.rmtree(leftover)
         journal = self._journal()
@@ -191,7 +242,7 @@ class _Build:
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir()
         try:
-            self._write(journal)
+            is_whole = self._write(journal, shards)
         except _OtherTextError:
             logger.warning(
                 "%s: the text is not what it was when its build stopped; it begins anew.", self.corpus.name
@@ -199,7 +250,8 @@ class _Build:
             shutil.rmtree(self.partial)
             self.partial.mkdir()
             self.writers, self.batches, self.characters, self.checksums = {}, 0, 0, {}
-            self._write(None)
+            self.shards, self.batches_in_shards = [], 0
+            is_whole = self._write(None, shards)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise OSError(
@@ -212,65 +264,99 @@ class _Build:
         except (ValueError, ImportError):  # of the text: it must change, and then has another fingerprint
             shutil.rmtree(self.partial, ignore_errors=True)
             raise
+        if not is_whole:
+            for writer in self.writers.values():
+                writer.leave()
+            return
         for writer in self.writers.values():
             writer.close(self.fingerprint)
-        (self.partial / "journal.json").unlink(missing_ok=True)
+        (self.partial / TABLE).write_text(json.dumps(self.shards), encoding="utf-8")
+        (self.partial / JOURNAL).unlink(missing_ok=True)
         os.replace(self.partial, self.target)
 
     def _journal(self) -> dict[str, Any] | None:
         """What an earlier build left, if it can be gone on with."""
         try:
-            journal = json.loads((self.partial / "journal.json").read_text(encoding="utf-8"))
+            journal = json.loads((self.partial / JOURNAL).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        same = journal["format"] == FORMAT_VERSION and journal["batch_characters"] == BATCH_CHARACTERS
+        same = all(journal.get(name) == value for name, value in self._sizes().items())
         sizes = (ArrayWriter.can_continue(self.partial / s, state) for s, state in journal["sides"].items())
         return journal if same and all(sizes) else None
 
-    def _write(self, journal: dict[str, Any] | None) -> None:
+    @staticmethod
+    def _sizes() -> dict[str, int]:
+        """What two builds must have in common to make the same batches."""
+        return {
+            "format": FORMAT_VERSION, "batch_characters": BATCH_CHARACTERS, "shard_characters": SHARD_CHARACTERS,
+        }  # fmt: skip
+
+    def _write(self, journal: dict[str, Any] | None, shards: int | None) -> bool:
+        """Writes all batches, or those of so many shards; returns whether these were all."""
         begin = time.monotonic()
         batches = self._batches()
         if journal is not None:
             self._pass_over(batches, journal)
-        with _Progress(self.corpus, self) as progress:
+        with _Progress(self.corpus, self) as progress, contextlib.closing(self._encoded(batches)) as encoded:
             last = time.monotonic()
-            for side, result in self._encoded(batches):
+            for side, result, ends_shard in encoded:
                 if side not in self.writers:
                     self.writers[side] = ArrayWriter(self.partial / side, **self._format())
                 self.writers[side].append(**result)
                 self.batches += 1
                 touch_builder(self.target)
                 progress.show()
-                if time.monotonic() - last > JOURNAL_SECONDS:
+                if ends_shard:
+                    self._end_shard()
+                if ends_shard or time.monotonic() - last > JOURNAL_SECONDS:
                     self._note()
                     last = time.monotonic()
+                if ends_shard and len(self.shards) == shards:
+                    return False
+        if self.batches > self.batches_in_shards:
+            self._end_shard()
         seconds = time.monotonic() - begin
         if seconds > 60:
             n_bytes = sum(writer.n_bytes for writer in self.writers.values())
             logger.info("%s: %.0f MB of text in %.0f s.", self.corpus.name, n_bytes / 1e6, seconds)
+        return True
+
+    def _end_shard(self) -> None:
+        ends = {side: {**writer.flush(), **self._format()} for side, writer in self.writers.items()}
+        self.shards.append(ends)
+        self.batches_in_shards = self.batches
 
     def _format(self) -> dict[str, Any]:
         return {"vocab_size": self.arguments["vocab_size"], "end_id": self.arguments["end_id"]}
 
-    def _batches(self) -> Iterator[tuple[str, list[str], int]]:
-        """(side, documents of some BATCH_CHARACTERS, checksum of the side's text up to their end)."""
+    def _batches(self) -> Iterator[_Batch]:
+        """Documents of some BATCH_CHARACTERS, and what is left of each side where a shard ends."""
         waiting: dict[str, list[str]] = {}
         sizes: dict[str, int] = {}
+        in_shard = 0
         for side, text in self.corpus:
             waiting.setdefault(side, []).append(text)
             sizes[side] = sizes.get(side, 0) + len(text)
-            if sizes[side] >= BATCH_CHARACTERS:
-                yield side, waiting[side], self._checksum(side, waiting.pop(side))
+            in_shard += len(text)
+            if in_shard >= SHARD_CHARACTERS:
+                while waiting:
+                    last, texts = waiting.popitem()
+                    yield _Batch(last, texts, self._checksum(last, texts), ends_shard=not waiting)
+                in_shard = 0
+                sizes.clear()
+            elif sizes[side] >= BATCH_CHARACTERS:
+                texts = waiting.pop(side)
+                yield _Batch(side, texts, self._checksum(side, texts))
                 sizes[side] = 0
         for side, texts in waiting.items():
-            yield side, texts, self._checksum(side, texts)
+            yield _Batch(side, texts, self._checksum(side, texts))
 
     def _checksum(self, side: str, texts: list[str]) -> int:
         self.characters += sum(map(len, texts))
         self.checksums[side] = checksum_of(texts, self.checksums.get(side, 0))
         return self.checksums[side]
 
-    def _pass_over(self, batches: Iterator[tuple[str, list[str], int]], journal: dict[str, Any]) -> None:
+    def _pass_over(self, batches: Iterator[_Batch], journal: dict[str, Any]) -> None:
         """Leaves out the batches that are written; _OtherTextError where they are others now."""
         logger.info("%s: going on after %d batches.", self.corpus.name, journal["batches"])
         for _ in range(journal["batches"]):
@@ -282,46 +368,61 @@ class _Build:
                 raise _OtherTextError
             self.writers[side] = ArrayWriter(self.partial / side, **self._format(), state=state)
         self.batches = journal["batches"]
+        self.shards, self.batches_in_shards = journal["shards"], journal["batches_in_shards"]
 
     def _note(self) -> None:
         """Brings all that is written to the disk, and says so."""
         sides = {side: writer.flush() for side, writer in self.writers.items()}
+        size = getattr(self.corpus, "size", None)
+        read = getattr(self.corpus, "position", lambda: None)()
         journal = {
-            "format": FORMAT_VERSION, "batch_characters": BATCH_CHARACTERS, "batches": self.batches, "sides": sides,
+            **self._sizes(), "batches": self.batches, "sides": sides, "shards": self.shards,
+            "batches_in_shards": self.batches_in_shards,
+            "about_shards": round(self.characters / SHARD_CHARACTERS * size / read) if size and read else None,
         }  # fmt: skip
         part = self.partial / "journal.part"
         with open(part, "w", encoding="utf-8") as file:
             json.dump(journal, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, self.partial / "journal.json")
+        os.replace(part, self.partial / JOURNAL)
 
-    def _encoded(self, batches: Iterator[tuple[str, list[str], int]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(side, what its `ArrayWriter` appends) in the order of the batches."""
+    def _encoded(self, batches: Iterator[_Batch]) -> Generator[tuple[str, dict[str, Any], bool]]:
+        """(side, what its `ArrayWriter` appends, whether a shard ends there) in the order of the batches."""
         first, characters = [], 0
         for batch in batches:
             first.append(batch)
-            characters += sum(map(len, batch[1]))
+            characters += sum(map(len, batch.texts))
             if characters >= WORKERS_FROM:
                 break
         else:
             encode = ArrayEncoder(**self.arguments)
-            for side, texts, checksum in first:
-                yield side, {**encode(texts), "text_crc32": checksum}
+            for batch in first:
+                yield batch.side, {**encode(batch.texts), "text_crc32": batch.checksum}, batch.ends_shard
             return
         first.reverse()
         with _Workers(self.processes, self.arguments) as workers:
-            running: deque[tuple[str, int, Future]] = deque()
+            running: deque[tuple[_Batch, Future]] = deque()
             while True:
                 following = first.pop() if first else next(batches, None)
                 if following is not None:
-                    side, texts, checksum = following
-                    running.append((side, checksum, workers.encode(texts)))
+                    running.append((replace(following, texts=[]), workers.encode(following.texts)))
                 if running and (following is None or len(running) > 2 * self.processes):
-                    side, checksum, future = running.popleft()
-                    yield side, {**future.result(), "text_crc32": checksum}
+                    batch, future = running.popleft()
+                    yield batch.side, {**future.result(), "text_crc32": batch.checksum}, batch.ends_shard
                 elif following is None:
                     return
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Documents that are tokenised together."""
+
+    side: str
+    texts: list[str]
+    checksum: int
+    """Of the side's text up to their end."""
+    ends_shard: bool = False
 
 
 class _OtherTextError(Exception):

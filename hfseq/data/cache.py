@@ -40,7 +40,13 @@ def check_writable(cache: Path) -> None:
 PATIENCE = 3600.0
 
 
-def build_once(target: Path, build: Callable[[], None], what: str, patience: float = PATIENCE) -> None:
+def build_once(
+    target: Path,
+    build: Callable[[], None],
+    what: str,
+    patience: float = PATIENCE,
+    is_there: Callable[[], bool] | None = None,
+) -> None:
     """Makes `target`, a directory, unless it is there. Of several processes one does, the others wait for it.
 
     A process that dies lets go of its lock, and the next one builds. A process that lives but does not get on (its
@@ -49,13 +55,15 @@ def build_once(target: Path, build: Callable[[], None], what: str, patience: flo
     Args:
         build: makes the target under another name and renames it at the end; called once at most.
         what: for messages.
+        is_there: whether nothing needs to be made, or waited for; by default whether `target` is.
 
     Raises:
         PermissionError: the cache cannot be written; TimeoutError: the other process does not get on.
     """
     from filelock import FileLock, Timeout
 
-    if target.is_dir():
+    is_there = is_there or target.is_dir
+    if is_there():
         return
     check_writable(target.parent)
     lock, builder = FileLock(target.parent / f"{target.name}.lock"), _builder_file(target)
@@ -65,6 +73,8 @@ def build_once(target: Path, build: Callable[[], None], what: str, patience: flo
             lock.acquire(timeout=min(patience, 5.0 if said else 1.0))
             break
         except Timeout:
+            if is_there():
+                return
             seen = builder.stat().st_mtime_ns if builder.exists() else None
             if seen != sign:
                 sign, since = seen, time.monotonic()
@@ -78,7 +88,7 @@ def build_once(target: Path, build: Callable[[], None], what: str, patience: flo
                 print(f"Waiting for {who}, which makes {what} ({target}).", file=sys.stderr, flush=True)
                 said = True
     try:
-        if not target.is_dir():
+        if not is_there():
             builder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
             build()
     finally:

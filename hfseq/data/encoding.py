@@ -89,7 +89,7 @@ class CorpusEncoder:
         model, cutter = content["model"], content.get("pre_tokenizer") or {}
         is_plain = self.by_word and not settings["parse_special_tokens"]
         # How a long piece is encoded, other than whole.
-        self._in_pieces: Callable[[str], np.ndarray] | None = None
+        self._in_pieces: Callable[[str], list[np.ndarray]] | None = None
         if is_plain and model["type"] == "BPE":
             self._in_pieces = self._in_windows
         elif is_plain and settings["by_character"]:
@@ -114,38 +114,56 @@ class CorpusEncoder:
         Returns:
             ids uint32 [n] of all texts one after the other, number of ids of each text int64 [len(texts)].
         """
+        found, lengths = self.encode_in_arrays(texts)
+        return found[0] if len(found) == 1 else np.concatenate([np.empty(0, np.uint32), *found]), lengths
+
+    def encode_in_arrays(self, texts: list[str]) -> tuple[list[np.ndarray], np.ndarray]:
+        """As `encode`, the ids in several arrays one after the other: a long text's are in memory once."""
         if not self.by_word or all(len(text) <= PART_CHARACTERS for text in texts):
             return self._encode(texts)
-        ids, lengths = [np.empty(0, np.uint32)], np.zeros(len(texts), np.int64)
+        ids: list[np.ndarray] = []
+        lengths = np.zeros(len(texts), np.int64)
         for number, text in enumerate(texts):
             for part in parts_of(text):
-                own, _ = self._encode([part])
-                ids.append(own)
-                lengths[number] += len(own)
-        return np.concatenate(ids), lengths
+                own, length = self._encode([part])
+                ids += own
+                lengths[number] += length[0]
+        return ids, lengths
 
-    def _encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _encode(self, texts: list[str]) -> tuple[list[np.ndarray], np.ndarray]:
         split = _BETWEEN_WORDS.split if self.by_word else lambda text: [text]
         pieces = [split(text) for text in texts]
         counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
         flat = list(chain.from_iterable(pieces))
         if self._characters > REMEMBERED_CHARACTERS:
             self._forget()
-        self._learn([piece for piece in dict.fromkeys(flat) if piece not in self._index])
+        windows = (
+            {i: in_pieces(flat[i]) for i in self._long_ones(flat)} if (in_pieces := self._in_pieces) else {}
+        )
+        apart = {flat[i] for i in windows}
+        self._learn([p for p in dict.fromkeys(flat) if p not in self._index and p not in apart])
 
-        index = np.fromiter(map(self._index.__getitem__, flat), np.int64, len(flat))
+        # -1 for the long ones: any place of the table, their lengths follow.
+        index = np.fromiter((self._index.get(piece, -1) for piece in flat), np.int64, len(flat))
         begins = self._begins[index]
         lengths = self._begins[index + 1] - begins
+        for i, arrays in windows.items():
+            lengths[i] = sum(map(len, arrays))
         ends = np.cumsum(lengths)
         per_text = np.diff(np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)])])
         # A long piece is copied as it lies: gathering takes 24 bytes a token (450 MB for a word of 20 MB).
         parts, first = [], 0
-        for long in np.flatnonzero(lengths > WINDOW_CHARACTERS // 8).tolist():
+        for long in sorted({*windows, *np.flatnonzero(lengths > WINDOW_CHARACTERS // 8).tolist()}):
             parts.append(self._gathered(begins[first:long], lengths[first:long]))
-            parts.append(self._ids[begins[long] : begins[long] + lengths[long]])
+            parts += windows.pop(long, None) or [self._ids[begins[long] : begins[long] + lengths[long]]]
             first = long + 1
-        rest = self._gathered(begins[first:], lengths[first:])
-        return np.concatenate([*parts, rest]) if parts else rest, per_text
+        parts.append(self._gathered(begins[first:], lengths[first:]))
+        return [part for part in parts if len(part)], per_text
+
+    @staticmethod
+    def _long_ones(pieces: list[str]) -> Iterator[int]:
+        """Which of the pieces are encoded in windows."""
+        return (i for i, piece in enumerate(pieces) if len(piece) > WINDOW_CHARACTERS)
 
     def _gathered(self, begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Ids of the pieces that begin there and are so long, one after the other."""
@@ -165,25 +183,16 @@ class CorpusEncoder:
         self._ids = np.concatenate([self._ids, ids])
         self._characters += sum(map(len, pieces))
 
-    def _ids_of(self, pieces: list[str]) -> list[list[int] | np.ndarray]:
+    def _ids_of(self, pieces: list[str]) -> list[list[int]]:
         if self._longest_word is not None:
             pieces = [_shortened(piece, self._longest_word) for piece in pieces]
-        long: dict[int, np.ndarray] = {}
-        if in_pieces := self._in_pieces:
-            long = {i: in_pieces(piece) for i, piece in enumerate(pieces) if len(piece) > WINDOW_CHARACTERS}
-        short = [piece for i, piece in enumerate(pieces) if i not in long] if long else pieces
-        encodings: list[Any] = [
-            e.ids for e in self.tokenizer.encode_batch_fast(short, add_special_tokens=False)
-        ]
-        for i, ids in long.items():
-            encodings.insert(i, ids)
-        return encodings
+        return [e.ids for e in self.tokenizer.encode_batch_fast(pieces, add_special_tokens=False)]
 
-    def _by_character(self, piece: str) -> np.ndarray:
+    def _by_character(self, piece: str) -> list[np.ndarray]:
         windows = (piece[i : i + WINDOW_CHARACTERS] for i in range(0, len(piece), WINDOW_CHARACTERS))
-        return np.concatenate([self._whole(window) for window in windows])
+        return [self._whole(window) for window in windows]
 
-    def _in_windows(self, piece: str) -> np.ndarray:
+    def _in_windows(self, piece: str) -> list[np.ndarray]:
         """Ids of a long piece; see the module for why they are those of the whole."""
         found: list[np.ndarray] = []
         position = 0
@@ -192,10 +201,10 @@ class CorpusEncoder:
             window = piece[position : position + WINDOW_CHARACTERS]
             groups = self._groups(window)
             if position and not self._stay_apart(before, groups[0]):
-                return self._whole(piece)
+                return [self._whole(piece)]
             if position + len(window) == len(piece):
                 found.append(np.array([i for _, ids in groups for i in ids], np.uint32))
-                return np.concatenate(found)
+                return found
             # The last tokens of a window may be others where the text goes on; a border before them is sought.
             for kept in range(len(groups) - 8, max(len(groups) - 8 - BORDERS_TRIED, 0), -1):
                 end = position + sum(len(text) for text, _ in groups[:kept])
@@ -203,7 +212,7 @@ class CorpusEncoder:
                 if self._stay_apart(groups[kept - 1], ahead[0]):
                     break
             else:
-                return self._whole(piece)
+                return [self._whole(piece)]
             found.append(np.array([i for _, ids in groups[:kept] for i in ids], np.uint32))
             position, before = end, groups[kept - 1]
 
@@ -301,7 +310,14 @@ class ArrayEncoder:
         Raises:
             ValueError: the tokenizer makes ids outside its vocabulary.
         """
-        ids, lengths = self.encoder.encode(texts)
+        arrays, lengths = self.encoder.encode_in_arrays(texts)
+        ids, end = np.empty(int(lengths.sum()), self.dtype), 0
+        arrays.reverse()
+        while arrays:  # each is let go as soon as it is copied
+            array = arrays.pop()
+            check_known(array, self.vocab_size)
+            ids[end : end + len(array)] = array
+            end += len(array)
         return {
             "tokens": with_ends(ids, lengths, self.end_id, self.vocab_size).tobytes(),
             "lengths": lengths + 1,
@@ -317,13 +333,18 @@ def dtype_of(vocab_size: int) -> np.dtype:
 
 def with_ends(ids: np.ndarray, lengths: np.ndarray, end_id: int, vocab_size: int) -> np.ndarray:
     """ids [n] of texts of these lengths, one after the other, an end token after each."""
+    check_known(ids, vocab_size)
+    # Opens a place after each document for its end token.
+    return np.insert(ids.astype(dtype_of(vocab_size), copy=False), np.cumsum(lengths), end_id)
+
+
+def check_known(ids: np.ndarray, vocab_size: int) -> None:
+    """ValueError for ids outside the vocabulary."""
     if ids.size and ids.max() >= vocab_size:
         raise ValueError(
             f"The tokenizer made id {ids.max()}, but its vocabulary ends at {vocab_size - 1}. Its files do not belong "
             "together; save it again from where it came."
         )
-    # Opens a place after each document for its end token.
-    return np.insert(ids.astype(dtype_of(vocab_size)), np.cumsum(lengths), end_id)
 
 
 def send(value: Any, pipe: BinaryIO) -> None:

@@ -253,6 +253,28 @@ class ArrayWriter:
         self.n_words += n_words
         self.text_crc32 = text_crc32
 
+    def copy(self, tokens: BinaryIO, lengths: np.ndarray, state: dict[str, int]) -> None:
+        """Takes over the documents of another writer, up to where it was in that state; this one has none yet.
+
+        Args:
+            tokens: its tokens.bin, open at the beginning.
+            lengths: of the documents, int64 [n_documents], end tokens included.
+
+        Raises:
+            ValueError: the tokens are not those that were written.
+        """
+        tokens.seek(self.dtype.itemsize)  # the end token before the first document is there
+        left = (state["n_tokens"] - 1) * self.dtype.itemsize
+        while block := tokens.read(min(left, 1 << 20)):
+            self.file.write(block)
+            self.tokens_crc32 = zlib.crc32(block, self.tokens_crc32)
+            left -= len(block)
+        self.lengths.write(lengths.astype(np.int64).tobytes())
+        if left or self.tokens_crc32 != state["tokens_crc32"] or len(lengths) != state["n_documents"]:
+            raise _damaged(Path(tokens.name).parent, "its tokens are not those that were written")
+        self.n_tokens, self.n_documents = state["n_tokens"], state["n_documents"]
+        self.n_bytes, self.n_words, self.text_crc32 = (state[n] for n in ("n_bytes", "n_words", "text_crc32"))
+
     def flush(self) -> dict[str, int]:
         """Brings all to the disk; returns the state to go on from."""
         for file in (self.file, self.lengths):
@@ -264,11 +286,15 @@ class ArrayWriter:
         names = ("n_tokens", "n_documents", "n_bytes", "n_words", "tokens_crc32", "text_crc32")
         return {name: getattr(self, name) for name in names}
 
+    def leave(self) -> None:
+        """Closes the files, unfinished; whoever has the state that `flush` returned can go on."""
+        self.file.close()
+        self.lengths.close()
+
     def close(self, fingerprint: str) -> None:
         """Finishes the side; the content is on the disk before the directory gets its final name."""
         self.flush()
-        self.file.close()
-        self.lengths.close()
+        self.leave()
         self._write_offsets()
         meta = {
             "format": FORMAT_VERSION,

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from .. import data
 from ..cards import CardText
+from ..data.made_up import DOCUMENT, MadeUpSide, MadeUpTexts
 from ..positions import position_limit
 from ..recipe import Recipe
 from ..training.exact_loss import honours_item_count, loss_from_logits
@@ -137,6 +138,22 @@ class Objective(abc.ABC):
             raise ValueError(f"training.seed (or data_seed) must be a whole number from 0 on, not {seed!r}.")
         return seed
 
+    @property
+    def tokens_per_update(self) -> int:
+        """Positions of an update over all processes, as the objective's section says it."""
+        return self.fields.tokens_per_update
+
+    def made_up(self, texts: MadeUpTexts, count: int, longest: int | None) -> MadeUpSide:
+        """Data such as the objective reads, to plan with where the recipe's are not at hand.
+
+        Args:
+            texts: draws them.
+            count: tokens of the side; of pairs, of the targets.
+            longest: text that the model has positions for; None: any.
+        """
+        fields = {"txt_document": "paragraph", "shards": None}
+        return MadeUpSide("\n\n".join(texts.documents(count)), ".txt", fields, f"documents of {DOCUMENT}")
+
     def check_numbers(self) -> None:
         """ValueError where epochs, accumulation steps or seed are none."""
         _ = self.epochs, self.accumulation, self.seed
@@ -156,7 +173,10 @@ class Objective(abc.ABC):
         """
         corpus = self.load(data.load_corpus)
         self.tokenizer = self.tokenizer_for(corpus, **self.tokenizer_options())
-        self.arrays = data.build_token_arrays(corpus, self.tokenizer, self.recipe.data.cache_dir)
+        section = self.recipe.data
+        self.arrays = data.build_token_arrays(
+            corpus, self.tokenizer, section.cache_dir, shards=section.shards
+        )
 
     def load(self, loader: Callable) -> Any:
         """What `loader` (say, hfseq.data.load_corpus) makes of the data section: it takes the fields by keyword, under
@@ -241,6 +261,7 @@ class Objective(abc.ABC):
             "train_tokens": len(array.tokens),
             "train_bytes": int(array.n_bytes),
             "train_documents": int(array.n_documents),
+            **({"train_shards": shards} if (shards := getattr(self.recipe.data, "shards", None)) else {}),
         }
 
     def fingerprints(self) -> dict[str, str]:

@@ -106,6 +106,11 @@ class Causal(Objective):
         """Whether the model carries its state."""
         return isinstance(self.fields, Streams)
 
+    @property
+    def tokens_per_update(self) -> int:
+        fields = self.fields
+        return fields.streams * fields.segment_length if self.by_streams else fields.tokens_per_update
+
     def check_before(self, config: Any) -> None:
         fields = self.fields
         if self.by_streams:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import data
 from ..data.files import missing_file
+from ..data.shards import check_shards
 from ..data.splits import Split, deduplication, missing_side
 from ..paths import user_path
 
@@ -45,6 +46,9 @@ class TextData:
     """Read a Hub data set without downloading it first."""
     held_out_limit: int | None = 20_000_000
     """At most so many bytes on each side that is set aside of a huge corpus; null: no limit."""
+    shards: int | None = None
+    """Only the first so many shards, 64 million characters each: training begins when they are finished, also while
+    another process builds the token arrays of the rest. null: the whole text."""
     cache_dir: str | None = None
     """Where token arrays are kept; default: $HFSEQ_CACHE, else ~/.cache/hfseq."""
 
@@ -139,6 +143,7 @@ def check_sources(section: Any) -> None:
                 raise FileNotFoundError(f"data.{name}: {missing_file(path, 'file or folder')}")
     Split(section.validation_share, section.test_share, section.split_seed)
     deduplication(getattr(section, "deduplicate", False))
+    check_shards(getattr(section, "shards", None))
     if section.train_file is not None and section.validation_file is None and section.validation_share == 0:
         raise ValueError(missing_side("validation", ()))
 

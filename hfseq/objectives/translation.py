@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from .. import data
 from ..cards import CardText
+from ..data.made_up import Lengths, MadeUpSide, MadeUpTexts
 from ..metrics.bleu import require_sacrebleu
 from ..training.processes import is_main
 from ..training.translating import TranslationEvaluation, TranslationScore, score_translation, translate
@@ -26,6 +27,8 @@ from .base import (
     positive_int,
 )
 from .sections import PairTokenizer, saved_tokenizer
+
+MADE_UP = Lengths(22, 0.5, 100)  # tokens of a sentence, to plan with
 
 CARD = CardText(
     pipeline="translation",
@@ -163,6 +166,21 @@ class Translation(Objective):
     def languages(self) -> tuple[str, str]:
         """Of sources and targets."""
         return self.recipe.data.source_language, self.recipe.data.target_language
+
+    def made_up(self, texts: MadeUpTexts, count: int, longest: int | None) -> MadeUpSide:
+        section = self.recipe.data
+        limits = [section.max_source_length, section.max_target_length, longest, MADE_UP.most]
+        most = min(limit for limit in limits if limit is not None) - 1  # the end token
+        targets, sources = iter(texts.words(count)), iter(texts.words(2 * count))
+        lines = ["source\ttarget"]
+        for length in texts.lengths(count, MADE_UP, most):
+            other = max(1, min(most, round(length / texts.draw.uniform(0.8, 1.25))))
+            pair = [next(sources, "w0") for _ in range(other)], [next(targets, "w0") for _ in range(length)]
+            lines.append("\t".join(map(" ".join, pair)))
+        return MadeUpSide(
+            "\n".join(lines), ".tsv", {"source_column": "source", "target_column": "target"},
+            f"sentences of {MADE_UP}, translations 0.8 to 1.25 times as long; --tokens counts those of the targets",
+        )  # fmt: skip
 
     def check_before(self, config: Any) -> None:
         require_sacrebleu()

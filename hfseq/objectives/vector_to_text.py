@@ -11,10 +11,14 @@ from transformers import PreTrainedModel
 
 from .. import data
 from ..cards import CardText
+from ..data.colours import LAB, RGB
 from ..data.fingerprints import hash_of
+from ..data.made_up import Lengths, MadeUpSide, MadeUpTexts
 from ..training.describing import VectorScore, describe_vectors, parse_vector
 from ..training.evaluation import score_rows
 from .base import Objective, Plan, positive_int
+
+MADE_UP = Lengths(4, 0.5, 20)  # tokens of a text, to plan with
 
 CARD = CardText(
     pipeline="text-generation",
@@ -97,6 +101,17 @@ class VectorToText(Objective):
     @classmethod
     def auto_class_name(cls, values: Mapping[str, Any]) -> str:
         return "AutoModelForCausalLM"
+
+    def made_up(self, texts: MadeUpTexts, count: int, longest: int | None) -> MadeUpSide:
+        section = self.recipe.data
+        columns = section.feature_columns or (*RGB, *LAB)  # without them, those of the packaged corpus
+        columns = [columns] if isinstance(columns, str) else list(columns)
+        words = iter(texts.words(count))
+        lines = [",".join([section.text_column, *columns])]
+        for length in texts.lengths(count, MADE_UP):
+            text = " ".join(next(words, "w0") for _ in range(length))
+            lines.append(",".join([text, *(f"{value:.3f}" for value in texts.draw.random(len(columns)))]))
+        return MadeUpSide("\n".join(lines), ".csv", {"feature_columns": columns}, f"texts of {MADE_UP}")
 
     def check_before(self, config: Any) -> None:
         if not hasattr(config, "feature_size"):
