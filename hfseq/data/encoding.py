@@ -155,7 +155,10 @@ class CorpusEncoder:
         parts, first = [], 0
         for long in sorted({*windows, *np.flatnonzero(lengths > WINDOW_CHARACTERS // 8).tolist()}):
             parts.append(self._gathered(begins[first:long], lengths[first:long]))
-            parts += windows.pop(long, None) or [self._ids[begins[long] : begins[long] + lengths[long]]]
+            if long in windows:
+                parts += windows.pop(long)
+            else:
+                parts.append(self._ids[begins[long] : begins[long] + lengths[long]])
             first = long + 1
         parts.append(self._gathered(begins[first:], lengths[first:]))
         return [part for part in parts if len(part)], per_text
