@@ -25,6 +25,7 @@ from transformers import (
 
 import hfseq
 from hfseq import cards, hub
+from hfseq.cards.results import deployed
 from hfseq.objectives.causal import Causal
 
 WORDS = [
@@ -489,7 +490,14 @@ def test_card_shows_the_forms_that_the_model_is_served_in(tmp_path):
     text = write_card(tmp_path, make_facts(deployment=measured)).read_text()
     assert "### Deployed" in text and "1 thread of some processor" in text
     assert "| torch | 10 | 12.5 | 40.25 |" in text
-    assert "| MarianMTModel.generate | - | 10 | - |" in text
+    assert "| MarianMTModel.generate | - | 10 | - |" in text and "another training" not in text
+
+
+@pytest.mark.parametrize(("bleu", "another"), [(40.27, False), (40.38, True)])
+def test_card_says_where_another_training_was_deployed(bleu, another):
+    row = {"form": "torch", "sentences_per_second": 12.5, "bleu_lowercase": bleu}
+    text = deployed({"forms": [row], "cpu": "some processor", "threads": 1, "clock": "cpu"}, 40.25)
+    assert ("another training by this recipe" in text) == another
 
 
 def test_card_refuses_missing_facts_and_numbers_that_are_none(tmp_path):

@@ -82,7 +82,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
     if facts.get("fine_tuning"):
         sections += ["### Fine-tuned", fine_tuned(facts["fine_tuning"])]
     if facts.get("deployment"):
-        sections += ["### Deployed", deployed(facts["deployment"])]
+        own_bleu = facts["scores"].get("test", {}).get("bleu_lowercase")
+        sections += ["### Deployed", deployed(facts["deployment"], own_bleu)]
     for picture, title in pictures.items():
         sections.append(f"![{title}]({picture})")
     sections += ["## Use", usage(directory, facts, text)]
