@@ -6,12 +6,13 @@ difference between two lines.
 
 from __future__ import annotations
 
-import base64
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..plots.figure import new_figure
 from .contestants import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, Style
@@ -233,7 +234,10 @@ def data_uri(figure: Figure, name: str) -> str:
     # Letters as paths: no reader lacks the font, so no label is cut.
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    text = re.sub(r"<!--.*?-->|(?<=>)\s+(?=<)", "", buffer.getvalue().decode(), flags=re.DOTALL)
+    text = re.sub(r"\s+", " ", text.partition("<svg")[1] + text.partition("<svg")[2])
+    # Escaped letter by letter, an SVG is a quarter shorter than in base64.
+    return "data:image/svg+xml," + quote(text, safe=" /:;,.=()-+*?!@$_~")
 
 
 def _finish(axes: Any, x_label: str, y_label: str) -> None:

@@ -76,7 +76,7 @@ class Remembering(Experiment):
             f"pairs of a key and one of {SYMBOLS} values, then all keys in another order. Chance is 1 in "
             f"{SYMBOLS}. Models of {LAYERS} layers with about {scale.inner_parameters:,} parameters beside the "
             f"embeddings, {scale.recall_updates:,} updates of {scale.recall_rows} rows with AdamW, "
-            f"difficulties mixed, the same rows for all; tested on {TESTED} new rows of each difficulty. Learning rates "
+            f"difficulties mixed, the same rows for all; tested on {TESTED} new rows of each. Learning rates "
             "were chosen on a seed that is not shown."
         )
         return section
