@@ -1,0 +1,50 @@
+"""No label is cut, and a picture is the same picture every time."""
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from hfseq.report.contestants import CAUSAL
+from hfseq.report.drawing import Line, bar_figure, data_uri, line_figure, map_figure
+from hfseq.report.statistics import Interval
+
+
+def lines():
+    return [Line(c.label, {1: [0.1, 0.2], 64: [0.5 + i / 10, 0.6]}, c.style) for i, c in enumerate(CAUSAL)]
+
+
+def figures():
+    words = ["Rettungsweste", "ein", "."]
+    return {
+        "lines": line_figure(
+            lines(), x_label="delay [words]", y_label="accuracy", log_x=True, chance=0.1, ticks=[1, 64]
+        ),
+        "logarithms": line_figure(
+            lines(), x_label="x", y_label="time per token [µs]", log_x=True, log_y=True
+        ),
+        "bars": bar_figure(
+            ["one", "two"], {c.label: {"one": Interval(1, 0.1, 3)} for c in CAUSAL}, y_label="rate"
+        ),
+        "maps": map_figure(
+            [("a", [[1, 0, 0]] * 3, words, words)] * 3, columns=2, marks=[(0, 1)], colour_bar="share"
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["lines", "logarithms", "bars", "maps"])
+def test_all_words_are_inside(name):
+    from matplotlib.text import Text
+
+    figure = figures()[name]
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches() * figure.dpi
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip():
+            box = text.get_window_extent()
+            assert box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2, text.get_text()
+
+
+def test_a_picture_needs_nothing_else():
+    uri = data_uri(figures()["lines"], "name")
+    assert uri == data_uri(figures()["lines"], "name")
+    assert uri.startswith("data:image/svg+xml,<svg".replace("<", "%3C")) and '"' not in uri and "'" not in uri
