@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..training.report import write_json
-from .drawing import data_uri
+from .drawing import data_uri, svg_of
 from .experiment import Context, Experiment, Picture, Section, Table
+from .markdown import markdown_of
 from .runner import results_of, seconds_of
 
 STYLE = """
@@ -78,7 +79,8 @@ HOW_TO_READ = (
 def write_page(
     experiments: Sequence[Experiment], context: Context, facts: Mapping[str, Any], command: str
 ) -> Path:
-    """Writes index.html, numbers.json and one CSV a figure into the report's directory.
+    """Writes index.html into the report's directory, and beside it report.md, numbers.json, and a CSV and an SVG for
+    each figure.
 
     Args:
         experiments: in the order of the page.
@@ -90,18 +92,23 @@ def write_page(
     """
     parts: list[str] = []
     headlines: list[tuple[Experiment, str]] = []
+    sections: list[tuple[Experiment, Section]] = []
     numbers: dict[str, Any] = {"command": command, **facts, "experiments": {}}
     for experiment in experiments:
         results = results_of(experiment, context)
         section = experiment.section(results, context) if results else Section()
         expected = 0 if experiment.missing(context) else len(experiment.measurements(context))
-        parts.append(_section(experiment, section, len(results), expected, context, command))
+        drawn = {picture.name: svg_of(picture.figure, picture.name) for picture in section.pictures}
+        parts.append(_section(experiment, section, drawn, len(results), expected, context, command))
+        sections.append((experiment, section))
         if section.sentences:
             headlines.append((experiment, section.sentences[0]))
         numbers["experiments"][experiment.name] = {"measurements": results, "sentences": section.sentences}
         for picture in section.pictures:
             _replace(context.directory / f"{picture.name}.csv", _csv(picture))
+            _replace(context.directory / f"{picture.name}.svg", drawn[picture.name] + "\n")
     write_json(context.directory / "numbers.json", numbers)
+    _replace(context.directory / "report.md", markdown_of(sections, context, facts, command))
     minutes = seconds_of(experiments, context) / 60
     page = _frame(_head(facts, context, minutes, command), _contents(headlines), parts)
     return _replace(context.directory / "index.html", page)
@@ -142,7 +149,13 @@ def _contents(headlines: Sequence[tuple[Experiment, str]]) -> str:
 
 
 def _section(
-    experiment: Experiment, section: Section, done: int, expected: int, context: Context, command: str
+    experiment: Experiment,
+    section: Section,
+    drawn: Mapping[str, str],
+    done: int,
+    expected: int,
+    context: Context,
+    command: str,
 ) -> str:
     out = [
         f'<section id="{experiment.name}"><h2>{_text(experiment.title)}</h2><p>{_text(experiment.story)}</p>'
@@ -158,17 +171,17 @@ def _section(
     if section.sentences:
         out.append(f'<ul class="found">{"".join(f"<li>{_text(s)}</li>" for s in section.sentences)}</ul>')
     made = f"{command} --only {experiment.name}"
-    out += [_figure(picture, made) for picture in section.pictures]
+    out += [_figure(picture, drawn[picture.name], made) for picture in section.pictures]
     out += [_table(table) for table in section.tables]
     if section.setup:
         out.append(f'<p class="setup"><strong>How:</strong> {_text(section.setup)}</p>')
     return "".join([*out, "</section>"])
 
 
-def _figure(picture: Picture, command: str) -> str:
+def _figure(picture: Picture, svg: str, command: str) -> str:
     kind = ' class="wide"' if picture.wide else ""
     return (
-        f'<figure{kind}><img src="{data_uri(picture.figure, picture.name)}" alt="{_text(picture.alt)}">'
+        f'<figure{kind}><img src="{data_uri(svg)}" alt="{_text(picture.alt)}">'
         f"<figcaption>{_text(picture.caption)} Made by <code>{_text(command)}</code>; numbers in "
         f'<a href="{picture.name}.csv">{picture.name}.csv</a>.</figcaption></figure>'
     )

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from hfseq.report.contestants import CAUSAL
-from hfseq.report.drawing import Line, bar_figure, data_uri, line_figure, map_figure
+from hfseq.report.drawing import Line, bar_figure, data_uri, line_figure, map_figure, svg_of
 from hfseq.report.statistics import Interval
 
 
@@ -45,6 +45,7 @@ def test_all_words_are_inside(name):
 
 
 def test_a_picture_needs_nothing_else():
-    uri = data_uri(figures()["lines"], "name")
-    assert uri == data_uri(figures()["lines"], "name")
-    assert uri.startswith("data:image/svg+xml,<svg".replace("<", "%3C")) and '"' not in uri and "'" not in uri
+    svg = svg_of(figures()["lines"], "name")
+    assert svg == svg_of(figures()["lines"], "name") and svg.startswith("<svg") and "<metadata>" in svg
+    uri = data_uri(svg)
+    assert uri.startswith("data:image/svg+xml,%3Csvg") and not set("\"'<>#") & set(uri)

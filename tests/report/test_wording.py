@@ -8,7 +8,10 @@ from hfseq.report.wording import change, listed, number, ranked, told
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (1234.5, "1,230"), (0.5, "0.500"), (12.34, "12.3"), (123.4, "123"), (1e-7, "1.00e-7"), (3.2e9, "3.20e+9")],
+    [
+        (0, "0"), (1234.5, "1,230"), (0.5, "0.500"), (12.34, "12.3"), (123.4, "123"), (1e-7, "1.00e-7"),
+        (3.2e9, "3.20e+9"),
+    ],
 )  # fmt: skip
 def test_numbers(value, text):
     assert number(value) == text
