@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,13 @@ class Alignments(Experiment):
 
     def measurements(self, context: Context) -> list[Measurement]:
         own = [
-            Measurement(f"{seed}-{t.key}", lambda s=seed, t=t: _of_trained(t.key, s, context))
+            Measurement(f"{seed}-{t.key}", partial(_of_trained, t.key, seed, context))
             for seed in range(context.seeds)
             for t in TRANSLATORS.values()
             if t.aligns
         ]
         theirs = [
-            Measurement(f"given-{run.name}", lambda run=run: aligned(*load_given(run.path), context))
+            Measurement(f"given-{run.name}", partial(_of_given, run.path, context))
             for run in given(context)
             if run.objective == "translation" and run.has_weights
         ]
@@ -117,6 +119,10 @@ class Alignments(Experiment):
 def _of_trained(key: str, seed: int, context: Context) -> Result:
     model, tokenizer, _ = trained(key, seed, context)
     return aligned(model, tokenizer, context)
+
+
+def _of_given(path: Path, context: Context) -> Result:
+    return aligned(*load_given(path), context)
 
 
 def aligned(model: Any, tokenizer: Any, context: Context) -> Result:

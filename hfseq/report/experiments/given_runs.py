@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..drawing import STYLES, Line, line_figure
@@ -38,10 +39,7 @@ class GivenRuns(Experiment):
         return None if context.models else "no trained runs were given: name their directories with --models."
 
     def measurements(self, context: Context) -> list[Measurement]:
-        return [
-            Measurement(run.name, lambda run=run: facts_of(run.facts, run.objective))
-            for run in given(context)
-        ]
+        return [Measurement(run.name, partial(facts_of, run.facts, run.objective)) for run in given(context)]
 
     def section(self, results: Mapping[str, Result], context: Context) -> Section:
         section = Section()
@@ -118,7 +116,7 @@ def _row(name: str, run: Result, score: str | None) -> list[str]:
 
 def _curves(objective: str, data: str, runs: Mapping[str, Result]) -> Picture | None:
     """Validation loss over tokens, of runs that logged it; seconds are in proportion to tokens within a run."""
-    lines = []
+    lines: list[Line] = []
     for name, run in runs.items():
         if len(run["curve"]) < 2 or not run["tokens"] or not run["epochs"]:
             continue

@@ -7,6 +7,7 @@ What has no gradient cannot be learned: this is why plain recurrent networks do 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,9 +38,7 @@ class Gradient(Experiment):
 
     def measurements(self, context: Context) -> list[Measurement]:
         return [
-            Measurement(
-                f"{seed}-{contestant.model_type}", lambda s=seed, c=contestant: untrained(c, s, context)
-            )
+            Measurement(f"{seed}-{contestant.model_type}", partial(untrained, contestant, seed, context))
             for seed in range(context.seeds)
             for contestant in CAUSAL
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Heads(Experiment):
         names = [f"given-{run.name}" for run in runs] + [
             f"{seed}-transformer" for seed in range(context.seeds)
         ]
-        return [Measurement(name, lambda n=name: pruned(n, context)) for name in names]
+        return [Measurement(name, partial(pruned, name, context)) for name in names]
 
     def section(self, results: Mapping[str, Result], context: Context) -> Section:
         results = {key: result for key, result in results.items() if result["heads"]}

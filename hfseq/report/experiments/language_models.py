@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -53,7 +54,7 @@ class LanguageModels(Experiment):
 
     def measurements(self, context: Context) -> list[Measurement]:
         return [
-            Measurement(f"{seed}-{c.model_type}", lambda s=seed, c=c: language_model(c, s, context))
+            Measurement(f"{seed}-{c.model_type}", partial(language_model, c, seed, context))
             for seed in range(context.seeds)
             for c in CONTESTANTS
         ]

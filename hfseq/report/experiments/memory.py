@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,9 +30,7 @@ class Memory(Experiment):
     def measurements(self, context: Context) -> list[Measurement]:
         # What is counted does not depend on weights: one seed says it all.
         return [
-            Measurement(
-                f"0-{contestant.model_type}-{length}", lambda c=contestant, n=length: memory(c, n, context)
-            )
+            Measurement(f"0-{contestant.model_type}-{length}", partial(memory, contestant, length, context))
             for contestant in TIMED
             for length in context.scale.lengths
         ]

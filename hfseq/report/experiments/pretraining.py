@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Pretraining(Experiment):
         return [
             Measurement(
                 f"{seed}-{family}-{start}-{count}",
-                lambda s=seed, f=family, t=start, c=count: finetuned(f, t, c, s, context),
+                partial(finetuned, family, start, count, seed, context),
             )
             for seed in range(context.seeds)
             for family in FAMILIES
@@ -78,13 +79,13 @@ class Pretraining(Experiment):
             return Section()
         for family, label in FAMILIES.items():
             pretrained, scratch = points.get((family, "pretrained"), {}), points.get((family, "scratch"), {})
-            for count in sorted(set(pretrained) & set(scratch)):
+            for labels in sorted(set(pretrained) & set(scratch)):
                 sentences.append(
                     change(
                         label,
-                        interval(scratch[count]),
-                        interval(pretrained[count]),
-                        f"accuracy at {count:,.0f} labels",
+                        interval(scratch[labels]),
+                        interval(pretrained[labels]),
+                        f"accuracy at {labels:,.0f} labels",
                         "by pretraining",
                     )
                 )

@@ -7,6 +7,7 @@ LSTM 0.75 at 1e-2 and 0.42 at 3e-3.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Remembering(Experiment):
         return [
             Measurement(
                 f"{seed}-{contestant.model_type}-{task}",
-                lambda s=seed, c=contestant, t=task: remember(c, t, s, context),
+                partial(remember, contestant, task, seed, context),
             )
             for seed in range(context.seeds)
             for task in TASKS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 from ...metrics.bleu import translation_scores
 from ...training.translating import translate
@@ -25,9 +27,9 @@ class SideBySide(Experiment):
         return missing_multi30k(context)
 
     def measurements(self, context: Context) -> list[Measurement]:
-        own = [Measurement(f"own-{key}", lambda k=key: _translated(k, context)) for key in TRANSLATORS]
+        own = [Measurement(f"own-{key}", partial(_translated, key, context)) for key in TRANSLATORS]
         theirs = [
-            Measurement(f"given-{run.name}", lambda run=run: _translated_by_given(run.path, context))
+            Measurement(f"given-{run.name}", partial(_translated_by_given, run.path, context))
             for run in given(context)
             if run.objective == "translation" and run.has_weights
         ]
@@ -73,12 +75,12 @@ def _translated(key: str, context: Context) -> Result:
     return _shown(context, lambda sources: translate(model, tokenizer, sources, num_beams=1))
 
 
-def _translated_by_given(path, context: Context) -> Result:
+def _translated_by_given(path: Path, context: Context) -> Result:
     model, tokenizer = load_given(path)
     return _shown(context, lambda sources: translate(model, tokenizer, sources, num_beams=1))
 
 
-def _shown(context: Context, translated) -> Result:
+def _shown(context: Context, translated: Callable[[list[str]], list[str]]) -> Result:
     sources, references = (list(side)[:SHOWN] for side in pairs(context).corpus.texts["test"])
     outputs = translated(sources)
     score = translation_scores(outputs, references)["chrf"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from statistics import median
 
 import torch
@@ -36,7 +37,7 @@ class StepTime(Experiment):
         return [
             Measurement(
                 f"{seed}-{contestant.model_type}-{length}",
-                lambda s=seed, c=contestant, n=length: step_time(c, n, s, context),
+                partial(step_time, contestant, length, seed, context),
             )
             for seed in range(context.seeds)
             for contestant in TIMED

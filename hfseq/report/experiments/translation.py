@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ...metrics.bleu import all_translation_scores
@@ -34,7 +35,7 @@ class Translation(Experiment):
 
     def measurements(self, context: Context) -> list[Measurement]:
         return [
-            Measurement(f"{seed}-{key}", lambda s=seed, k=key: quality(k, s, context))
+            Measurement(f"{seed}-{key}", partial(quality, key, seed, context))
             for seed in range(context.seeds)
             for key in TRANSLATORS
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class WordOrder(Experiment):
 
     def measurements(self, context: Context) -> list[Measurement]:
         return [
-            Measurement(f"{seed}-{model}", lambda s=seed, m=model: in_order(m, s, context))
+            Measurement(f"{seed}-{model}", partial(in_order, model, seed, context))
             for seed in range(context.seeds)
             for model in MODELS
         ]
