@@ -19,8 +19,9 @@ from ..data.tables import read_json
 from ..training.report import describe_machine, write_json
 from .experiment import Context, Experiment, Measurement, Result
 
-PAGE_EVERY = 300
-"""Seconds between two writings of the page, which take some themselves."""
+PAGE_EVERY, PAGE_SHARE = 300.0, 20
+"""Seconds between two writings of the page; and not before twenty times as long as one took, on a machine with much
+else to do."""
 
 
 def begin(context: Context) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def measure(
         for measurement in experiment.measurements(context)
     ]
     todo.sort(key=lambda pair: pair[1].round)  # stable: within a round in the order of the page
-    written = time.monotonic()
+    written, pause = time.monotonic(), PAGE_EVERY
     with tqdm(
         total=len(todo), unit="measurement", disable=not progress, file=sys.stderr, dynamic_ncols=True
     ) as bar:
@@ -74,9 +75,11 @@ def measure(
             bar.set_description(f"{experiment.name} {measurement.key}")
             _measure_once(experiment, measurement, context)
             bar.update(1)
-            if time.monotonic() - written > PAGE_EVERY:
+            if time.monotonic() - written > pause:
+                start = time.monotonic()
                 after_some()
                 written = time.monotonic()
+                pause = max(PAGE_EVERY, PAGE_SHARE * (written - start))
 
 
 def results_of(experiment: Experiment, context: Context) -> dict[str, Result]:
