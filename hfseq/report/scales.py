@@ -37,6 +37,8 @@ class Scale:
     translation_width: int
     translated: int
     """Sentences that are translated for BLEU."""
+    samples: int
+    """Of the bootstrap that says whether a pruned head's loss may be chance."""
     pretraining_seconds: float
     label_counts: tuple[int, ...]
     finetuning_updates: tuple[int, ...]
@@ -73,6 +75,7 @@ _CPU = Scale(
     translation_seconds=40,
     translation_width=128,
     translated=100,
+    samples=300,
     pretraining_seconds=50,
     label_counts=(100, 1_000, 10_000),
     finetuning_updates=(50, 100, 250),
@@ -101,6 +104,7 @@ _GPU = Scale(
     translation_seconds=120,
     translation_width=256,
     translated=1000,
+    samples=1000,
     pretraining_seconds=300,
     label_counts=_CPU.label_counts,
     finetuning_updates=(100, 300, 1500),
@@ -129,6 +133,7 @@ _TINY = Scale(
     translation_seconds=0.1,
     translation_width=16,
     translated=4,
+    samples=10,
     pretraining_seconds=0.05,
     label_counts=(10, 20),
     finetuning_updates=(2, 2),

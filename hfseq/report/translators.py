@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import data
 from ..data.tables import read_json
 from ..hub import load_checkpoint
+from ..loading import build_model, load_model
 from ..models.configuration_pervasive import PervasiveConfig
 from ..models.configuration_recurrent_seq2seq import GRUSeq2SeqConfig, LSTMSeq2SeqConfig
 from ..models.configuration_transformer import TransformerConfig
@@ -170,8 +171,6 @@ def _train(translator: Translator, seed: int, context: Context, texts: Pairs, fo
 def _model_of(config: Any) -> PreTrainedModel:
     from transformers import AutoModelForSeq2SeqLM
 
-    from ..loading import build_model
-
     return build_model(AutoModelForSeq2SeqLM, config)
 
 
@@ -190,11 +189,14 @@ class GivenRun:
     path: Path
     name: str
     facts: dict[str, Any]
-    """Its training_summary.json, or finetune_summary.json."""
+    """Its training_summary.json, or finetune_summary.json; empty: a checkpoint that says nothing of its training."""
 
     @property
     def objective(self) -> str:
         """What it was trained for, as its recipe says it."""
+        if not self.facts:
+            config = read_json(self.path / "config.json")
+            return "translation" if config.get("is_encoder_decoder") else "unknown"
         recipe = self.facts.get("recipe_content") or {}
         return str(self.facts.get("objective") or recipe.get("objective", {}).get("type") or "fine-tuning")
 
@@ -214,19 +216,29 @@ def given(context: Context) -> list[GivenRun]:
 
 
 def given_run(path: Path) -> GivenRun:
-    """A directory that `hfseq pretrain` or `hfseq finetune` wrote."""
+    """A directory that `hfseq pretrain` or `hfseq finetune` wrote, or a checkpoint with its tokenizer.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
     for file in ("training_summary.json", "finetune_summary.json"):
         if (path / file).is_file():
             return GivenRun(path, path.resolve().name, read_json(path / file))
+    run = GivenRun(path, path.resolve().name, {})
+    if (path / "config.json").is_file() and run.has_weights:
+        return run
     raise FileNotFoundError(
-        f"--models {path}: it has no training_summary.json, which hfseq pretrain writes at its end."
+        f"--models {path}: it has no training_summary.json, which hfseq pretrain writes at its end, and holds no "
+        "checkpoint (config.json, *.safetensors)."
     )
 
 
 @lru_cache(maxsize=4)
 def load_given(run: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and source tokenizer of a run with weights."""
-    return load_checkpoint(run).eval(), data.load_pair_tokenizers(run)[0]
+    """Model and source tokenizer of a run with weights, of any architecture that transformers knows."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    return load_model(AutoModelForSeq2SeqLM, run).eval(), data.load_pair_tokenizers(run)[0]
 
 
 __all__ = ["TRANSLATORS", "GivenRun", "Translator", "given", "given_run", "load_given", "pairs", "trained"]

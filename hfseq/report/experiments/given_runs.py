@@ -39,7 +39,11 @@ class GivenRuns(Experiment):
         return None if context.models else "no trained runs were given: name their directories with --models."
 
     def measurements(self, context: Context) -> list[Measurement]:
-        return [Measurement(run.name, partial(facts_of, run.facts, run.objective)) for run in given(context)]
+        return [
+            Measurement(run.name, partial(facts_of, run.facts, run.objective))
+            for run in given(context)
+            if run.facts
+        ]
 
     def section(self, results: Mapping[str, Result], context: Context) -> Section:
         section = Section()

@@ -26,7 +26,6 @@ from ..wording import told
 
 OUTPUTS = ("o_proj", "out_proj")
 HEADS = ("heads", "num_heads")
-SAMPLES = 300
 SURE = 0.05
 """Above, a difference may be chance."""
 
@@ -87,9 +86,9 @@ class Heads(Experiment):
         pictures += [_maps(kind, found, shown_name) for kind, found in shown["maps"].items()]
         setup = (
             f"BLEU (lower-cased, greedy) of {context.scale.translated} sentences of the test set, with all "
-            f"heads and without one; whether the loss is chance, by a paired bootstrap ({SAMPLES} samples, p < "
-            f"{SURE}), without correction for the number of heads. A head that costs nothing alone may stand in "
-            "for another: all of them together cost everything."
+            f"heads and without one; whether the loss is chance, by a paired bootstrap ({context.scale.samples} "
+            f"samples, p < {SURE}), without correction for the number of heads. A head that costs nothing alone may be "
+            "one that others stand in for."
         )
         return Section(sentences, pictures, setup=setup)
 
@@ -113,7 +112,7 @@ def pruned(name: str, context: Context) -> Result:
         for head in range(_heads_of(module)):
             with without_head(module, head):
                 systems = {"whole": whole, "pruned": outputs()}
-            found = paired_bootstrap(systems, references, samples=SAMPLES, lowercase=True)
+            found = paired_bootstrap(systems, references, samples=context.scale.samples, lowercase=True)
             heads.append(
                 {
                     "part": part,
