@@ -22,7 +22,7 @@ from .recall_tasks import COPY_VOCABULARY
 ROWS = 8
 LAYERS = 2
 SMALLEST = 1e-30
-"""Below, float32 has no more numbers: drawn as this."""
+"""Below, float32 has hardly any more numbers: drawn as this."""
 
 
 class Gradient(Experiment):
@@ -63,7 +63,7 @@ class Gradient(Experiment):
         if lost:
             sentences.append(
                 f"Before training, a word {far:g} steps back receives less than a thousandth of the last word's "
-                f"gradient in {listed([f'{n} ({number(v, 2)})' for n, v in lost.items()])}"
+                f"gradient in {listed([f'{n} ({_share(v)})' for n, v in lost.items()])}"
                 + (
                     f", more in {listed([f'{n} ({number(v, 2)})' for n, v in kept.items()])}."
                     if kept
@@ -82,7 +82,7 @@ class Gradient(Experiment):
         )  # fmt: skip
         alt = (
             "Norm of the gradient at a word, by its distance from the loss, relative to the nearest. "
-            + " ".join(f"At distance {far:g}: {name} {number(value, 2)}." for name, value in at.items())
+            + " ".join(f"At distance {far:g}: {name} {_share(value)}." for name, value in at.items())
         )
         picture = Picture(
             "gradient", figure, "Gradient of the last word's loss at earlier words, in new models.", alt,
@@ -92,9 +92,13 @@ class Gradient(Experiment):
             f"Models of {LAYERS} layers with about {context.scale.inner_parameters:,} parameters beside the "
             f"embeddings, as they are initialised (torch's own for the recurrent ones, transformers' for the "
             f"others), {ROWS} rows of random words; the norm of the gradient of the last word's loss with "
-            "respect to each word's vector, divided by that at distance 1."
+            "respect to each word's vector, divided by that at distance 1. What float32 cannot hold is drawn at 1e-30."
         )
         return Section(sentences, [picture], setup=setup)
+
+
+def _share(value: float) -> str:
+    return f"at most {SMALLEST:.0e}" if value <= SMALLEST else number(value, 2)
 
 
 def untrained(contestant: Contestant, seed: int, context: Context) -> Result:
