@@ -28,7 +28,9 @@ project_copyright = "The hfseq authors, Apache-2.0"
 version = release = hfseq.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "published"]
+# As it stands: the report of a real run, report/index.html of the site.
+html_extra_path = ["published"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 

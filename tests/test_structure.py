@@ -27,6 +27,7 @@ FORBIDDEN = {
     "contracts": {"commands"},
     "plots": {"training", "objectives", "tasks", "commands"},
     "cards": {"training", "objectives", "tasks", "commands"},
+    "report": {"commands", "contracts", "tasks", "objectives"},
 }  # fmt: skip
 
 

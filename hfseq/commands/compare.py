@@ -7,6 +7,8 @@
     hfseq compare --translations theirs.de ours.de --references test.de
     hfseq compare outputs/pervasive --translations transformer.de pervasive.de --references test.de \\
         --models outputs/transformer
+    hfseq compare --report report
+    hfseq compare --report report --only remembering heads --models outputs/transformer-multi30k-en-de
 
 N-gram models of each order are counted on train; the order is chosen on validation. For a model directory (what
 hfseq pretrain wrote) the result goes into its training_summary.json and its model card; for a directory of
@@ -16,6 +18,9 @@ Translations of the same sentences, one per line (hfseq evaluate --output_text),
 of BLEU: is the difference from the first file larger than the choice of sentences explains? With the directory of the
 model that made the last of the files, its card begins with whether it won; with that of the first one's as well
 (--models), also with how large both are and how much they read.
+--report writes a page that shows why each architecture replaced the last (hfseq/report): it trains small models and
+measures time, memory, how far back each remembers and more; --models adds trained runs. What it has measured it keeps
+in DIRECTORY/data, so that a run that was stopped goes on. --scale cpu takes about an hour on two cores.
 Needs the metrics extra: pip install 'hfseq[metrics]'.
 """
 
@@ -28,7 +33,7 @@ from pathlib import Path
 from hfseq import data, metrics, training
 from hfseq.cards import write_model_card
 from hfseq.commands.console import CommandParser, mistakes_told, path
-from hfseq.commands.outputs import check_output_file
+from hfseq.commands.outputs import check_output_directory, check_output_file
 from hfseq.data.files import lines_of
 from hfseq.data.tables import read_json
 from hfseq.objectives import objective_of
@@ -68,6 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--attention", type=path, metavar="FILE.png", help="with --translations: a picture for the card"
     )
 
+    parser.add_argument(
+        "--report", type=path, metavar="DIRECTORY", help="write the page of all comparisons there"
+    )
+    parser.add_argument("--scale", help="of the report: cpu (default), gpu, or tiny, a trial in seconds")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="experiments of the report to run (default: all)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, help="of the report: runs of everything that is drawn (default: 3)"
+    )
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = CommandParser("compare", __doc__)
@@ -75,7 +91,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with mistakes_told(parser):
         check_arguments(arguments)
-        if arguments.translations:
+        if arguments.report:
+            report(arguments)
+        elif arguments.translations:
             compared = compare_translations(arguments)
             if arguments.model:
                 add_comparison(arguments.model, compared, arguments.models, arguments.attention)
@@ -87,6 +105,16 @@ def main(argv: list[str] | None = None) -> None:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """What is wrong before anything is read."""
+    if arguments.report:
+        others = ("model", "arrays", "translations", "references", "finetuned", "output", "attention")
+        if given := [name for name in others if getattr(arguments, name)]:
+            raise ValueError(
+                f"--report writes a page of its own: leave {given[0]} out (trained runs: --models)."
+            )
+        check_output_directory(arguments.report, "--report")
+        return
+    if alone := [name for name in ("scale", "only", "seeds") if getattr(arguments, name) is not None]:
+        raise ValueError(f"--{alone[0]} is of a report: name its directory with --report.")
     if arguments.translations:
         if arguments.references is None or arguments.arrays:
             raise ValueError("--translations needs --references FILE, and no --arrays")
@@ -102,6 +130,21 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.model:
         read_summary(arguments.model)
         check_output_file(arguments.model / "README.md", "the card")
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Measures what is missing and writes the page."""
+    from hfseq.report import EXPERIMENTS, write_report
+
+    page = write_report(
+        arguments.report,
+        EXPERIMENTS,
+        scale=arguments.scale or "cpu",
+        only=arguments.only or (),
+        seeds=arguments.seeds,
+        models=arguments.models,
+    )
+    print(page)
 
 
 def compare_with_kneser_ney(arguments: argparse.Namespace) -> None:

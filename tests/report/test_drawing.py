@@ -1,0 +1,47 @@
+"""No label is cut, and a picture is the same picture every time."""
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from hfseq.report.contestants import CAUSAL
+from hfseq.report.drawing import Line, bar_figure, data_uri, line_figure, map_figure, svg_of
+from hfseq.report.statistics import Interval
+
+
+def lines():
+    return [Line(c.label, {1: [0.1, 0.2], 64: [0.5 + i / 10, 0.6]}, c.style) for i, c in enumerate(CAUSAL)]
+
+
+WORDS = ["Rettungsweste", "ein", "."]
+FIGURES = {
+    "lines": lambda: line_figure(
+        lines(), x_label="delay [words]", y_label="accuracy", log_x=True, chance=0.1, ticks=[1, 64]
+    ),
+    "logarithms": lambda: line_figure(
+        lines(), x_label="x", y_label="time per token [µs]", log_x=True, log_y=True
+    ),
+    "bars": lambda: bar_figure(
+        ["one", "two"], {c.label: {"one": Interval(1, 0.1, 3)} for c in CAUSAL}, y_label="rate"
+    ),
+    "maps": lambda: map_figure(
+        [("a", [[1, 0, 0]] * 3, WORDS, WORDS)] * 3, columns=2, marks=[(0, 1)], colour_bar="share"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_words_are_inside(name):
+    """The box around everything that is drawn, in inches, lies within the picture."""
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    box = figure.get_tightbbox()
+    assert box.x0 > -0.02 and box.y0 > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
+
+
+def test_a_picture_needs_nothing_else():
+    svg = svg_of(FIGURES["bars"](), "name")
+    assert svg == svg_of(FIGURES["bars"](), "name") and svg.startswith("<svg") and "<metadata>" in svg
+    uri = data_uri(svg)
+    assert uri.startswith("data:image/svg+xml,%3Csvg") and not set("\"'<>#") & set(uri)
