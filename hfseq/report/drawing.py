@@ -7,7 +7,6 @@ difference between two lines.
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,8 +91,9 @@ def line_figure(
             xs, means, color=line.style.colour, marker=line.style.marker, linestyle=line.style.line,
             markersize=5, linewidth=1.6, label=line.label,
         )  # fmt: skip
-        floor = min(means) * 0.1 if log_y else -math.inf
-        low, high = [max(i.low, floor) for _, i in points], [i.high for _, i in points]
+        # An interval may go below zero, which a logarithmic axis does not have: it is cut at a tenth of its mean.
+        low = [max(i.low, i.mean / 10) if log_y else i.low for _, i in points]
+        high = [i.high for _, i in points]
         axes.fill_between(xs, low, high, color=line.style.colour, alpha=0.18, linewidth=0)
     if chance is not None:
         axes.axhline(chance, color="0.35", linewidth=0.9, linestyle=":", label="chance")

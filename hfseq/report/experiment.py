@@ -7,6 +7,7 @@ and says nothing of the rest.
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,16 @@ class Experiment(ABC):
     """A question that a newcomer would ask."""
     story: ClassVar[str]
     """What the experiment is about and what is usually said, in plain words; not a result."""
+    takes_models: ClassVar[bool] = False
+    """Whether the user's trained runs (--models) are part of it."""
+
+    def command(self, context: Context) -> str:
+        """What makes its figures: directories by their names, for where they lie is the writer's matter."""
+        words = ["hfseq", "compare", "--report", context.directory.name, "--scale", context.scale.name]
+        words += ["--seeds", str(context.seeds), "--only", self.name]
+        if self.takes_models and context.models:
+            words += ["--models", *(path.resolve().name for path in context.models)]
+        return shlex.join(words)
 
     def missing(self, context: Context) -> str | None:
         """Why it cannot run here, with the remedy; None: it can."""

@@ -42,7 +42,7 @@ def markdown_of(
                 "",
                 f"![{_plain(picture.alt)}]({picture.name}.svg)",
                 "",
-                f"*{_plain(picture.caption)}* `{command} --only {experiment.name}`, [numbers]({picture.name}.csv)",
+                f"*{_plain(picture.caption)}* `{experiment.command(context)}`, [numbers]({picture.name}.csv)",
             ]
         lines += ["", f"How: {_plain(section.setup)}"]
     return "\n".join([*lines, ""])

@@ -99,7 +99,7 @@ def write_page(
         section = experiment.section(results, context) if results else Section()
         expected = 0 if experiment.missing(context) else len(experiment.measurements(context))
         drawn = {picture.name: svg_of(picture.figure, picture.name) for picture in section.pictures}
-        parts.append(_section(experiment, section, drawn, len(results), expected, context, command))
+        parts.append(_section(experiment, section, drawn, len(results), expected, context))
         sections.append((experiment, section))
         if section.sentences:
             headlines.append((experiment, section.sentences[0]))
@@ -155,7 +155,6 @@ def _section(
     done: int,
     expected: int,
     context: Context,
-    command: str,
 ) -> str:
     out = [
         f'<section id="{experiment.name}"><h2>{_text(experiment.title)}</h2><p>{_text(experiment.story)}</p>'
@@ -170,7 +169,7 @@ def _section(
         )
     if section.sentences:
         out.append(f'<ul class="found">{"".join(f"<li>{_text(s)}</li>" for s in section.sentences)}</ul>')
-    made = f"{command} --only {experiment.name}"
+    made = experiment.command(context)
     out += [_figure(picture, drawn[picture.name], made) for picture in section.pictures]
     out += [_table(table) for table in section.tables]
     if section.setup:

@@ -41,6 +41,7 @@ class Alignments(Experiment):
         "Nobody tells a translator which word goes with which. Attention was said to find it out by itself. Twenty "
         "captions were aligned by hand to see; whoever links each word to the one at the same place is the baseline."
     )
+    takes_models = True
 
     def missing(self, context: Context) -> str | None:
         return missing_multi30k(context)

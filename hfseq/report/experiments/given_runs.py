@@ -34,6 +34,7 @@ class GivenRuns(Experiment):
         "hfseq finetune), as they described themselves when they ended. Runs compare only within a table: the "
         "same data and the same score."
     )
+    takes_models = True
 
     def missing(self, context: Context) -> str | None:
         return None if context.models else "no trained runs were given: name their directories with --models."

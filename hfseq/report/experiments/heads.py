@@ -39,6 +39,7 @@ class Heads(Experiment):
         "One attention takes one mean. With several heads side by side, each can look for something else: the word "
         "before, the verb, the same word. And is each head needed? One is taken out at a time."
     )
+    takes_models = True
 
     def missing(self, context: Context) -> str | None:
         return missing_multi30k(context)

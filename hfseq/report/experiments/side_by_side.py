@@ -22,6 +22,7 @@ class SideBySide(Experiment):
     name = "side_by_side"
     title = "What do they write?"
     story = "The first sentences of the test set, as each model translates them: nothing is picked."
+    takes_models = True
 
     def missing(self, context: Context) -> str | None:
         return missing_multi30k(context)
