@@ -73,9 +73,10 @@ def write_report(
 
 
 def _check_device(device: str) -> None:
-    import torch
+    from ..accelerators import available_accelerator
 
-    if device == "cuda" and not torch.cuda.is_available():
+    there = available_accelerator()
+    if device == "cuda" and (there is None or there.type != "cuda"):
         raise ValueError("--scale gpu needs a GPU that torch can use, and there is none: take --scale cpu.")
 
 

@@ -345,7 +345,7 @@ def test_the_script_adds_the_baseline_to_a_model_card(
 
     arrays = {split: make_array(TRAIN, VOCAB_SIZE) for split in ("train", "validation", "test")}
     monkeypatch.setattr(data, "load_corpus", lambda *_, **__: None)
-    monkeypatch.setattr(data, "build_token_arrays", lambda *_: arrays)
+    monkeypatch.setattr(data, "build_token_arrays", lambda *_, **__: arrays)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: None)
     recipe = {"data": {"corpus": "kjv"}, "model": {"model_type": "hfseq_lstm"}, "training": {}}
     score = {"bits_per_byte": 0.987654, "perplexity_per_token": 3.0, "perplexity_per_word": 9.0}
