@@ -78,7 +78,7 @@ GRU = Contestant("GRU", "hfseq_gru", Style(ORANGE, "^", (0, (4, 1, 1, 1))), 1e-2
 LSTM = Contestant("LSTM", "hfseq_lstm", Style(BLUE, "s", (0, (4, 2))), 1e-2, _recurrent)
 ATTENTION = Contestant(
     "attention (GPT-2)", "gpt2", Style(GREEN, "o", "-"), 2e-3,
-    lambda width: {"n_embd": width, "n_head": max(1, width // 16)}, "n_layer", "n_positions",
+    lambda width: {"n_embd": width, "n_head": width // (8 if width % 16 else 16)}, "n_layer", "n_positions",
     {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
 )  # fmt: skip
 MAMBA = Contestant(

@@ -23,6 +23,12 @@ def test_nothing_is_dropped_and_a_seed_says_all(contestant):
     assert torch.equal(logits(), logits())
 
 
+@pytest.mark.parametrize("contestant", CAUSAL, ids=lambda c: c.label)
+def test_every_width_that_may_be_chosen_can_be_built(contestant):
+    for width in (8, 24, 56, 64):
+        contestant.build(16, width, layers=1, longest=8)
+
+
 def test_colours_lines_and_markers_all_differ():
     for values in zip(*((c.style.colour, c.style.marker, str(c.style.line)) for c in CAUSAL), strict=True):
         assert len(set(values)) == len(CAUSAL)
