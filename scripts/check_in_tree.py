@@ -94,7 +94,8 @@ HEAD = """# What `hfseq check` finds in transformers' own models
 transformers {transformers}, torch {torch}, hfseq {hfseq}. Tiny models with random weights, each saved and checked as a
 stranger's checkpoint; written by `python scripts/check_in_tree.py --folder FOLDER`. A finding is a deviation from what
 hfseq promises of its own classes (the contracts, in CONTRIBUTING.md), mostly by design there; each line says which
-check saw it, and by how much, and why where that is known. What several checks see of one cause is listed under each.
+check saw it, and by how much, and why where that is known: a line without a reason was seen by the check, and by nobody
+else yet. What several checks see of one cause is listed under each.
 
 """
 
