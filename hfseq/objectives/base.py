@@ -151,8 +151,7 @@ class Objective(abc.ABC):
             count: tokens of the side; of pairs, of the targets.
             longest: text that the model has positions for; None: any.
         """
-        # No test side: a plan needs none, and of few documents none may fall on it.
-        fields = {"txt_document": "paragraph", "test_share": 0.0, "shards": None}
+        fields = {"txt_document": "paragraph", "shards": None}
         return MadeUpSide("\n\n".join(texts.documents(count)), ".txt", fields, f"documents of {DOCUMENT}")
 
     def check_numbers(self) -> None:

@@ -178,7 +178,7 @@ class Translation(Objective):
             pair = [next(sources, "w0") for _ in range(other)], [next(targets, "w0") for _ in range(length)]
             lines.append("\t".join(map(" ".join, pair)))
         return MadeUpSide(
-            "\n".join(lines), ".tsv", {"source_column": "source", "target_column": "target", "test_share": 0.0},
+            "\n".join(lines), ".tsv", {"source_column": "source", "target_column": "target"},
             f"sentences of {MADE_UP}, translations 0.8 to 1.25 times as long; --tokens counts those of the targets",
         )  # fmt: skip
 

@@ -111,9 +111,7 @@ class VectorToText(Objective):
         for length in texts.lengths(count, MADE_UP):
             text = " ".join(next(words, "w0") for _ in range(length))
             lines.append(",".join([text, *(f"{value:.3f}" for value in texts.draw.random(len(columns)))]))
-        return MadeUpSide(
-            "\n".join(lines), ".csv", {"feature_columns": columns, "test_share": 0.0}, f"texts of {MADE_UP}"
-        )
+        return MadeUpSide("\n".join(lines), ".csv", {"feature_columns": columns}, f"texts of {MADE_UP}")
 
     def check_before(self, config: Any) -> None:
         if not hasattr(config, "feature_size"):

@@ -38,7 +38,10 @@ def made_up(
     """
     objective, texts = objective_of(recipe), MadeUpTexts(vocab_size)
     count = int(max(vocab_size, min(tokens, max(LEAST, UPDATES * objective.tokens_per_update))))
-    changes: dict[str, Any] = {"corpus": None, "test_file": None, "cache_dir": str(folder)}
+    # No test side: a plan needs none, and of few documents none may fall on it.
+    changes: dict[str, Any] = {
+        "corpus": None, "test_file": None, "test_share": 0.0, "cache_dir": str(folder),
+    }  # fmt: skip
     for side, amount in (("train", count), ("validation", HELD_OUT)):
         made = objective.made_up(texts, amount, longest)
         path = folder / f"{side}{made.suffix}"

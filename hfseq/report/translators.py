@@ -215,6 +215,11 @@ def given(context: Context) -> list[GivenRun]:
     return [given_run(path) for path in context.models]
 
 
+def given_translators(context: Context) -> list[GivenRun]:
+    """Those of them that can translate: their weights are there."""
+    return [run for run in given(context) if run.objective == "translation" and run.has_weights]
+
+
 def given_run(path: Path) -> GivenRun:
     """A directory that `hfseq pretrain` or `hfseq finetune` wrote, or a checkpoint with its tokenizer.
 
@@ -241,4 +246,14 @@ def load_given(run: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return load_model(AutoModelForSeq2SeqLM, run).eval(), data.load_pair_tokenizers(run)[0]
 
 
-__all__ = ["TRANSLATORS", "GivenRun", "Translator", "given", "given_run", "load_given", "pairs", "trained"]
+__all__ = [
+    "TRANSLATORS",
+    "GivenRun",
+    "Translator",
+    "given",
+    "given_run",
+    "given_translators",
+    "load_given",
+    "pairs",
+    "trained",
+]

@@ -14,7 +14,7 @@ from ..drawing import bar_figure, map_figure
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Row, Section
 from ..sources import missing_multi30k
 from ..statistics import Interval, interval
-from ..translators import TRANSLATORS, given, load_given, trained
+from ..translators import TRANSLATORS, given_translators, load_given, trained
 from ..word_alignments import (
     AlignedPair,
     aligned_pairs,
@@ -55,8 +55,7 @@ class Alignments(Experiment):
         ]
         theirs = [
             Measurement(f"given-{run.name}", partial(_of_given, run.path, context))
-            for run in given(context)
-            if run.objective == "translation" and run.has_weights
+            for run in given_translators(context)
         ]
         return theirs + own
 

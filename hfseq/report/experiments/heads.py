@@ -21,7 +21,7 @@ from ..drawing import map_figure, value_grid
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Row, Section
 from ..sources import missing_multi30k
 from ..statistics import interval
-from ..translators import given, load_given, pairs, trained
+from ..translators import given_translators, load_given, pairs, trained
 from ..wording import told
 
 OUTPUTS = ("o_proj", "out_proj")
@@ -45,7 +45,7 @@ class Heads(Experiment):
         return missing_multi30k(context)
 
     def measurements(self, context: Context) -> list[Measurement]:
-        runs = [run for run in given(context) if run.objective == "translation" and run.has_weights]
+        runs = given_translators(context)
         names = [f"given-{run.name}" for run in runs] + [
             f"{seed}-transformer" for seed in range(context.seeds)
         ]
@@ -142,7 +142,7 @@ def pruned(name: str, context: Context) -> Result:
 def _model(name: str, context: Context) -> tuple[Any, Any]:
     kind, _, which = name.partition("-")
     if kind == "given":
-        run = next(run for run in given(context) if run.name == which)
+        run = next(run for run in given_translators(context) if run.name == which)
         return load_given(run.path)
     model, tokenizer, _ = trained(which, int(kind), context)
     return model, tokenizer

@@ -10,7 +10,7 @@ from ...metrics.bleu import translation_scores
 from ...training.translating import translate
 from ..experiment import Context, Experiment, Measurement, Result, Section, Table
 from ..sources import missing_multi30k
-from ..translators import TRANSLATORS, given, load_given, pairs, trained
+from ..translators import TRANSLATORS, given_translators, load_given, pairs, trained
 
 SHOWN = 5
 """Sources: the first of the test set, not the nicest."""
@@ -31,8 +31,7 @@ class SideBySide(Experiment):
         own = [Measurement(f"own-{key}", partial(_translated, key, context)) for key in TRANSLATORS]
         theirs = [
             Measurement(f"given-{run.name}", partial(_translated_by_given, run.path, context))
-            for run in given(context)
-            if run.objective == "translation" and run.has_weights
+            for run in given_translators(context)
         ]
         return own + theirs
 
