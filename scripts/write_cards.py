@@ -39,6 +39,7 @@ def main(names: list[str]) -> None:
 def deployment(written: dict[str, Any]) -> dict[str, Any]:
     """What a card tells of an output file of `scripts/benchmark.py deployment`."""
     return {
+        "how": written["facts"]["how"],
         "forms": written["facts"]["deployment"],
         "cpu": written["machine"]["cpu"],
         "threads": written["settings"]["threads"],

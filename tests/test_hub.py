@@ -481,22 +481,29 @@ def test_card_carries_the_licence_of_the_data(tmp_path, facts, licence, sentence
     assert data.get("language") == facts.get("language", "en" if facts["corpus"] in cards.CORPORA else None)
 
 
-def test_card_shows_the_forms_that_the_model_is_served_in(tmp_path):
+def deployment_of(bits: float = 1.25) -> dict:
     forms = [
-        {"form": "torch", "bytes": 10_000_000, "sentences_per_second": 12.5, "bleu_lowercase": 40.25},
-        {"form": "MarianMTModel.generate", "sentences_per_second": 10.0, "bleu_lowercase": None},
+        {
+            "form": "torch",
+            "bytes": 10_000_000,
+            "speeds": {"tokens/s": 12.5},
+            "quality": {"bits_per_byte": bits},
+        },
+        {"form": "somebody else's", "speeds": {"tokens/s": 10.0}},
     ]
-    measured = {"forms": forms, "cpu": "some processor", "threads": 1, "clock": "cpu"}
-    text = write_card(tmp_path, make_facts(deployment=measured)).read_text()
-    assert "### Deployed" in text and "1 thread of some processor" in text
-    assert "| torch | 10 | 12.5 | 40.25 |" in text
-    assert "| MarianMTModel.generate | - | 10 | - |" in text and "another training" not in text
+    return {"how": "Read aloud", "forms": forms, "cpu": "some processor", "threads": 1, "clock": "cpu"}
 
 
-@pytest.mark.parametrize(("bleu", "another"), [(40.27, False), (40.38, True)])
-def test_card_says_where_another_training_was_deployed(bleu, another):
-    row = {"form": "torch", "sentences_per_second": 12.5, "bleu_lowercase": bleu}
-    text = deployed({"forms": [row], "cpu": "some processor", "threads": 1, "clock": "cpu"}, 40.25)
+def test_card_shows_the_forms_that_the_model_is_served_in(tmp_path):
+    text = write_card(tmp_path, make_facts(deployment=deployment_of())).read_text()
+    assert "### Deployed" in text and "Read aloud; 1 thread of some processor" in text
+    assert "| form | MB | tokens/s | bits per byte |" in text
+    assert "| torch | 10 | 12.5 | 1.25 |" in text and "| somebody else's | - | 10 | - |" in text
+
+
+@pytest.mark.parametrize(("bits", "another"), [(1.2504, False), (1.26, True)])
+def test_card_says_where_another_training_was_deployed(bits, another):
+    text = deployed(deployment_of(bits), Causal.card, {"bits_per_byte": 1.25})
     assert ("another training by this recipe" in text) == another
 
 

@@ -37,8 +37,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
             averaging: {checkpoints, score, validation: {last, average}, kept}, what the choice of weights after
             training found; {metric}_signature in a score: how it was counted.
             swatches: what scripts/swatches.py found.
-            deployment: {forms: [{form, bytes, sentences_per_second, bleu_lowercase}], cpu, threads, clock}, what
-                scripts/benchmark.py deployment measured.
+            deployment: {how, forms: [{form, bytes, speeds, quality}], cpu, threads, clock}, what
+                scripts/benchmark.py deployment measured; bytes and quality are optional.
             compared: {systems: {name: {bleu, margin, p_value, parameters, tokens_read}}, sentences, lowercase}, a
                 paired bootstrap of translations, the last of the systems the model's own, the last two numbers of
                 the target side and optional; alignment: file name of an image.
@@ -82,8 +82,7 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
     if facts.get("fine_tuning"):
         sections += ["### Fine-tuned", fine_tuned(facts["fine_tuning"])]
     if facts.get("deployment"):
-        own_bleu = facts["scores"].get("test", {}).get("bleu_lowercase")
-        sections += ["### Deployed", deployed(facts["deployment"], own_bleu)]
+        sections += ["### Deployed", deployed(facts["deployment"], text, facts["scores"].get("test", {}))]
     for picture, title in pictures.items():
         sections.append(f"![{title}]({picture})")
     sections += ["## Use", usage(directory, facts, text)]

@@ -128,30 +128,35 @@ def colours_and_names(swatches: Mapping[str, Any]) -> str:
 
 
 # BLEU of one model, translated in other batches.
-SAME_BLEU = 0.05
+SAME_SCORE = 1e-3
 
 
-def deployed(measured: Mapping[str, Any], own_bleu: float | None = None) -> str:
+def deployed(measured: Mapping[str, Any], text: CardText, own: Mapping[str, Any]) -> str:
     """What `scripts/benchmark.py deployment` measured in one run: the forms that the model is served in.
 
     Args:
-        own_bleu: of the card's model on the test side, lower-cased. Where torch's form has another, by more than the
-            order of beams explains, it was another training of the recipe, and the text says so.
+        text: how the scores are called and written.
+        own: scores of the card's model on the test side. Where torch's form has others, by more than the order of beams
+            or sums explains, it was another training of the recipe, and the text says so.
     """
+    forms = measured["forms"]
+    titles = {name: title for name, (title, _) in text.metrics.items()} | {"as_torch": "as torch's"}
     rows = [
         {
             "form": row["form"],
             "MB": row["bytes"] / 1e6 if "bytes" in row else None,
-            "sentences/s": row["sentences_per_second"],
-            "BLEU, lower-cased": row.get("bleu_lowercase"),
+            **row["speeds"],
+            **{titles[name]: value for name, value in row.get("quality", {}).items()},
         }
-        for row in measured["forms"]
+        for row in forms
     ]
-    theirs = next((row.get("bleu_lowercase") for row in measured["forms"] if row["form"] == "torch"), None)
-    another = own_bleu is not None and theirs is not None and abs(own_bleu - theirs) > SAME_BLEU
+    torchs: Mapping[str, float] = next(
+        (row.get("quality", {}) for row in forms if row["form"] == "torch"), {}
+    )
+    another = any(abs(torchs[name] / own[name] - 1) > SAME_SCORE for name in torchs.keys() & own.keys())
     weights = "The weights are those of another training by this recipe. " if another else ""
     return (
-        f"{weights}Beam 5, {measured['threads']} thread of {measured['cpu']}, all forms in turn in one run; sentences "
+        f"{weights}{measured['how']}; {measured['threads']} thread of {measured['cpu']}, all forms in turn in one run; "
         f"per second of {'processor' if measured['clock'] == 'cpu' else 'wall'} time.\n\n{table(rows)}\n\n"
         "```bash\npip install 'hfseq[deploy]'\npython scripts/benchmark.py deployment --model DIRECTORY\n```"
     )

@@ -92,7 +92,8 @@ class Decoder:
         mask = self.mask[rows]
         inputs = {self.ids_name: self.ids[rows, start:stop], **self._context(rows)}
         if masked:
-            inputs[self.mask_name] = mask[:, :stop]
+            # Attention masks what is in the cache too; a model with a state of its own masks what it is fed.
+            inputs[self.mask_name] = mask[:, start if self.cache_name == "cache_params" else 0 : stop]
         if self.case.takes_positions and not self.case.kind.is_encoder_decoder:
             inputs["position_ids"] = positions(mask)[:, start:stop]
         with torch.no_grad():

@@ -178,9 +178,9 @@ class Causal(Objective):
             packing=fields.packing,
             seed=self.seed,
         )
-        return self.whole_batches(config, train, self._evaluation("validation", processes))
+        return self.whole_batches(config, train, self.evaluation_plan("validation", processes))
 
-    def _evaluation(self, side: str, processes: int = 1) -> data.RowPlan:
+    def evaluation_plan(self, side: str, processes: int = 1) -> data.RowPlan:
         """Rows out of the whole text, however training packs them: losses of both compare."""
         return data.RowPlan.evaluation(
             self.arrays[side],
@@ -201,7 +201,7 @@ class Causal(Objective):
         array = self.arrays[side]
         if self.by_streams:
             return score_language_model(model, array, streams=self.fields.evaluation_streams)
-        nll, tokens = score_rows(model, self._evaluation(side), shifts=True)
+        nll, tokens = score_rows(model, self.evaluation_plan(side), shifts=True)
         return LanguageModelScore(nll=nll, tokens=tokens, words=array.n_words, bytes=array.n_bytes)
 
     def sample(self, model: PreTrainedModel, prompt: str) -> dict[str, Any]:

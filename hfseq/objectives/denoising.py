@@ -129,9 +129,10 @@ class Denoising(Objective):
             micro_batches=self.accumulation * processes,
             seed=self.seed,
         )
-        return self.whole_batches(config, train, self._evaluation("validation", processes))
+        return self.whole_batches(config, train, self.evaluation_plan("validation", processes))
 
-    def _evaluation(self, side: str, processes: int = 1) -> data.DenoisingPlan:
+    def evaluation_plan(self, side: str, processes: int = 1) -> data.DenoisingPlan:
+        """How a side is measured: damaged in the same way every time."""
         return data.DenoisingPlan.evaluation(
             self.arrays[side],
             data.DenoisingVocabulary.from_tokenizer(self.tokenizer),
@@ -151,7 +152,7 @@ class Denoising(Objective):
         }
 
     def score(self, model: PreTrainedModel, side: str) -> Seq2SeqScore:
-        return Seq2SeqScore(*score_rows(model, self._evaluation(side)))
+        return Seq2SeqScore(*score_rows(model, self.evaluation_plan(side)))
 
     def sample(self, model: PreTrainedModel, prompt: str) -> dict[str, Any]:
         model.eval()

@@ -131,9 +131,10 @@ class Masked(Objective):
             ),
             seed=self.seed,
         )
-        return self.whole_batches(config, train, self._evaluation("validation", processes))
+        return self.whole_batches(config, train, self.evaluation_plan("validation", processes))
 
-    def _evaluation(self, side: str, processes: int = 1) -> data.MaskedPlan:
+    def evaluation_plan(self, side: str, processes: int = 1) -> data.MaskedPlan:
+        """How a side is measured: with the same masks every time."""
         fields = self.fields
         return data.MaskedPlan.evaluation(
             self.arrays[side],
@@ -152,7 +153,7 @@ class Masked(Objective):
         return {}
 
     def score(self, model: PreTrainedModel, side: str) -> MaskedLanguageModelScore:
-        return score_masked_language_model(model, self._evaluation(side))
+        return score_masked_language_model(model, self.evaluation_plan(side))
 
     def sample(self, model: PreTrainedModel, prompt: str) -> dict[str, Any]:
         return {"guesses": fill_in(model, self.tokenizer, prompt)}

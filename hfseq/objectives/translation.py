@@ -276,9 +276,10 @@ class Translation(Objective):
                     self.tokenizer, sources, references, target_tokenizer=self.target_tokenizer
                 )
             )
-        return self.whole_batches(config, train, self._evaluation("validation", processes), callbacks)
+        return self.whole_batches(config, train, self.evaluation_plan("validation", processes), callbacks)
 
-    def _evaluation(self, side: str, processes: int = 1) -> data.PairPlan:
+    def evaluation_plan(self, side: str, processes: int = 1) -> data.PairPlan:
+        """How the loss of a side is measured."""
         return data.PairPlan.evaluation(
             self.arrays[side],
             tokens_per_batch=4096,
@@ -318,7 +319,7 @@ class Translation(Objective):
         sources, references = self.texts[side]
         return score_translation(
             model,
-            self._evaluation(side),
+            self.evaluation_plan(side),
             self.tokenizer,
             sources,
             references,

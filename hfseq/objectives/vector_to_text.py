@@ -161,12 +161,13 @@ class VectorToText(Objective):
             micro_batches=self.accumulation * processes,
             seed=self.seed,
         )
-        return self.whole_batches(config, train, self._evaluation("validation", processes))
+        return self.whole_batches(config, train, self.evaluation_plan("validation", processes))
 
     def _vectors(self, side: str) -> Any:
         return self.table.features[side] if self._conditional else None
 
-    def _evaluation(self, side: str, processes: int = 1, permuted: bool = False) -> data.FeaturePlan:
+    def evaluation_plan(self, side: str, processes: int = 1, permuted: bool = False) -> data.FeaturePlan:
+        """How a side is measured; `permuted`: with the vectors of other texts."""
         return data.FeaturePlan.evaluation(
             self.arrays[side],
             self._vectors(side),
@@ -185,8 +186,10 @@ class VectorToText(Objective):
     def score(self, model: PreTrainedModel, side: str) -> VectorScore:
         self._conditional = bool(model.config.feature_size)
         array = self.arrays[side]
-        own, tokens = score_rows(model, self._evaluation(side))
-        others = score_rows(model, self._evaluation(side, permuted=True))[0] if self._conditional else None
+        own, tokens = score_rows(model, self.evaluation_plan(side))
+        others = (
+            score_rows(model, self.evaluation_plan(side, permuted=True))[0] if self._conditional else None
+        )
         return VectorScore(own, tokens, array.n_words, array.n_bytes, array.n_documents, others)
 
     def sample(self, model: PreTrainedModel, prompt: str) -> dict[str, Any]:

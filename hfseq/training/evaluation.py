@@ -142,7 +142,7 @@ def score_masked_language_model(model: PreTrainedModel, plan: MaskedPlan) -> Mas
             batch = on_device(collate([plan[index]]), model)
             labels, columns = batch.pop("labels"), batch.pop("masked_positions", None)
             batch.pop("next_sentence_label", None)
-            logits, target = _masked_logits(model, batch, labels, columns)  # [targets, vocabulary], [targets]
+            logits, target = masked_logits(model, batch, labels, columns)  # [targets, vocabulary], [targets]
             nll += torch.nn.functional.cross_entropy(logits, target, reduction="sum").double()
             tokens = (batch["input_ids"] != plan.vocabulary.pad_id).sum()
             counts += torch.stack(
@@ -153,7 +153,7 @@ def score_masked_language_model(model: PreTrainedModel, plan: MaskedPlan) -> Mas
     return MaskedLanguageModelScore(_finite(nll, plan.array.path), correct, targets, tokens)
 
 
-def _masked_logits(
+def masked_logits(
     model: PreTrainedModel, batch: dict[str, Any], labels: torch.Tensor, columns: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits where a token is masked; a model that can computes no others."""

@@ -40,7 +40,12 @@ ONE_EACH = one_cell_per_head()
 # are inside those with one, and these heads are a linear layer on what others have.
 INSIDE_OTHERS = ("Model", "ForQuestionAnswering", "ForMultipleChoice", "RNNForTokenClassification")
 TRACED = [case for case in ONE_EACH if not case.model_class.__name__.endswith(INSIDE_OTHERS)]
-BY_DEFAULT = {"compiling": TRACED, "distributed": ONE_EACH, "resuming": ONE_EACH, "clients": TRACED}
+# Heads on one body compile as they are exported, the body's training alone is another matter: once for each body.
+HEADS_EXPORTED = (
+    "ForSequenceClassification", "ForTokenClassification", "EncoderForPreTraining",
+)  # fmt: skip
+COMPILED = [case for case in TRACED if not case.model_class.__name__.endswith(HEADS_EXPORTED)]
+BY_DEFAULT = {"compiling": COMPILED, "distributed": ONE_EACH, "resuming": ONE_EACH, "clients": TRACED}
 # Of language models the cache is that of the cell, whatever the weights are tied to.
 ONE_CACHE = re.compile(r"2-caching-(RNN|GRU|LSTM|RNN-relu)ForCausalLM-(tied|untied)")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .forms import onnx_session
+
 
 class OnnxTranslator:
     """`encoder.onnx` and `decoder.onnx` of a directory, whatever the family.
@@ -25,15 +27,8 @@ class OnnxTranslator:
     def __init__(
         self, directory: Path, start: int, end: int, pad: int, never: list[int] | None, threads: int
     ):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
         self.encoder, self.decoder = (
-            onnxruntime.InferenceSession(
-                str(directory / f"{side}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-            for side in ("encoder", "decoder")
+            onnx_session(directory / f"{side}.onnx", threads) for side in ("encoder", "decoder")
         )
         self.start, self.end, self.pad, self.never = start, end, pad, list(never or ())
         self.wanted = {value.name for value in self.decoder.get_inputs()}
