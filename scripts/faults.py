@@ -60,6 +60,16 @@ OBJECTIVES = {
         "--decoder_attention_heads", "2", "--encoder_ffn_dim", "32", "--decoder_ffn_dim", "32",
         "--tokens_per_update", "512", "--num_beams", "1",
     ],
+    "denoising": [
+        "transformer-denoise-wiki", *TEXT, "--d_model", "16", "--encoder_layers", "1", "--decoder_layers", "1",
+        "--encoder_attention_heads", "2", "--decoder_attention_heads", "2", "--encoder_ffn_dim", "32",
+        "--decoder_ffn_dim", "32", "--tokens_per_update", "512", "--num_beams", "1", "--sentinels", "8",
+    ],
+    "vector_to_text": [
+        "lstm-colours", "--corpus", "null", "--train_file", "text.csv", "--feature_columns", "[year, city]",
+        "--text_column", "text", "--tokenizer.vocab_size", "300", "--hidden_size", "16", "--embedding_size", "8",
+        "--tokens_per_update", "512",
+    ],
 }  # fmt: skip
 # What a refusal says.
 REFUSALS = ("Cannot resume", "damaged", "will be built again")
@@ -128,7 +138,11 @@ def prepare(folder: Path) -> dict[str, str]:
         .replace("years in city", "Jahre in")
         for line in kings
     ]
-    files = {"text.txt": "\n\n".join(kings), "text.en": "\n".join(kings), "text.de": "\n".join(german)}
+    table = [f"{n / 400:.4f},{n % 9},{line}" for n, line in enumerate(kings)]
+    files = {
+        "text.txt": "\n\n".join(kings), "text.en": "\n".join(kings), "text.de": "\n".join(german),
+        "text.csv": "\n".join(["year,city,text", *table]),
+    }  # fmt: skip
     files["late/sitecustomize.py"] = LATE
     (folder / "late").mkdir(exist_ok=True)
     for name, content in files.items():

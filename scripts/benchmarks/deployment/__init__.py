@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hfseq.hub import load_checkpoint
+from hfseq.loading import load_model
 from hfseq.objectives import objective_of
 from hfseq.objectives.base import Objective
 from hfseq.objectives.records import read_own_sections, recipe_of_sections
@@ -51,7 +51,7 @@ def deployed_lines(report: Report) -> None:
             if make is None:
                 raise RuntimeError(f"{name} was trained by {objective.name}: known are {', '.join(TASKS)}")
             objective.prepare()
-            task = make(report, load_checkpoint(name).eval(), objective, Path(folder))
+            task = make(report, load_model(objective.auto_class, name).eval(), objective, Path(folder))
         else:
             task = translation.untrained_task(report, Path(folder))
         write_table(report, task)
