@@ -88,14 +88,30 @@ REASONS = {
     r"loss: (num items|micro batches|sixteen)":
         "its loss is the mean over each batch's labels, whatever num_items_in_batch says: labels of short batches "
         "weigh more",
+    r"distributed: .*logged losses":
+        "likewise: its forward takes num_items_in_batch, so Trainer multiplies the loss by the number of processes, "
+        "and its loss does not divide by it",
+    r"caching: (in ragged chunks|left padded in chunks|masked tokens|reordered cache)":
+        "several tokens after a state begin the scan anew; only a single one goes on from it",
+    r"caching: (repeated|selected|cropped) cache": "the layers of its cache have no such method",
+    r"caching: (greedy|prefix allowed|end of sequence|suppressed tokens)":
+        "by design: its config forces the end as the last token (`forced_eos_token_id`), whatever else is asked for",
+    r"numerics: resized embeddings: .*embed_positions|distributed: work ddp: .*finished reduction":
+        "its fixed positions are no parameter to train when it is built, but are one after `from_pretrained`, and no "
+        "gradient reaches them",
+    r"distributed: work fsdp: no module": "FSDP then has no blocks to shard, and gathers the whole model at once",
+    r"distributed: work fsdp: .*is shared with":
+        "its embeddings are a block of their own in `_no_split_modules`, and tied to the head, which is outside",
+    r"clients: the embedding sees rows":
+        "`get_input_embeddings()` is a table that no forward calls: encoder and decoder have modules of their own, "
+        "tied to it, and a hook or adapter on it does nothing",
 }  # fmt: skip
 HEAD = """# What `hfseq check` finds in transformers' own models
 
 transformers {transformers}, torch {torch}, hfseq {hfseq}. Tiny models with random weights, each saved and checked as a
 stranger's checkpoint; written by `python scripts/check_in_tree.py --folder FOLDER`. A finding is a deviation from what
 hfseq promises of its own classes (the contracts, in CONTRIBUTING.md), mostly by design there; each line says which
-check saw it, and by how much, and why where that is known: a line without a reason was seen by the check, and by nobody
-else yet. What several checks see of one cause is listed under each.
+check saw it, by how much, and why. What several checks see of one cause is listed under each.
 
 """
 

@@ -236,7 +236,10 @@ def work_fsdp(case: Case, root: Path) -> None:
         for parameter in model.parameters():
             parameter.zero_()
     mesh = init_device_mesh("cpu", (world,))
-    blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or [])]
+    # From the inside out, as accelerate does: a block may hold another.
+    blocks = [
+        m for m in reversed(list(model.modules())) if type(m).__name__ in (model._no_split_modules or [])
+    ]
     require(bool(blocks), "no module is listed in _no_split_modules")
     for block in blocks:
         fully_shard(block, mesh=mesh)

@@ -89,6 +89,49 @@ def test_mamba_computes_in_float32_and_calls_no_hook(model):
     assert made.bfloat16()(input_ids=IDS).logits.dtype == torch.float32
 
 
+def test_mamba_begins_anew_with_several_tokens(model):
+    made = model("mamba")
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(3)  # or what it remembers does not show
+        ids = torch.tensor([[5, 9, 6, 7, 8, 5]])
+        whole = made(ids).logits[:, 3:]
+        one, several = (made(ids[:, :3], use_cache=True).cache_params for _ in range(2))
+        steps = torch.cat([made(ids[:, i : i + 1], cache_params=one).logits for i in (3, 4, 5)], 1)
+        torch.testing.assert_close(steps, whole)
+        assert (made(ids[:, 3:], cache_params=several).logits - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["marian", "pegasus"])
+def test_loaded_positions_are_to_be_trained_and_get_no_gradient(model, name, tmp_path):
+    made = model(name)
+    made.save_pretrained(tmp_path)
+    loaded = type(made).from_pretrained(tmp_path)
+    names = [f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder")]
+    loaded(input_ids=IDS, labels=IDS).loss.backward()
+    for found, trained in ((made, False), (loaded, True)):
+        positions = [found.get_parameter(name) for name in names]
+        assert [p.requires_grad for p in positions] == [trained] * 2 and all(
+            p.grad is None for p in positions
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "called"), [("marian", True), ("bart", False), ("pegasus", False), ("t5", False)]
+)
+def test_the_shared_table_is_never_called(model, name, called):
+    made, calls = model(name), []
+    made.get_input_embeddings().register_forward_hook(lambda *_: calls.append(1))
+    made(input_ids=IDS, labels=IDS)
+    assert bool(calls) == called
+
+
+def test_the_end_is_forced_by_the_config(model):
+    made = model("bart")
+    assert made.generation_config.forced_eos_token_id == made.config.eos_token_id == 2
+    assert made.generate(IDS, max_new_tokens=4, do_sample=False)[0, -1] == 2
+
+
 def test_the_page_says_what_was_found_and_why(script):
     passed = {contract.key: ["passed", []] for contract in script.CONTRACTS}
     lost = [
