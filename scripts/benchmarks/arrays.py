@@ -4,11 +4,11 @@
 
 The text is the Bible over and over, each copy with its own words swapped for others now and then, so that words are
 met that were not met before, as in a web crawl. Each build runs in a process of its own and its children; their
-resident memory is read together four times a second. The reader is a process of its own beside those that tokenise: one
-core is one for all of them, where the system can bind them to it. On a machine that does other work the clock says little:
-then what counts is the share of the work that only one process can do. With t1 seconds of processor time in all and t0
-of them in the reader, two cores need at least max(t0, t1 / 2): the line of two idle cores, an estimate that meets no
-goal.
+resident memory is read together four times a second. The reader is a process of its own beside those that tokenise:
+one core is one for all of them, where the system can bind them to it. On a machine that does other work the clock says
+little: then what counts is the share of the work that only one process can do. With t1 seconds of processor time in all
+and t0 of them in the reader, two cores need at least max(t0, t1 / 2): the line of two idle cores, an estimate that
+meets no goal.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .measuring import REPOSITORY, Line, Report
 from .text import bible
 
 GOAL_SPEEDUP, GOAL_MEMORY = 1.8, 700e6
-# Of the text; of the single word.
-BYTES, WORD_BYTES = 200_000_000, 20_000_000
+# Of the text; of one that is five times as large; of the single word.
+BYTES, LARGE_BYTES, WORD_BYTES = 200_000_000, 1_000_000_000, 20_000_000
 # Every so many words another one: some 500 new words a megabyte.
 SWAPPED = 400
 
@@ -43,6 +43,7 @@ def arrays(report: Report) -> None:
         tokenizer = data.train_tokenizer(corpus.train, "bpe", 300 if settings.quick else 8192)
         tokenizer.save_pretrained(folder / "tokenizer")
         report.section(speed_lines, corpus, source, folder)
+        report.section(large_line, corpus, folder)
         report.section(word_line, folder)
 
 
@@ -86,6 +87,16 @@ def speed_lines(report: Report, corpus: data.Corpus, source: str, folder: Path) 
     report.add(Line(f"{name}, two idle cores", "one core", *rates, "MB/s", allowed, None, note=note))
     report.facts["builds"] = runs
     _memory(report, name, [run["memory"] for found in runs.values() for run in found])
+
+
+def large_line(report: Report, corpus: data.Corpus, folder: Path) -> None:
+    """Five times the text takes no more memory."""
+    file = folder / "large.txt"
+    made_text(corpus, file, 2_000_000 if report.settings.quick else LARGE_BYTES)
+    run = built(file, folder, 2)
+    report.facts["build of a large file"] = run
+    _memory(report, f"token arrays of {file.stat().st_size / 1e6:,.0f} MB", [run["memory"]])
+    file.unlink()
 
 
 def word_line(report: Report, folder: Path) -> None:
