@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,9 +79,14 @@ def onnx_forms(report: Report, model: PreTrainedModel, folder: Path) -> Iterator
 
     small = folder / "onnx-int8"
     small.mkdir()
-    for graph in (folder / "onnx").glob("*.onnx"):
-        # One scale for each column, as the other engines have it.
-        quantize_dynamic(graph, small / graph.name, per_channel=True)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it suggests a pass that our graphs have no need of
+    try:
+        for graph in (folder / "onnx").glob("*.onnx"):
+            # One scale for each column, as the other engines have it.
+            quantize_dynamic(graph, small / graph.name, per_channel=True)
+    finally:
+        logging.disable(before)
     yield "ONNX int8", small, size_of(small, "*.onnx")
 
 

@@ -20,6 +20,7 @@ import transformers
 import hfseq
 from hfseq.metrics.bleu import translation_scores
 from hfseq.objectives.translation import Translation
+from hfseq.positions import position_limit
 
 from ..measuring import Report
 from ..transformer import TINY, TransformerSize, marian_of, our_model, translated_sentences
@@ -113,12 +114,13 @@ def _tokenizer_of(words: list[str]) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def longest_of(rows: Ids) -> int:
+def longest_of(rows: Ids, config: Any) -> int:
     """Tokens of a translation at most, end included: as `hfseq.training.translate` bounds them, less the start.
 
     Random weights hardly ever end a sentence, and this is then the length of all.
     """
-    return 2 * max(map(len, rows)) + 9
+    longest = 2 * max(map(len, rows)) + 9
+    return min(longest, (position_limit(config) or longest + 1) - 1)
 
 
 def by_batch(translate: Translate, rows: Ids) -> Ids:
@@ -131,7 +133,7 @@ def generated(model: Any, rows: Ids, **options: Any) -> Ids:
     width, config = max(map(len, rows)), model.config
     ids = torch.tensor([row + [config.pad_token_id] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    options = {"max_new_tokens": longest_of(rows), "num_beams": BEAMS, "do_sample": False, **options}
+    options = {"max_new_tokens": longest_of(rows, config), "num_beams": BEAMS, "do_sample": False, **options}
     found = model.generate(input_ids=ids, attention_mask=mask, **options)
     return [without_ends(row, config) for row in found[:, 1:].tolist()]
 
@@ -194,7 +196,7 @@ def task_of(report: Report, subject: Subject, folder: Path) -> Task:
     }
     for name, graphs, size in onnx_forms(report, model, folder):
         translator = OnnxTranslator(graphs, **facts_of(model), threads=threads)
-        forms[name] = form(size, onnx_of(translator))
+        forms[name] = form(size, onnx_of(translator, model.config))
     for name, compute, target, size in ctranslate2_forms(report, model, folder, subject.tokenizers):
         forms[name] = form(size, ctranslate2_of(subject, target, compute, threads))
     goals: dict[str, Any] = {}
@@ -216,8 +218,8 @@ def task_of(report: Report, subject: Subject, folder: Path) -> Task:
     )
 
 
-def onnx_of(translator: OnnxTranslator) -> Translate:
-    return lambda rows: translator.translate(rows, BEAMS, longest_of(rows))
+def onnx_of(translator: OnnxTranslator, config: Any) -> Translate:
+    return lambda rows: translator.translate(rows, BEAMS, longest_of(rows, config))
 
 
 def ctranslate2_of(subject: Subject, folder: Path, compute: str, threads: int) -> Translate:
@@ -231,7 +233,7 @@ def ctranslate2_of(subject: Subject, folder: Path, compute: str, threads: int) -
         found = engine.translate_batch(
             [to_tokens(row) for row in rows],
             beam_size=BEAMS,
-            max_decoding_length=longest_of(rows),
+            max_decoding_length=longest_of(rows, subject.model.config),
             max_batch_size=ROWS,
         )
         return [to_ids(result.hypotheses[0]) for result in found]
