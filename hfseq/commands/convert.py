@@ -6,6 +6,7 @@
     hfseq convert export marian checkpoint/ other/
     hfseq convert export onnx checkpoint/ other/
     hfseq convert export ctranslate2 checkpoint/ other/ --quantization int8
+    hfseq convert export onnx checkpoint/ other/ --quantization int8
 
 An imported checkpoint loads with `AutoModel.from_pretrained("checkpoint/")` after `import hfseq`, with its tokenizer;
 an exported one in the library whose format it is, without hfseq.
@@ -43,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     exporting.add_argument("format", help=f"one of: {', '.join(sorted(EXPORTERS)) or 'none yet'}")
     exporting.add_argument("source", type=path, help="the checkpoint directory to read")
     exporting.add_argument("directory", type=path, help="the directory to write")
-    exporting.add_argument("--quantization", help="how ctranslate2 stores numbers: float32, int8, ...")
+    exporting.add_argument(
+        "--quantization", help="how ctranslate2 and onnx store numbers: float32, int8, ..."
+    )
 
     for direction in (importing, exporting):
         direction.add_argument(

@@ -85,7 +85,7 @@ def export_model(
     Args:
         tokenizers: of source and target (twice the same, where there is one), for formats that name tokens:
             ctranslate2. They are not written.
-        quantization: how numbers are stored, for ctranslate2: "float32", "int8", ...
+        quantization: how numbers are stored, for ctranslate2 ("float32", "int8", ...) and onnx ("float32", "int8").
 
     Raises:
         ValueError: unknown format, or a model with options that the format cannot express (it names them).
@@ -94,10 +94,12 @@ def export_model(
     export = _choose(EXPORTERS, format, "export to")
     if format == "ctranslate2":
         export(model, directory, *(tokenizers or ()), quantization=quantization)
-        return
-    if quantization is not None:
-        raise ValueError(f"The format {format} has no quantization: only ctranslate2 has.")
-    export(model, directory)
+    elif format == "onnx":
+        export(model, directory, quantization=quantization)
+    elif quantization is not None:
+        raise ValueError(f"The format {format} has no quantization: ctranslate2 and onnx have.")
+    else:
+        export(model, directory)
 
 
 def _choose(registry: dict[str, Callable], format: str, verb: str) -> Callable:

@@ -15,7 +15,8 @@ A generative model is a step with explicit state, in every family: begin with ze
 makes of a vector, or with the states that `encoder.onnx` puts out; feed tokens, one or many at a time; feed the new
 states back, `new_state_0` as `state_0`. What `encoder.onnx` calls memory goes to every step as it is. The axis called
 "batch" in a state's shape is the one that beam search reorders. Batch, lengths and time are free everywhere. Padding of
-a recurrent model stands on the right, and only a classifier knows of it. Beside the graphs lies `config.json`.
+a recurrent model stands on the right, and only a classifier knows of it. Beside the graphs lies `config.json`. With
+quantization "int8" the weights are bytes (`onnx_int8.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
+from ..hints import nearest_hint
 from ..models.modeling_encoder import EncoderPreTrainedModel
 from ..models.modeling_pervasive import PervasiveForSeq2SeqLM
 from ..models.modeling_recurrent import (
@@ -37,15 +39,34 @@ from ..models.modeling_recurrent import (
 )
 from ..models.modeling_recurrent_seq2seq import RecurrentForSeq2SeqLM
 from ..models.modeling_transformer import TransformerForSeq2SeqLM
-from . import onnx_encoder, onnx_pervasive, onnx_seq2seq, onnx_transformer
+from . import onnx_encoder, onnx_int8, onnx_pervasive, onnx_seq2seq, onnx_transformer
 from .onnx_graph import Graph
 
 MODEL_FILE = "model.onnx"
+QUANTIZATIONS = ("float32", "int8")
 INITIAL_STATE_FILE = "initial_state.onnx"
 
 
-def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None:
-    """Writes `model` as ONNX; see `hfseq.convert.export_model`."""
+def export_model(
+    model: PreTrainedModel, directory: str | PathLike[str], quantization: str | None = None
+) -> None:
+    """Writes `model` as ONNX; see `hfseq.convert.export_model`.
+
+    Args:
+        quantization: one of QUANTIZATIONS (see `onnx_int8.py`); None: "float32".
+
+    Raises:
+        ValueError: no such quantization, or a model without an ONNX form.
+        ImportError: onnx, or for int8 onnxruntime, is not installed.
+    """
+    quantization = quantization or "float32"
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(
+            f"ONNX has no quantization {quantization!r} here.{nearest_hint(quantization, QUANTIZATIONS)} Known: "
+            f"{', '.join(QUANTIZATIONS)}."
+        )
+    if quantization == "int8":
+        onnx_int8.import_quantize_dynamic()  # before the graphs are written
     writers = {
         RecurrentForCausalLM: _causal_lm,
         RecurrentForSequenceClassification: _sequence_classifier,
@@ -64,6 +85,8 @@ def export_model(model: PreTrainedModel, directory: str | PathLike[str]) -> None
     directory = Path(directory)
     for file, graph in write(model).items():
         graph.save(directory / file)
+        if quantization == "int8":
+            onnx_int8.quantize(directory / file)
     model.config.save_pretrained(directory)
 
 

@@ -315,3 +315,35 @@ def test_what_has_no_head_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no activation 'mish'"):
         export_model(hfseq.EncoderModel(config), tmp_path, "onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "fields"), [("LSTM", {}), ("GRU", {}), ("RNN", {})])
+def test_int8_is_smaller_and_nearly_the_same(name, fields, tmp_path):
+    """One byte a weight, of what onnxruntime has in bytes: of a GRU and an RNN that is all but the recurrence."""
+    model = make(
+        name, "ForCausalLM", **{**fields, "hidden_size": 64, "embedding_size": 64, "vocab_size": 200}
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # a state that is not chaotic
+    for form in ("float32", "int8"):
+        export_model(model, tmp_path / form, "onnx", quantization=form)
+    sizes = {form: (tmp_path / form / "model.onnx").stat().st_size for form in ("float32", "int8")}
+    assert sizes["int8"] < sizes["float32"] * (0.35 if name == "LSTM" else 0.85)
+    assert sorted(path.name for path in (tmp_path / "int8").iterdir()) == ["config.json", "model.onnx"]
+    runs = {form: onnxruntime.InferenceSession(tmp_path / form / "model.onnx") for form in sizes}
+    states = {
+        value.name: np.zeros([3 if size == "batch" else size for size in value.shape], np.float32)
+        for value in runs["int8"].get_inputs()[1:]
+    }
+    ids = torch.randint(200, (3, 9), generator=torch.Generator().manual_seed(0)).numpy()
+    full, small = (runs[form].run(None, {"input_ids": ids, **states})[0] for form in ("float32", "int8"))
+    assert 0 < np.linalg.norm(small - full) < 0.1 * np.linalg.norm(full)
+
+
+def test_unknown_int_is_refused_before_anything_is_written(tmp_path):
+    model = make("LSTM", "ForCausalLM")
+    with pytest.raises(
+        ValueError, match=r"no quantization 'int9' here\. Did you mean 'int8'\?.*float32, int8"
+    ):
+        export_model(model, tmp_path / "out", "onnx", quantization="int9")
+    assert not (tmp_path / "out").exists()

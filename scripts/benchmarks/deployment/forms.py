@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import io
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,22 +71,10 @@ def onnx_forms(report: Report, model: PreTrainedModel, folder: Path) -> Iterator
     if missing := [name for name in ONNX_NEEDS if importlib.util.find_spec(name) is None]:
         report.facts["ONNX"] = f"left out: {', '.join(missing)} not installed: pip install 'hfseq[deploy]'"
         return
-    if not exported(report, "ONNX", model, folder / "onnx"):
-        return
-    yield "ONNX", folder / "onnx", size_of(folder / "onnx", "*.onnx")
-    from onnxruntime.quantization import quantize_dynamic
-
-    small = folder / "onnx-int8"
-    small.mkdir()
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it suggests a pass that our graphs have no need of
-    try:
-        for graph in (folder / "onnx").glob("*.onnx"):
-            # One scale for each column, as the other engines have it.
-            quantize_dynamic(graph, small / graph.name, per_channel=True)
-    finally:
-        logging.disable(before)
-    yield "ONNX int8", small, size_of(small, "*.onnx")
+    for name, quantization in (("ONNX", "float32"), ("ONNX int8", "int8")):
+        target = folder / f"onnx-{quantization}"
+        if exported(report, "ONNX", model, target, quantization=quantization):
+            yield name, target, size_of(target, "*.onnx")
 
 
 def ctranslate2_forms(
