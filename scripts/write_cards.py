@@ -41,6 +41,7 @@ def deployment(written: dict[str, Any]) -> dict[str, Any]:
     return {
         "how": written["facts"]["how"],
         "forms": written["facts"]["deployment"],
+        "updates": written["facts"].get("updates"),
         "cpu": written["machine"]["cpu"],
         "threads": written["settings"]["threads"],
         "clock": written["clock"],

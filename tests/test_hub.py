@@ -505,6 +505,8 @@ def test_card_shows_the_forms_that_the_model_is_served_in(tmp_path):
 def test_card_says_where_another_training_was_deployed(bits, another):
     text = deployed(deployment_of(bits), Causal.card, {"bits_per_byte": 1.25})
     assert ("another training by this recipe" in text) == another
+    longer = deployed({**deployment_of(bits), "updates": 1200}, Causal.card, {"bits_per_byte": 1.25})
+    assert ("another training by this recipe, 1,200 updates long" in longer) == another
 
 
 def test_card_refuses_missing_facts_and_numbers_that_are_none(tmp_path):

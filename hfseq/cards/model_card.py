@@ -37,8 +37,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
             averaging: {checkpoints, score, validation: {last, average}, kept}, what the choice of weights after
             training found; {metric}_signature in a score: how it was counted.
             swatches: what scripts/swatches.py found.
-            deployment: {how, forms: [{form, bytes, speeds, quality}], cpu, threads, clock}, what
-                scripts/benchmark.py deployment measured; bytes and quality are optional.
+            deployment: {how, forms: [{form, bytes, speeds, quality}], updates, cpu, threads, clock}, what
+                scripts/benchmark.py deployment measured; bytes, quality and updates are optional.
             compared: {systems: {name: {bleu, margin, p_value, parameters, tokens_read}}, sentences, lowercase}, a
                 paired bootstrap of translations, the last of the systems the model's own, the last two numbers of
                 the target side and optional; alignment: file name of an image.

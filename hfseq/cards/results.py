@@ -154,7 +154,8 @@ def deployed(measured: Mapping[str, Any], text: CardText, own: Mapping[str, Any]
         (row.get("quality", {}) for row in forms if row["form"] == "torch"), {}
     )
     another = any(abs(torchs[name] / own[name] - 1) > SAME_SCORE for name in torchs.keys() & own.keys())
-    weights = "The weights are those of another training by this recipe. " if another else ""
+    updates = f", {measured['updates']:,} updates long" if measured.get("updates") else ""
+    weights = f"The weights are those of another training by this recipe{updates}. " if another else ""
     return (
         f"{weights}{measured['how']}; {measured['threads']} thread of {measured['cpu']}, all forms in turn in one run; "
         f"per second of {'processor' if measured['clock'] == 'cpu' else 'wall'} time.\n\n{table(rows)}\n\n"

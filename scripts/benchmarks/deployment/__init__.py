@@ -10,6 +10,8 @@ the model's own recipe. What is timed depends on what the model does:
 | translate (`translation.py`) | sentences by beam search, against `MarianMTModel.generate` for a Transformer | BLEU |
 | go on with a text (`continuation.py`) | tokens read, and tokens written one at a time | bits per byte |
 | fill in (`filling.py`) | tokens of whole texts read | perplexity and accuracy of masked tokens |
+| repair text (`repairing.py`) | texts repaired by beam search | perplexity |
+| describe vectors (`describing.py`) | texts written greedily | bits per byte |
 
 Without --model, a translator with random weights: sizes and speeds of a fresh model, and no quality.
 `pip install 'hfseq[deploy]'` brings CTranslate2 and onnxruntime; a form whose package is missing is left out and said.
@@ -17,6 +19,7 @@ Without --model, a translator with random weights: sizes and speeds of a fresh m
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,13 +30,15 @@ from hfseq.objectives.base import Objective
 from hfseq.objectives.records import read_own_sections, recipe_of_sections
 
 from ..measuring import Report
-from . import continuation, filling, translation
+from . import continuation, describing, filling, repairing, translation
 from .table import Task, write_table
 
 TASKS: dict[str, Callable[..., Task]] = {
     "translation": translation.task,
     "causal": continuation.task,
     "masked": filling.task,
+    "denoising": repairing.task,
+    "vector_to_text": describing.task,
 }
 
 
@@ -47,15 +52,17 @@ def deployed_lines(report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if name:
             objective = own_objective(name)
-            make = TASKS.get(objective.name)
-            if make is None:
-                raise RuntimeError(f"{name} was trained by {objective.name}: known are {', '.join(TASKS)}")
             objective.prepare()
-            task = make(report, load_model(objective.auto_class, name).eval(), objective, Path(folder))
+            task = TASKS[objective.name](
+                report, load_model(objective.auto_class, name).eval(), objective, Path(folder)
+            )
         else:
             task = translation.untrained_task(report, Path(folder))
         write_table(report, task)
     report.facts["model"] = name or "random weights"
+    summary = Path(name, "training_summary.json")
+    if name and summary.is_file():
+        report.facts["updates"] = json.loads(summary.read_text(encoding="utf-8")).get("updates")
 
 
 def own_objective(directory: str) -> Objective:

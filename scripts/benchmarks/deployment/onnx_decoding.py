@@ -106,6 +106,18 @@ class OnnxTranslator:
             states = {name: np.take(value, flat, axis=self.axes[name]) for name, value in states.items()}
         return [pairs[0][1] if pairs else [] for pairs in ended]
 
+    def logits(self, ids: np.ndarray, mask: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """[batch, time, vocabulary] after each of the targets, which begin with the start: all in one step.
+
+        Args:
+            ids, mask: the sources [batch, source time], 0 in the mask at padding.
+            targets: [batch, time].
+        """
+        names = [value.name for value in self.encoder.get_outputs()]
+        found = self.encoder.run(None, {"input_ids": ids, "attention_mask": mask})
+        given = {"decoder_input_ids": targets, "attention_mask": mask, **dict(zip(names, found, strict=True))}
+        return self.decoder.run(["logits"], {k: v for k, v in given.items() if k in self.wanted})[0]
+
     def _best(self, logits: np.ndarray, scores: np.ndarray, beams: int) -> list[list[tuple[float, int, int]]]:
         """logits [batch * beams, vocabulary] -> the best 2 * beams continuations of each source."""
         top = logits.max(axis=1, keepdims=True)

@@ -20,23 +20,17 @@ import transformers
 import hfseq
 from hfseq.metrics.bleu import translation_scores
 from hfseq.objectives.translation import Translation
-from hfseq.positions import position_limit
 
 from ..measuring import Report
 from ..transformer import TINY, TransformerSize, marian_of, our_model, translated_sentences
-from .forms import Form, ctranslate2_forms, onnx_forms, torch_forms
-from .onnx_decoding import OnnxTranslator, facts_of
+from .forms import Form
+from .seq2seq import BEAMS, ROWS, Engine, Ids, Torch, by_batch, engines_of, generated
 from .table import Task
 
-BEAMS = 5
-ROWS = 32  # sentences in a batch
 TIMED = 64  # sentences of a turn, of all lengths
 UNIT = "sentences/s"
 SPEED_GOAL, LOSS_GOAL = 3.0, 0.2
 
-Ids = list[list[int]]
-Translate = Callable[[Ids], Ids]
-"""Ids of a batch of sources -> ids of their translations."""
 QUICK = TransformerSize(vocabulary=320, width=16, layers=2, heads=2, inner=32, tokens=512, updates=2)
 
 
@@ -58,19 +52,18 @@ class Subject:
         self.sources = [rows[i] for i in self.order]
         step = max(len(rows) // TIMED, 1)
         self.timed = self.sources[::step][:TIMED]
-        self.torch: Translate = functools.partial(generated, model)
-        self._made: dict[Translate, Ids] = {}
+        self._made: dict[Engine, Ids] = {}
 
-    def translations(self, translate: Translate) -> Ids:
+    def translations(self, engine: Engine) -> Ids:
         """Of all sources, made once."""
-        if translate not in self._made:
-            self._made[translate] = by_batch(translate, self.sources)
-        return self._made[translate]
+        if engine not in self._made:
+            self._made[engine] = by_batch(engine, self.sources)
+        return self._made[engine]
 
-    def quality(self, translate: Translate) -> dict[str, float]:
+    def quality(self, engine: Engine, torchs: Engine) -> dict[str, float]:
         """Lower-cased BLEU, where there is something to hold translations against, and how many are torch's own."""
-        translations = self.translations(translate)
-        same = {"as_torch": equal(translations, self.translations(self.torch))}
+        translations = self.translations(engine)
+        same = {"as_torch": equal(translations, self.translations(torchs))}
         if self.references is None:
             return same
         texts = self.tokenizers[1].batch_decode(translations, skip_special_tokens=True)
@@ -114,36 +107,6 @@ def _tokenizer_of(words: list[str]) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def longest_of(rows: Ids, config: Any) -> int:
-    """Tokens of a translation at most, end included: as `hfseq.training.translate` bounds them, less the start.
-
-    Random weights hardly ever end a sentence, and this is then the length of all.
-    """
-    longest = 2 * max(map(len, rows)) + 9
-    return min(longest, (position_limit(config) or longest + 1) - 1)
-
-
-def by_batch(translate: Translate, rows: Ids) -> Ids:
-    return [text for begin in range(0, len(rows), ROWS) for text in translate(rows[begin : begin + ROWS])]
-
-
-@torch.inference_mode()
-def generated(model: Any, rows: Ids, **options: Any) -> Ids:
-    """By `generate()` of transformers; ids without start and end."""
-    width, config = max(map(len, rows)), model.config
-    ids = torch.tensor([row + [config.pad_token_id] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    options = {"max_new_tokens": longest_of(rows, config), "num_beams": BEAMS, "do_sample": False, **options}
-    found = model.generate(input_ids=ids, attention_mask=mask, **options)
-    return [without_ends(row, config) for row in found[:, 1:].tolist()]
-
-
-def without_ends(row: list[int], config: Any) -> list[int]:
-    end = config.eos_token_id if isinstance(config.eos_token_id, int) else config.eos_token_id[0]
-    row = row[: row.index(end)] if end in row else row
-    return [i for i in row if i != config.pad_token_id]
-
-
 SHAPE = (
     "vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads",
     "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings",
@@ -152,10 +115,8 @@ SHAPE = (
 )  # fmt: skip
 
 
-def marian_peer(
-    report: Report, subject: Subject
-) -> tuple[str, Callable[[], Ids], Callable[[Ids], Ids] | None]:
-    """(name, what is timed, what translates a batch where the weights are ours)."""
+def marian_peer(report: Report, subject: Subject) -> tuple[str, Callable[[], Ids], Engine | None]:
+    """(name, what is timed, the engine where the weights are ours)."""
     model, timed = subject.model, subject.timed
     try:
         marian = marian_of(model).eval()
@@ -176,36 +137,30 @@ def marian_peer(
         return "MarianMTModel.generate, same shape, as many steps", as_many_steps, None
     # As a user of Marian's published models has it.
     never = [[i] for i in model.generation_config.suppress_tokens or ()]
-    translate = functools.partial(generated, marian, bad_words_ids=never or None, suppress_tokens=None)
-    return "MarianMTModel.generate", functools.partial(by_batch, translate, timed), translate
+    peer = Torch(marian, bad_words_ids=never or None, suppress_tokens=None)
+    return "MarianMTModel.generate", functools.partial(by_batch, peer, timed), peer
 
 
 def task_of(report: Report, subject: Subject, folder: Path) -> Task:
-    model, threads = subject.model, report.settings.threads
+    model = subject.model
+    engines = list(engines_of(report, model, subject.tokenizers, folder))
+    torchs = engines[0][2]
 
-    def form(size: int | None, translate: Translate) -> Form:
+    def form(size: int | None, engine: Engine) -> Form:
         return Form(
             size,
-            {UNIT: functools.partial(by_batch, translate, subject.timed)},
-            functools.partial(subject.quality, translate),
+            {UNIT: functools.partial(by_batch, engine, subject.timed)},
+            functools.partial(subject.quality, engine, torchs),
         )
 
-    forms = {
-        name: form(size, subject.torch if own is model else functools.partial(generated, own))
-        for name, own, size in torch_forms(model, folder)
-    }
-    for name, graphs, size in onnx_forms(report, model, folder):
-        translator = OnnxTranslator(graphs, **facts_of(model), threads=threads)
-        forms[name] = form(size, onnx_of(translator, model.config))
-    for name, compute, target, size in ctranslate2_forms(report, model, folder, subject.tokenizers):
-        forms[name] = form(size, ctranslate2_of(subject, target, compute, threads))
+    forms = {name: form(size, engine) for name, size, engine in engines}
     goals: dict[str, Any] = {}
     if isinstance(model, hfseq.TransformerForSeq2SeqLM):
-        name, run, translate = marian_peer(report, subject)
-        forms[name] = form(None, translate) if translate else Form(None, {UNIT: run})
-        if translate:
+        name, run, marian = marian_peer(report, subject)
+        forms[name] = form(None, marian) if marian else Form(None, {UNIT: run})
+        if marian:
             # Two beams that are as good may fall either way in float32.
-            others = 1 - equal(*map(subject.translations, (translate, subject.torch)))
+            others = 1 - equal(*map(subject.translations, (marian, torchs)))
             report.check("torch against Marian: other translations", others, 0.02)
         goals = {"peer": name, "speed_goals": {"CTranslate2 int8": SPEED_GOAL}}
     report.facts["sentences timed, scored"] = f"{len(subject.timed)}, {len(subject.sources)}"
@@ -216,29 +171,6 @@ def task_of(report: Report, subject: Subject, folder: Path) -> Task:
         loss_goal=None if subject.references is None else LOSS_GOAL,
         **goals,
     )
-
-
-def onnx_of(translator: OnnxTranslator, config: Any) -> Translate:
-    return lambda rows: translator.translate(rows, BEAMS, longest_of(rows, config))
-
-
-def ctranslate2_of(subject: Subject, folder: Path, compute: str, threads: int) -> Translate:
-    import ctranslate2
-
-    engine = ctranslate2.Translator(str(folder), compute_type=compute, inter_threads=1, intra_threads=threads)
-    source, target = subject.tokenizers
-    to_tokens, to_ids = source.convert_ids_to_tokens, target.convert_tokens_to_ids
-
-    def translate(rows: Ids) -> Ids:
-        found = engine.translate_batch(
-            [to_tokens(row) for row in rows],
-            beam_size=BEAMS,
-            max_decoding_length=longest_of(rows, subject.model.config),
-            max_batch_size=ROWS,
-        )
-        return [to_ids(result.hypotheses[0]) for result in found]
-
-    return translate
 
 
 def equal(some: Ids, others: Ids) -> float:
