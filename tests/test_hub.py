@@ -498,7 +498,7 @@ def test_card_shows_the_forms_that_the_model_is_served_in(tmp_path):
     text = write_card(tmp_path, make_facts(deployment=deployment_of())).read_text()
     assert "### Deployed" in text and "Read aloud; 1 thread of some processor" in text
     assert "| form | MB | tokens/s | bits per byte |" in text
-    assert "| torch | 10 | 12.5 | 1.25 |" in text and "| somebody else's | - | 10 | - |" in text
+    assert "| torch | 10 | 12.5 | 1.2500 |" in text and "| somebody else's | - | 10 | - |" in text
 
 
 @pytest.mark.parametrize(("bits", "another"), [(1.2504, False), (1.26, True)])

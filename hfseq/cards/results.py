@@ -140,13 +140,16 @@ def deployed(measured: Mapping[str, Any], text: CardText, own: Mapping[str, Any]
             or sums explains, it was another training of the recipe, and the text says so.
     """
     forms = measured["forms"]
-    titles = {name: title for name, (title, _) in text.metrics.items()} | {"as_torch": "as torch's"}
+    shown = {**text.metrics, "as_torch": ("as torch's", ".1%")}
     rows = [
         {
             "form": row["form"],
             "MB": row["bytes"] / 1e6 if "bytes" in row else None,
             **row["speeds"],
-            **{titles[name]: value for name, value in row.get("quality", {}).items()},
+            **{
+                shown[name][0]: format(value, shown[name][1])
+                for name, value in row.get("quality", {}).items()
+            },
         }
         for row in forms
     ]
