@@ -7,6 +7,7 @@ where a token is masked.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -102,8 +103,10 @@ def texts_of(batch: dict[str, Any], pad: int) -> Iterator[tuple[torch.Tensor, to
     positions = batch.get("position_ids", torch.arange(ids.shape[1]).expand_as(ids))
     for row in range(len(ids)):
         length = int((ids[row] != pad).sum())
-        begins = (positions[row, :length] == 0).nonzero().flatten().tolist()
-        for begin, end in zip(begins, [*begins[1:], length], strict=True):
+        begins = (
+            (positions[row, :length] == 0).nonzero().flatten().tolist()
+        )  # none in a row that fills the batch up
+        for begin, end in itertools.pairwise([*begins, length]):
             yield ids[row, begin:end], labels[row, begin:end]
 
 
