@@ -7,6 +7,8 @@
     hfseq evaluate outputs/transformer-multi30k-en-de --output_text test.hyp
     hfseq evaluate outputs/transformer-multi30k-en-de --pairs test.en test.de --num_beams 1
     torchrun --nproc_per_node 2 -m hfseq evaluate outputs/lstm-kjv     # each process scores its part
+    hfseq evaluate outputs/lstm-kjv --split validation --dynamic_evaluation rate=0.002 tokens=20
+    hfseq evaluate outputs/lstm-kjv --neural_cache size=2000 theta=1 weight=0.05
     hfseq evaluate outputs/lstm-kjv --benchmark blimp --output blimp.json --plot blimp.png
     hfseq evaluate outputs/lstm-kjv --benchmark surprisal --file stories.txt --output surprisal.tsv
 
@@ -15,6 +17,9 @@ the options of the split are for models without one, or on top of it. A recurren
 contiguous streams with carried state. An encoder guesses 15% of the tokens, always the same ones: perplexity and
 accuracy. An encoder-decoder translates the sources of pairs (--pairs: two parallel files, or a .tsv, .csv or .jsonl,
 also .gz): BLEU and chrF, each with its signature. Weights that are missing, left over or not finite are refused.
+
+With --dynamic_evaluation or --neural_cache a recurrent model is scored once more while it goes on learning from what it
+has read: a number of its own, for options chosen on the validation side.
 
 With --benchmark it scores sentences instead, with any causal, masked or sequence-to-sequence model: minimal pairs
 (BLiMP's 67,000, accuracy in per cent), or each word's surprisal in bits. A causal model reads a sentence after its bos
@@ -25,7 +30,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from hfseq.commands.benchmarks import add_benchmark_arguments, check_no_benchmar
 from hfseq.commands.console import CommandParser, device, mistakes_told, model_id, path
 from hfseq.commands.outputs import check_different_files, check_output_file
 from hfseq.data.files import write_lines
+from hfseq.evaluation.adaptation import DynamicEvaluation, NeuralCache, options_of, score_adapting
 from hfseq.loading import check_tokenizer, load_config, load_model
 from hfseq.objectives import Objective, objective_of
 from hfseq.objectives.base import model_class_of, position_limit
@@ -106,6 +112,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--row_length", type=int, help="without: tokens per row")
     how.add_argument("--packing", help="rows: blocks, documents, sentences")
     how.add_argument("--num_beams", type=int, help="for translation")
+    adapting = parser.add_argument_group("with carried state: a model that goes on learning, reported apart")
+    adapting.add_argument(
+        "--dynamic_evaluation",
+        nargs="*",
+        metavar="NAME=NUMBER",
+        help="weights follow the text (Krause et al. 2018), with rate, decay, epsilon, tokens, batches",
+    )
+    adapting.add_argument(
+        "--neural_cache",
+        nargs="*",
+        metavar="NAME=NUMBER",
+        help="what followed like states counts (Grave et al. 2017), with size, theta, weight",
+    )
     add_benchmark_arguments(parser)
 
 
@@ -124,10 +143,12 @@ def score_text(arguments: argparse.Namespace) -> None:
     """The model's own kind of text, by its objective."""
     with tempfile.TemporaryDirectory() as scratch:
         check_arguments(arguments)
+        adapting = adaptation_of(arguments)
         start_processes()
         config = load_config(arguments.model, trust_remote_code=arguments.trust_remote_code)
         objective, what = make_objective(arguments, config, scratch)
         objective.check_before(config)
+        check_adaptation(adapting, objective)
         model = load_model(
             objective.auto_class, arguments.model, trust_remote_code=arguments.trust_remote_code
         ).to(own_device(arguments.device))
@@ -140,6 +161,11 @@ def score_text(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{what['text']} has no {side} side: there is {there or 'none'}.")
         score = objective.score(model, side)
         scores = score.as_dict()
+        if adapting:
+            train = objective.arrays.get("train")
+            adapted = score_adapting(model, objective.arrays[side], **adapting, train=train)
+            options = {name: asdict(value) for name, value in adapting.items()}
+            scores["adapted"] = {**options, **adapted.as_dict()}
         if not is_main():
             return
         if arguments.output:
@@ -148,11 +174,57 @@ def score_text(arguments: argparse.Namespace) -> None:
             hypotheses = score.hypotheses  # type: ignore[attr-defined]  # of translation, as checked
             write_lines(arguments.output_text, hypotheses, breaks="space")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in what.items()))
+    adapted_scores = scores.pop("adapted", None)
+    show(scores)
+    if adapted_scores:
+        how = {name: adapted_scores.pop(name) for name in adapting}
+        print("\nadapting to the text, read as one stream:")
+        for name, options in how.items():
+            print(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in options.items()))
+        show(adapted_scores)
+
+
+def show(scores: dict[str, Any]) -> None:
+    """A line for each, signatures behind their scores."""
     for name, value in scores.items():
         if not name.endswith("_signature"):
             signature = scores.get(f"{name}_signature", "")
             shown = f"{value:>16,.4f}" if isinstance(value, float) else f"{value:>16,}"
             print(f"{name:22}{shown}  {signature}".rstrip())
+
+
+def adaptation_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """{argument of `score_adapting`: how}, of what is asked for."""
+    kinds = {
+        "dynamic": ("dynamic_evaluation", DynamicEvaluation),
+        "cache": ("neural_cache", NeuralCache),
+    }
+    chosen = {}
+    for name, (option, kind) in kinds.items():
+        words = getattr(arguments, option)
+        if words is not None:
+            try:
+                chosen[name] = options_of(kind, words)
+            except ValueError as error:
+                raise ValueError(f"--{option}: {error}") from None
+    return chosen
+
+
+def check_adaptation(adapting: dict[str, Any], objective: Objective) -> None:
+    """ValueError where the model cannot adapt, or there is no training text to measure its gradients on."""
+    if not adapting:
+        return
+    if not (isinstance(objective, Causal) and objective.by_streams):
+        raise ValueError(
+            "--dynamic_evaluation and --neural_cache are for models that carry their state: hfseq's RNN, GRU and LSTM "
+            "language models"
+        )
+    section = objective.recipe.data
+    if "dynamic" in adapting and not (section.corpus or section.train_file):
+        raise ValueError(
+            "--dynamic_evaluation needs the training text, for the size of its gradients: score a side of the model's "
+            "own corpus instead of --file"
+        )
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

@@ -193,3 +193,45 @@ def test_two_processes_score_what_one_does(language_model, texts, tmp_path):
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
     assert two.pop("nll") == pytest.approx(one.pop("nll"), rel=1e-6)
     assert two["tokens"] == one["tokens"]
+
+
+def test_a_model_that_adapts_is_reported_apart(run, run_directory, tmp_path):
+    words = ["--dynamic_evaluation", "tokens=4", "batches=2", "--neural_cache", "size=9"]
+    plain = scores_of(run, tmp_path, run_directory)
+    scores = scores_of(run, tmp_path, run_directory, *words)
+    adapted = scores.pop("adapted")
+    assert scores == plain
+    assert adapted.pop("dynamic") == {
+        "rate": 0.002,
+        "decay": 0.02,
+        "epsilon": 0.001,
+        "tokens": 4,
+        "batches": 2,
+    }
+    assert adapted.pop("cache") == {"size": 9, "theta": 0.3, "weight": 0.1}
+    assert set(adapted) <= set(plain) and adapted["tokens"] == plain["tokens"]
+    assert adapted["bits_per_byte"] != plain["bits_per_byte"]
+    printed = run("evaluate", run_directory, *words)
+    assert (
+        "adapting to the text" in printed
+        and printed.count("bits per byte") + printed.count("bits_per_byte") == 3
+    )
+
+
+def test_adapting_is_refused_where_it_cannot_be(refused, language_model, texts, tmp_path):
+    (tmp_path / "text.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    scored = ("evaluate", language_model, "--file", tmp_path / "text.txt")
+    assert "needs the training text" in refused(*scored, "--dynamic_evaluation")
+    assert "--neural_cache: 'sise=3' is no NAME=NUMBER" in refused(*scored, "--neural_cache", "sise=3")
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    fields = data.tokenizer_config_fields(tokenizer)
+    fields.pop("pad_token_id", None)
+    GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, n_positions=32, **fields)).save_pretrained(
+        tmp_path / "gpt"
+    )
+    tokenizer.save_pretrained(tmp_path / "gpt")
+    said = refused("evaluate", tmp_path / "gpt", "--file", tmp_path / "text.txt", "--neural_cache")
+    assert "for models that carry their state" in said
+    assert "--neural_cache is not for --benchmark blimp" in refused(
+        *scored, "--benchmark", "blimp", "--neural_cache"
+    )
