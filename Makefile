@@ -48,8 +48,9 @@ long: $(VENV)/.dev
 	$(PY) -m pytest -m long
 
 faults: $(VENV)/.dev
-	$(PY) scripts/faults.py --folder $(FAULTS) --only starts --count 50 --processes 2 4 --objectives causal
-	$(PY) scripts/faults.py --folder $(FAULTS) --only kills disks damages --count 2 --table docs/faults.md
+	$(PY) scripts/faults.py --folder $(FAULTS) --only kills disks --count 1
+	$(PY) scripts/faults.py --folder $(FAULTS) --only starts --count 25 --processes 2 4 --objectives causal
+	$(PY) scripts/faults.py --folder $(FAULTS) --only damages --table docs/faults.md
 
 gpu-dry-run: $(VENV)-cuda/.dev
 	$(VENV)-cuda/bin/python -m pytest --numprocesses auto --maxprocesses 8 tests/gpu
