@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -145,6 +145,14 @@ class Experiment(ABC):
         """What can be said of these results; they may be some of the measurements, or none."""
 
 
+def by_subject(results: Mapping[str, Result], subjects: Iterable[str]) -> dict[str, list[Result]]:
+    """Results whose keys are SEED-SUBJECT or begin so, of each subject that has any, in the order of `subjects`."""
+    found = {
+        subject: [r for key, r in results.items() if key.split("-")[1] == subject] for subject in subjects
+    }
+    return {subject: own for subject, own in found.items() if own}
+
+
 __all__ = [
     "Context",
     "Experiment",
@@ -154,4 +162,5 @@ __all__ = [
     "Row",
     "Section",
     "Table",
+    "by_subject",
 ]

@@ -14,7 +14,7 @@ import torch
 
 from ..contestants import CAUSAL, Contestant, equal_model
 from ..drawing import Line, line_figure
-from ..experiment import Context, Experiment, Measurement, Picture, Result, Section
+from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, by_subject
 from ..statistics import interval
 from ..wording import listed, number
 from .recall_tasks import COPY_VOCABULARY
@@ -44,15 +44,13 @@ class Gradient(Experiment):
         ]
 
     def section(self, results: Mapping[str, Result], context: Context) -> Section:
-        lines = []
-        for contestant in CAUSAL:
+        lines, contestants = [], {c.model_type: c for c in CAUSAL}
+        for model_type, own in by_subject(results, contestants).items():
             points: dict[float, list[float]] = {}
-            for key, result in results.items():
-                if key.split("-")[1] == contestant.model_type:
-                    for distance, norm in result["norm"].items():
-                        points.setdefault(float(distance), []).append(max(norm, SMALLEST))
-            if points:
-                lines.append(Line(contestant.label, points, contestant.style))
+            for result in own:
+                for distance, norm in result["norm"].items():
+                    points.setdefault(float(distance), []).append(max(norm, SMALLEST))
+            lines.append(Line(contestants[model_type].label, points, contestants[model_type].style))
         if not lines:
             return Section()
         far = max(lines[0].points)

@@ -15,7 +15,7 @@ from ...data.packages import benchmark_folder
 from ...evaluation.blimp import judge, read_minimal_pairs
 from ...evaluation.likelihoods import CausalLikelihood
 from ..contestants import ATTENTION, GRU, LSTM, RNN, Contestant, equal_model
-from ..experiment import Context, Experiment, Measurement, Result, Section, Table
+from ..experiment import Context, Experiment, Measurement, Result, Section, Table, by_subject
 from ..fitting import fit
 from ..sources import missing_package, plain_english
 from ..statistics import interval
@@ -60,11 +60,7 @@ class LanguageModels(Experiment):
         ]
 
     def section(self, results: Mapping[str, Result], context: Context) -> Section:
-        by_model = {
-            c.model_type: own
-            for c in CONTESTANTS
-            if (own := [r for key, r in results.items() if key.split("-")[1] == c.model_type])
-        }
+        by_model = by_subject(results, [c.model_type for c in CONTESTANTS])
         if not by_model:
             return Section()
         styles = {c.model_type: (c.label, c.style) for c in CONTESTANTS}

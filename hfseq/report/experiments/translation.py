@@ -12,7 +12,7 @@ from ...planning.simulation import simulate
 from ...training.translating import translate
 from ..contestants import Style
 from ..drawing import Line, line_figure
-from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, Table
+from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, Table, by_subject
 from ..sources import missing_multi30k
 from ..statistics import Interval, interval
 from ..translators import TRANSLATORS, pairs, trained
@@ -41,11 +41,7 @@ class Translation(Experiment):
         ]
 
     def section(self, results: Mapping[str, Result], context: Context) -> Section:
-        by_model = {
-            t.key: [r for key, r in results.items() if key.split("-")[1] == t.key]
-            for t in TRANSLATORS.values()
-        }
-        by_model = {key: own for key, own in by_model.items() if own}
+        by_model = by_subject(results, TRANSLATORS)
         if not by_model:
             return Section()
         labels = {key: TRANSLATORS[key].label for key in by_model}

@@ -14,7 +14,7 @@ from ...models.modeling_encoder import EncoderForSequenceClassification
 from ...models.modeling_recurrent import LSTMForSequenceClassification
 from ..contestants import BLUE, GREEN, VERMILLION, Style
 from ..drawing import Line, line_figure
-from ..experiment import Context, Experiment, Measurement, Picture, Result, Section
+from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, by_subject
 from ..fitting import fit
 from ..sources import english_sentences, missing_multi30k
 from ..statistics import interval
@@ -54,10 +54,8 @@ class WordOrder(Experiment):
 
     def section(self, results: Mapping[str, Result], context: Context) -> Section:
         lines, last = [], {}
-        for model, (label, style) in MODELS.items():
-            own = [r for key, r in results.items() if key.split("-")[1] == model]
-            if not own:
-                continue
+        for model, own in by_subject(results, MODELS).items():
+            label, style = MODELS[model]
             points: dict[float, list[float]] = {}
             for result in own:
                 for point in result["curve"]:
