@@ -3,9 +3,10 @@
     python scripts/write_cards.py                 # all
     python scripts/write_cards.py lstm-kjv gru-kjv
 
-No number changes: all of them are in the summaries, or in the `deployment.json` that `scripts/benchmark.py deployment
---model DIRECTORY --output model_cards/NAME/deployment.json` left. Summaries of hfseq 0.1 are brought to today's form on
-the way.
+No number changes: all of them are in the summaries, in the `deployment.json` that `scripts/benchmark.py deployment
+--model DIRECTORY --output model_cards/NAME/deployment.json` left, or in the `adapted.json` of `hfseq evaluate DIRECTORY
+--dynamic_evaluation ... --neural_cache ... --output model_cards/NAME/adapted.json`. Summaries of hfseq 0.1 are brought
+to today's form on the way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ def main(names: list[str]) -> None:
             measured = directory / "deployment.json"
             if measured.is_file():
                 facts["deployment"] = deployment(json.loads(measured.read_text(encoding="utf-8")))
+            adapted = directory / "adapted.json"
+            if adapted.is_file():
+                facts["adapted"] = adaptation(json.loads(adapted.read_text(encoding="utf-8")))
             write_json(summary, facts)
             write_model_card(directory, facts, OBJECTIVES[facts["objective"]].card)
 
@@ -46,6 +50,13 @@ def deployment(written: dict[str, Any]) -> dict[str, Any]:
         "threads": written["settings"]["threads"],
         "clock": written["clock"],
     }
+
+
+def adaptation(written: dict[str, Any]) -> dict[str, Any]:
+    """What a card tells of an output file of `hfseq evaluate MODEL --dynamic_evaluation ... --neural_cache ...`."""
+    scores = dict(written["adapted"])
+    options = {name: scores.pop(name) for name in ("dynamic", "cache") if name in scores}
+    return {"options": options, "split": written["split"], "scores": scores}
 
 
 def todays_form(facts: dict[str, Any]) -> dict[str, Any]:

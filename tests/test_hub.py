@@ -481,6 +481,17 @@ def test_card_carries_the_licence_of_the_data(tmp_path, facts, licence, sentence
     assert data.get("language") == facts.get("language", "en" if facts["corpus"] in cards.CORPORA else None)
 
 
+def test_card_shows_what_going_on_learning_gives(tmp_path):
+    found = {**make_facts()["scores"]["test"], "bits_per_byte": 1.125}
+    options = {"cache": {"size": 20, "theta": 10.0}, "dynamic": {"rate": 0.1}}
+    adapted = {"options": options, "split": "test", "scores": found}
+    text = write_card(tmp_path, make_facts(adapted=adapted)).read_text()
+    assert "### Going on learning" in text and "| test | going on learning |" in text and "1.1250 |" in text
+    assert "With a neural cache (Grave et al. 2017) and dynamic evaluation (Krause et al. 2018)" in text
+    words = "--neural_cache size=20 theta=10.0 --dynamic_evaluation rate=0.1"
+    assert f"hfseq evaluate DIRECTORY --split test {words}" in text
+
+
 def deployment_of(bits: float = 1.25) -> dict:
     forms = [
         {

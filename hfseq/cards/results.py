@@ -127,7 +127,37 @@ def colours_and_names(swatches: Mapping[str, Any]) -> str:
     return text
 
 
-# BLEU of one model, translated in other batches.
+WAYS = {
+    "dynamic": ("dynamic_evaluation", "dynamic evaluation (Krause et al. 2018)"),
+    "cache": ("neural_cache", "a neural cache (Grave et al. 2017)"),
+}
+
+
+def adapted(found: Mapping[str, Any], text: CardText, scores: Mapping[str, Any]) -> str:
+    """A score of the model while it goes on learning from the text, beside its own.
+
+    Args:
+        text: how the scores are called and written.
+        scores: of the model as it is, by split.
+    """
+    ways = " and ".join(WAYS[name][1] for name in found["options"])
+    words = " ".join(
+        f"--{WAYS[name][0]} " + " ".join(f"{key}={value}" for key, value in options.items())
+        for name, options in found["options"].items()
+    )
+    split = found["split"]
+    rows = [
+        {"split": split, "model": name, **metrics(text, values, f"adapted.{split}")}
+        for name, values in (("as it is", scores[split]), ("going on learning", found["scores"]))
+    ]
+    return (
+        f"With {ways}, the text read as one stream, each token before it is learnt from; options chosen on the "
+        "validation side. Compare with models that were given the same.\n\n"
+        f"{table(rows)}\n\n```bash\nhfseq evaluate DIRECTORY --split {split} {words}\n```"
+    )
+
+
+# A score of one model, computed in other batches.
 SAME_SCORE = 1e-3
 
 
@@ -173,4 +203,12 @@ def metrics(text: CardText, values: Mapping[str, Any], where: str) -> dict[str, 
     }
 
 
-__all__ = ["averaged_weights", "colours_and_names", "comparison", "deployed", "fine_tuned", "results"]
+__all__ = [
+    "adapted",
+    "averaged_weights",
+    "colours_and_names",
+    "comparison",
+    "deployed",
+    "fine_tuned",
+    "results",
+]

@@ -8,7 +8,7 @@
     hfseq evaluate outputs/transformer-multi30k-en-de --pairs test.en test.de --num_beams 1
     torchrun --nproc_per_node 2 -m hfseq evaluate outputs/lstm-kjv     # each process scores its part
     hfseq evaluate outputs/lstm-kjv --split validation --dynamic_evaluation rate=0.002 tokens=20
-    hfseq evaluate outputs/lstm-kjv --neural_cache size=2000 theta=1 weight=0.05
+    hfseq evaluate outputs/lstm-kjv --neural_cache size=2000 theta=10 weight=0.1
     hfseq evaluate outputs/lstm-kjv --benchmark blimp --output blimp.json --plot blimp.png
     hfseq evaluate outputs/lstm-kjv --benchmark surprisal --file stories.txt --output surprisal.tsv
 

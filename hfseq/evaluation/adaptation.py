@@ -53,13 +53,13 @@ class DynamicEvaluation:
 
 @dataclass(frozen=True)
 class NeuralCache:
-    """What is remembered, and how much it counts."""
+    """What is remembered, and how much it counts; the defaults were the best for lstm-kjv's validation side."""
 
-    size: int = 500
+    size: int = 2000
     """States that are kept, the last ones."""
-    theta: float = 0.3
-    """0: all that are kept count alike."""
-    weight: float = 0.1
+    theta: float = 10.0
+    """0: all that are kept count alike. The smaller a model's states, the larger it should be."""
+    weight: float = 0.15
     """Share of the cache in the probability, below 1."""
 
     def __post_init__(self) -> None:

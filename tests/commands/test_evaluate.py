@@ -208,7 +208,7 @@ def test_a_model_that_adapts_is_reported_apart(run, run_directory, tmp_path):
         "tokens": 4,
         "batches": 2,
     }
-    assert adapted.pop("cache") == {"size": 9, "theta": 0.3, "weight": 0.1}
+    assert adapted.pop("cache") == {"size": 9, "theta": 10.0, "weight": 0.15}
     assert set(adapted) <= set(plain) and adapted["tokens"] == plain["tokens"]
     assert adapted["bits_per_byte"] != plain["bits_per_byte"]
     printed = run("evaluate", run_directory, *words)

@@ -158,7 +158,7 @@ def test_options_that_are_none(kind, words, message):
 
 
 def test_options_of_words():
-    assert options_of(NeuralCache, ["size=20", "theta=0.5"]) == NeuralCache(20, 0.5, 0.1)
+    assert options_of(NeuralCache, ["size=20", "theta=0.5"]) == NeuralCache(20, 0.5, 0.15)
     assert options_of(DynamicEvaluation, []) == DynamicEvaluation()
 
 
