@@ -21,6 +21,7 @@ from .onnx_decoding import OnnxTranslator, facts_of
 
 BEAMS = 5
 ROWS = 32  # sources in a batch
+PATIENCE = 2  # of CTranslate2: by default it stops before `generate()` would, which costs up to 0.4 BLEU
 
 Ids = list[list[int]]
 
@@ -129,6 +130,7 @@ class CTranslate2:
         found = self.engine.translate_batch(
             [self.source.convert_ids_to_tokens(row) for row in rows],
             beam_size=BEAMS,
+            patience=PATIENCE,
             max_decoding_length=longest_of(rows, self.config),
             max_batch_size=ROWS,
         )
