@@ -11,7 +11,8 @@ rotary and learned positions, layers without biases.
 | `Encoder*` | `ctranslate2.Encoder` | tokens -> last_hidden_state [batch, time, width], pooler_output |
 
 Tokens are those of the tokenizer, special ones included: `tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)`.
-The engine has no heads for an encoder: they go to `head.safetensors`, under the names that they have here. Ids that the
+By default the engine's search ends once there are as many translations as beams; `patience=2` goes on for about as long
+as `generate()` does (0.02 BLEU apart where the default was 0.37). It has no heads for an encoder: they go to `head.safetensors`, under the names that they have here. Ids that the
 tokenizer does not have (rows that round up a vocabulary) are left out, those that generation suppresses are never
 chosen.
 """
