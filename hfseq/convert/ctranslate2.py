@@ -12,9 +12,9 @@ rotary and learned positions, layers without biases.
 
 Tokens are those of the tokenizer, special ones included: `tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)`.
 By default the engine's search ends once there are as many translations as beams; `patience=2` goes on for about as long
-as `generate()` does (0.02 BLEU apart where the default was 0.37). It has no heads for an encoder: they go to `head.safetensors`, under the names that they have here. Ids that the
-tokenizer does not have (rows that round up a vocabulary) are left out, those that generation suppresses are never
-chosen.
+as `generate()` does (0.02 BLEU apart where the default was 0.37). The engine has no heads for an encoder: they go to
+`head.safetensors`, under the names that they have here. Ids that the tokenizer does not have (rows that round up a
+vocabulary) are left out, those that generation suppresses are never chosen.
 """
 
 from __future__ import annotations
