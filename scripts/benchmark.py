@@ -70,10 +70,15 @@ def main() -> None:
     parser.add_argument(
         "--model", type=path, help="deployment: a trained checkpoint, whose quality is measured"
     )
+    parser.add_argument(
+        "--sentences", type=int, default=0, help="deployment: score the first N translations; default: all"
+    )
     parser.add_argument("--output", type=path, help="also write everything to this JSON file")
     arguments = parser.parse_args()
     if arguments.threads < 1:
         parser.error(f"--threads must be at least 1, not {arguments.threads}")
+    if arguments.sentences < 0:
+        parser.error(f"--sentences must be 0 or more, not {arguments.sentences}")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda, but torch sees no GPU: leave the option out to measure on the CPU")
     if arguments.what == "gpu" and arguments.device != "cuda" and not arguments.quick:
@@ -89,6 +94,7 @@ def main() -> None:
         quick=arguments.quick,
         only=arguments.only,
         model=str(arguments.model or ""),
+        sentences=arguments.sentences,
     )
     report = Report(settings, arguments.output)
     everything = [name for name in BENCHMARKS if name not in ALONE]

@@ -44,6 +44,8 @@ class Settings:
     """Only the parts with this in their name: "decoding"; empty for all."""
     model: str = ""
     """A trained checkpoint, for the lines that measure quality too; empty: random weights."""
+    sentences: int = 0
+    """Score only the first so many translations; 0: all."""
 
     @property
     def turns(self) -> int:

@@ -74,8 +74,8 @@ class Subject:
 def task(report: Report, model: Any, objective: Translation, folder: Path) -> Task:
     """Of a trained model."""
     sources, references = objective.texts["test"]
-    if report.settings.quick:
-        sources, references = sources[:8], references[:8]
+    first = 8 if report.settings.quick else report.settings.sentences or len(sources)
+    sources, references = sources[:first], references[:first]
     tokenizers = (objective.tokenizer, objective.target_tokenizer)
     rows = tokenizers[0](list(sources))["input_ids"]
     return task_of(report, Subject(model, rows, tokenizers, list(references)), folder)
@@ -165,7 +165,7 @@ def task_of(report: Report, subject: Subject, folder: Path) -> Task:
         goals = {"peer": name, "speed_goals": {"CTranslate2 int8": SPEED_GOAL}}
     report.facts["sentences timed, scored"] = f"{len(subject.timed)}, {len(subject.sources)}"
     return Task(
-        how=f"Beam {BEAMS}, batches of {ROWS} sentences",
+        how=f"Beam {BEAMS}, batches of {ROWS} sentences, the scores those of {len(subject.sources):,}",
         forms=forms,
         amounts={UNIT: len(subject.timed)},
         loss_goal=None if subject.references is None else LOSS_GOAL,
