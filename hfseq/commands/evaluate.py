@@ -50,7 +50,7 @@ from hfseq.objectives.masked import Masked
 from hfseq.objectives.records import read_own_sections, recipe_of_sections
 from hfseq.objectives.translation import Translation
 from hfseq.recipe import RawSections
-from hfseq.training.processes import is_main, own_device, start_processes
+from hfseq.training.processes import is_main, own_device, start_processes, world_size
 
 # Options that stand for a field of the data section, and of the objective's.
 DATA_OPTIONS = (
@@ -164,24 +164,23 @@ def score_text(arguments: argparse.Namespace) -> None:
         if adapting:
             train = objective.arrays.get("train")
             adapted = score_adapting(model, objective.arrays[side], **adapting, train=train)
-            options = {name: asdict(value) for name, value in adapting.items()}
-            scores["adapted"] = {**options, **adapted.as_dict()}
+            own_scores = adapted.as_dict()
+            how = {name: asdict(value) for name, value in adapting.items()}
         if not is_main():
             return
         if arguments.output:
-            training.write_json(arguments.output, {"model": arguments.model, **what, **scores})
+            more = {"adapted": {**how, **own_scores}} if adapting else {}
+            training.write_json(arguments.output, {"model": arguments.model, **what, **scores, **more})
         if arguments.output_text:
             hypotheses = score.hypotheses  # type: ignore[attr-defined]  # of translation, as checked
             write_lines(arguments.output_text, hypotheses, breaks="space")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in what.items()))
-    adapted_scores = scores.pop("adapted", None)
     show(scores)
-    if adapted_scores:
-        how = {name: adapted_scores.pop(name) for name in adapting}
+    if adapting:
         print("\nadapting to the text, read as one stream:")
         for name, options in how.items():
             print(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in options.items()))
-        show(adapted_scores)
+        show(own_scores)
 
 
 def show(scores: dict[str, Any]) -> None:
@@ -218,6 +217,10 @@ def check_adaptation(adapting: dict[str, Any], objective: Objective) -> None:
         raise ValueError(
             "--dynamic_evaluation and --neural_cache are for models that carry their state: hfseq's RNN, GRU and LSTM "
             "language models"
+        )
+    if world_size() > 1:
+        raise ValueError(
+            "--dynamic_evaluation and --neural_cache read the text in its order: start them in one process"
         )
     section = objective.recipe.data
     if "dynamic" in adapting and not (section.corpus or section.train_file):

@@ -17,6 +17,7 @@ trained: it is reported apart, and does not compare with models that were not gi
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..data import StreamCollator, StreamPlan, TokenArray
+from ..data import TokenArray
 from ..hints import nearest_hint
-from ..training.evaluation import LanguageModelScore
+from ..objectives.base import positive_int
+from ..training.evaluation import LanguageModelScore, evaluation_streams, segments
 from ..training.exact_loss import on_device
 from ..training.processes import world_size
 
@@ -53,7 +55,7 @@ class DynamicEvaluation:
 
 @dataclass(frozen=True)
 class NeuralCache:
-    """What is remembered, and how much it counts; the defaults were the best for lstm-kjv's validation side."""
+    """What is remembered, and how much it counts; the defaults are near the best tried on lstm-kjv (validation)."""
 
     size: int = 2000
     """States that are kept, the last ones."""
@@ -72,8 +74,7 @@ def _check_numbers(options: Any, at_least_one: tuple[str, ...] = (), positive: t
     for field in fields(options):
         value = getattr(options, field.name)
         if field.name in at_least_one:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{field.name} must be a whole number from 1 on, not {value!r}.")
+            positive_int(value, field.name)
         elif not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"{field.name} must be a number from 0 on, not {value!r}.")
         elif field.name in positive and not value:
@@ -123,14 +124,14 @@ def score_adapting(
         raise ValueError("A model that adapts reads the text in its order: start this in one process.")
     if dynamic and train is None:
         raise ValueError("Dynamic evaluation needs the training text, for the size of its gradients.")
-    segment = min(dynamic.tokens if dynamic else SEGMENT, len(array.tokens) - 1)
-    plan = StreamPlan(array.tokens, streams=1, segment_length=segment)
+    plan = evaluation_streams(array, 1, dynamic.tokens if dynamic else SEGMENT)
     memory = _Memory(cache) if cache else None
     nll = torch.zeros((), dtype=torch.float64, device=model.device)
     with _as_found(model):
         step = _Step(model, dynamic, train) if dynamic and train is not None else None
         model.carried_states.clear(training=False)
-        for batch in _batches(plan, model):
+        for batch in segments(plan):
+            batch = on_device(batch, model)
             labels = batch["shift_labels"]
             with torch.set_grad_enabled(step is not None):
                 outputs = model(**batch, num_items_in_batch=1, output_hidden_states=memory is not None)
@@ -148,13 +149,6 @@ def score_adapting(
     return LanguageModelScore(nll=total, tokens=plan.n_targets, words=array.n_words, bytes=array.n_bytes)
 
 
-def _batches(plan: StreamPlan, model: PreTrainedModel) -> Iterator[dict[str, torch.Tensor]]:
-    collate = StreamCollator()
-    for first in range(0, len(plan), plan.streams):
-        rows = plan.__getitems__(list(range(first, first + plan.streams)))
-        yield on_device(collate(rows), model)
-
-
 class _Step:
     """What the weights do after each segment."""
 
@@ -169,19 +163,15 @@ class _Step:
 
     def _mean_squares(self, model: PreTrainedModel, train: TokenArray) -> list[torch.Tensor]:
         """Of the gradient of the mean loss of a batch: as many streams as give the number of batches."""
-        tokens, number = len(train.tokens) - 1, self.options.batches
-        segment = min(self.options.tokens, tokens)
-        streams = max(1, tokens // (segment * number))
-        plan = StreamPlan(train.tokens, streams=streams, segment_length=segment)
+        segment, number = self.options.tokens, self.options.batches
+        plan = evaluation_streams(train, (len(train.tokens) - 1) // (segment * number), segment)
         squares = [torch.zeros_like(weight) for weight in self.weights]
-        count = 0
-        for batch in _batches(plan, model):
-            loss = model(**batch, num_items_in_batch=batch["shift_labels"].numel()).loss
+        count = min(number, len(plan) // plan.streams)
+        for batch in itertools.islice(segments(plan), count):
+            count_of_labels = batch["shift_labels"].numel()
+            loss = model(**on_device(batch, model), num_items_in_batch=count_of_labels).loss
             for square, gradient in zip(squares, torch.autograd.grad(loss, self.weights), strict=True):
                 square.addcmul_(gradient, gradient)
-            count += 1
-            if count == number:
-                break
         return [square / count for square in squares]
 
     @torch.no_grad()

@@ -152,25 +152,27 @@ class VectorToText(Objective):
             parse_vector(self.recipe.training.prompt, config.feature_size)
 
     def plan(self, config: Any, processes: int) -> Plan:
-        self._conditional = bool(config.feature_size)
+        given = bool(config.feature_size)
         train = data.FeaturePlan(
             self.arrays["train"],
-            self._vectors("train"),
+            self._vectors("train", given),
             tokens_per_update=self.fields.tokens_per_update,
             epochs=self.epochs,
             micro_batches=self.accumulation * processes,
             seed=self.seed,
         )
-        return self.whole_batches(config, train, self.evaluation_plan("validation", processes))
+        return self.whole_batches(config, train, self.evaluation_plan("validation", processes, given))
 
-    def _vectors(self, side: str) -> Any:
-        return self.table.features[side] if self._conditional else None
+    def _vectors(self, side: str, given: bool) -> Any:
+        return self.table.features[side] if given else None
 
-    def evaluation_plan(self, side: str, processes: int = 1, permuted: bool = False) -> data.FeaturePlan:
-        """How a side is measured; `permuted`: with the vectors of other texts."""
+    def evaluation_plan(
+        self, side: str, processes: int = 1, given: bool = True, permuted: bool = False
+    ) -> data.FeaturePlan:
+        """How a side is measured: with the vectors where they are given; `permuted`: with those of other texts."""
         return data.FeaturePlan.evaluation(
             self.arrays[side],
-            self._vectors(side),
+            self._vectors(side, given),
             tokens_per_batch=self.fields.tokens_per_update,
             processes=processes,
             permuted=permuted,
@@ -184,12 +186,10 @@ class VectorToText(Objective):
         return {**super().data_facts(), "feature_columns": ", ".join(self.table.columns)}
 
     def score(self, model: PreTrainedModel, side: str) -> VectorScore:
-        self._conditional = bool(model.config.feature_size)
+        given = bool(model.config.feature_size)
         array = self.arrays[side]
-        own, tokens = score_rows(model, self.evaluation_plan(side))
-        others = (
-            score_rows(model, self.evaluation_plan(side, permuted=True))[0] if self._conditional else None
-        )
+        own, tokens = score_rows(model, self.evaluation_plan(side, given=given))
+        others = score_rows(model, self.evaluation_plan(side, permuted=True))[0] if given else None
         return VectorScore(own, tokens, array.n_words, array.n_bytes, array.n_documents, others)
 
     def sample(self, model: PreTrainedModel, prompt: str) -> dict[str, Any]:

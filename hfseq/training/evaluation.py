@@ -11,7 +11,7 @@ ignores `num_items_in_batch` are measured by their logits (`exact_loss.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -60,23 +60,34 @@ def score_language_model(
             the text is a target.
         streams: contiguous parts read side by side; each begins with an empty state.
     """
-    streams = max(1, min(streams, (len(array.tokens) - 1) // segment_length))
-    segment_length = min(segment_length, len(array.tokens) - 1)
-    plan = StreamPlan(array.tokens, streams=streams, segment_length=segment_length)
-    collate = StreamCollator()
-    own = share(range(streams))
+    plan = evaluation_streams(array, streams, segment_length)
+    own = share(range(plan.streams))
     total = _zero(model)
     with _evaluating(model):
         try:
-            for start in range(0, len(plan), streams):
-                # A process without a stream of its own reads one that it does not count: no other may wait for it.
-                rows = plan.__getitems__([start + stream for stream in own or [0]])
-                loss = model(**on_device(collate(rows), model), num_items_in_batch=1).loss.double()
+            # A process without a stream of its own reads one that it does not count: no other may wait for it.
+            for batch in segments(plan, own or [0]):
+                loss = model(**on_device(batch, model), num_items_in_batch=1).loss.double()
                 total += loss if own else 0 * loss
         finally:
             model.carried_states.clear(training=False)
     nll = _finite(add_up(total)[0], array.path)
     return LanguageModelScore(nll=nll, tokens=plan.n_targets, words=array.n_words, bytes=array.n_bytes)
+
+
+def evaluation_streams(array: TokenArray, streams: int = 8, segment_length: int = 256) -> StreamPlan:
+    """The text as so many streams, or as fewer where it is short."""
+    tokens = len(array.tokens) - 1
+    streams = max(1, min(streams, tokens // segment_length))
+    return StreamPlan(array.tokens, streams=streams, segment_length=min(segment_length, tokens))
+
+
+def segments(plan: StreamPlan, streams: Sequence[int] | None = None) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of the plan, one segment of each of the streams (None: of all) after the other."""
+    collate = StreamCollator()
+    chosen = range(plan.streams) if streams is None else streams
+    for start in range(0, len(plan), plan.streams):
+        yield collate(plan.__getitems__([start + stream for stream in chosen]))
 
 
 @torch.inference_mode()

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hfseq.data import StreamPlan
 from hfseq.metrics.language_model import bits_per_byte
+from hfseq.models.losses import cross_entropy
 from hfseq.objectives.causal import Causal
 from hfseq.positions import position_limit
+from hfseq.training.evaluation import evaluation_streams, segments
 
 from ..measuring import Report
 from .forms import Form, onnx_forms, onnx_session, torch_forms
@@ -125,14 +126,8 @@ class OnnxReader:
 def quality_of_onnx(reader: OnnxReader, objective: Causal) -> dict[str, float]:
     """As `hfseq.training.evaluation.score_language_model` counts it."""
     array = objective.arrays["test"]
-    segment = min(SEGMENT, len(array.tokens) - 1)
-    streams = max(1, min(objective.fields.evaluation_streams, (len(array.tokens) - 1) // segment))
-    plan = StreamPlan(array.tokens, streams=streams, segment_length=segment)
     nll, states = 0.0, {}
-    for begin in range(0, len(plan), streams):
-        rows = plan.__getitems__(list(range(begin, begin + streams)))
-        ids, labels = (torch.stack([row[name] for row in rows]) for name in ("input_ids", "shift_labels"))
-        logits, states = reader.step(ids.numpy(), states)
-        found = torch.from_numpy(logits).flatten(0, 1)
-        nll += float(torch.nn.functional.cross_entropy(found, labels.flatten(), reduction="sum"))
+    for batch in segments(evaluation_streams(array, objective.fields.evaluation_streams)):
+        logits, states = reader.step(batch["input_ids"].numpy(), states)
+        nll += float(cross_entropy(torch.from_numpy(logits), batch["shift_labels"]))
     return {"bits_per_byte": bits_per_byte(nll, array.n_bytes)}

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hfseq.metrics.language_model import bits_per_byte
-from hfseq.models.losses import IGNORE_INDEX
+from hfseq.models.losses import IGNORE_INDEX, cross_entropy
 from hfseq.objectives.vector_to_text import VectorToText
 from hfseq.training.describing import describe_vectors
 from hfseq.training.model_batches import ModelBatches
@@ -20,7 +20,6 @@ from hfseq.training.model_batches import ModelBatches
 from ..measuring import Report
 from .continuation import OnnxReader
 from .forms import Form, onnx_forms, onnx_session, torch_forms
-from .seq2seq import summed_loss
 from .table import Task
 
 UNIT = "texts/s"
@@ -30,7 +29,6 @@ Describe = Callable[[np.ndarray], list[str]]
 
 
 def task(report: Report, model: Any, objective: VectorToText, folder: Path) -> Task:
-    objective.plan(model.config, 1)  # whether the model has vectors is the config's
     plan = objective.evaluation_plan("test")
     collate = ModelBatches(type(model))
     batches = [collate([plan[index]]) for index in range(len(plan))]
@@ -117,5 +115,5 @@ def quality(
     nll = 0.0
     for batch in batches:
         shifted = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE_INDEX)
-        nll += summed_loss(logits(batch), batch.get("shift_labels", shifted))
+        nll += float(cross_entropy(logits(batch), batch.get("shift_labels", shifted)))
     return {"bits_per_byte": bits_per_byte(nll, size)}

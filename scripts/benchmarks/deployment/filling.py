@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hfseq.models.losses import IGNORE_INDEX
+from hfseq.models.losses import IGNORE_INDEX, cross_entropy
 from hfseq.objectives.masked import Masked
 from hfseq.training.evaluation import masked_logits
 from hfseq.training.model_batches import ModelBatches
@@ -158,8 +158,8 @@ def quality(guess: Guess, batches: list[Batch]) -> dict[str, float]:
     for batch in batches:
         if not batch.masked.any():
             continue
-        logits, wanted = guess(batch).float(), batch.labels[batch.masked]
-        nll += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+        logits, wanted = guess(batch), batch.labels[batch.masked]
+        nll += float(cross_entropy(logits, wanted))
         right += int((logits.argmax(-1) == wanted).sum())
         targets += len(wanted)
     return {"perplexity": math.exp(nll / targets), "accuracy": right / targets}

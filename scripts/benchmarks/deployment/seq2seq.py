@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hfseq.models.losses import IGNORE_INDEX
+from hfseq.models.losses import IGNORE_INDEX, cross_entropy
 from hfseq.positions import position_limit
 
 from ..measuring import Report
@@ -83,16 +83,7 @@ class Torch:
 
     @torch.inference_mode()
     def nll(self, pairs: Pairs) -> float:
-        logits = self.model(**vars(pairs)).logits
-        return summed_loss(logits, pairs.labels)
-
-
-def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    return float(
-        torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-    )
+        return float(cross_entropy(self.model(**vars(pairs)).logits, pairs.labels))
 
 
 class Onnx:
@@ -112,7 +103,7 @@ class Onnx:
         shifted = np.roll(targets, 1, axis=1)
         shifted[:, 0] = self.config.decoder_start_token_id
         logits = self.translator.logits(pairs.input_ids.numpy(), pairs.attention_mask.numpy(), shifted)
-        return summed_loss(torch.from_numpy(logits), pairs.labels)
+        return float(cross_entropy(torch.from_numpy(logits), pairs.labels))
 
 
 class CTranslate2:
