@@ -58,6 +58,7 @@ from .losses import (
 )
 from .packed_rows import refuse_packed_rows
 from .plain_layers import has_hooks, is_plain
+from .processors import autocast_pays
 from .pretrained import HfseqPreTrainedModel
 
 RNN_CLASSES = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN, "RNN_RELU": nn.RNN}
@@ -256,7 +257,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
         self, x: torch.Tensor, state: State, p: float, lengths: torch.Tensor | None
     ) -> tuple[torch.Tensor, State]:
         """The layer as a module: as `_call`, for all of its layers."""
-        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # see `_call`
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not autocast_pays("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return self._call_module(x.float(), tuple(s.float() for s in state), p, lengths)
         self.rnn.dropout = p
@@ -331,8 +332,7 @@ class RecurrentBlock(GradientCheckpointingLayer):
         if x.is_cuda and self._flattened != weights[0].data_ptr():
             self.rnn.flatten_parameters()  # loading and .to() scatter the weights; cuDNN would copy them every call
             self._flattened = self.rnn.weight_ih_l0.data_ptr()
-        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            # oneDNN has no bfloat16 LSTM without AVX-512, and no CPU's recurrent kernels gain by autocast.
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not autocast_pays("cpu"):
             with torch.autocast("cpu", enabled=False):
                 x, state = x.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in state)
                 return self._call(x, state, weights, num_layers, p, lengths)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -175,7 +176,9 @@ class _Counting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        if any(isinstance(x, FakeTensor) for x in read):
+        if func is aten._pack_padded_sequence.default:
+            out = _packed(*args)
+        elif any(isinstance(x, FakeTensor) for x in read):
             out = func(*args, **kwargs)
         else:
             with unset_fake_temporarily():
@@ -226,6 +229,17 @@ class _Counting(TorchDispatchMode):
         self._known.discard(key)
 
 
+def _packed(
+    padded: torch.Tensor, lengths: torch.Tensor, batch_first: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`pack_padded_sequence`, of whose result PyTorch knows no shape: the lengths have their content here."""
+    with unset_fake_temporarily():
+        steps = torch.arange(int(lengths[0]))  # sorted: the longest is the first
+        batch_sizes, tokens = (lengths > steps.unsqueeze(1)).sum(1), int(lengths.sum())
+    rows = padded.transpose(0, 1) if batch_first else padded
+    return rows.flatten(0, 1)[:tokens].clone(), batch_sizes
+
+
 def _has_no_content(value: Any) -> bool:
     """Whether it is a tensor that a plan needs no values of: of numbers that are not whole."""
     return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
@@ -269,10 +283,11 @@ def _workspace(*args: Any) -> int:
     rest[3] = asked  # hidden_size
     with unset_fake_temporarily():
         inner = -(-width * asked // hidden)
-        weights = [torch.zeros(4 * asked, w) for w in (inner, asked)] + [torch.zeros(4 * asked)] * 2
-        state = torch.zeros(rows, asked)
+        zeros = partial(torch.zeros, dtype=inputs.dtype)
+        weights = [zeros(4 * asked, w) for w in (inner, asked)] + [zeros(4 * asked)] * 2
+        state = zeros(rows, asked)
         first, second = (
-            aten.mkldnn_rnn_layer(torch.zeros(n, rows, inner), *weights, state, state, *rest)[3].nbytes
+            aten.mkldnn_rnn_layer(zeros(n, rows, inner), *weights, state, state, *rest)[3].nbytes
             for n in (1, 2)
         )
     return (first + (steps - 1) * (second - first)) * hidden // asked
@@ -282,7 +297,8 @@ def _scratch(inputs: torch.Tensor, weight_ih: torch.Tensor, weight_hh: torch.Ten
     """What oneDNN takes during a layer's backward pass: the gradients of all gates, both matrices in its own layout and
     their gradients in it (measured: 4.1 values per state and step, and 4 matrices)."""
     positions = inputs.shape[0] * inputs.shape[1]
-    return 4 * (positions * weight_hh.shape[0] + 2 * (weight_ih.numel() + weight_hh.numel()))
+    values = positions * weight_hh.shape[0] + 2 * (weight_ih.numel() + weight_hh.numel())
+    return values * inputs.element_size()
 
 
 def _attention(

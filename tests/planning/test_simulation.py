@@ -13,7 +13,15 @@ from transformers import (
     GPT2Config,
 )
 
-from hfseq import EncoderConfig, GRUConfig, LSTMConfig, LSTMSeq2SeqConfig, PervasiveConfig, TransformerConfig
+from hfseq import (
+    EncoderConfig,
+    GRUConfig,
+    GRUSeq2SeqConfig,
+    LSTMConfig,
+    LSTMSeq2SeqConfig,
+    PervasiveConfig,
+    TransformerConfig,
+)
 from hfseq.planning import simulate
 from hfseq.training.optimizers import BUILDERS
 
@@ -63,6 +71,13 @@ MODELS = {
     "encoder": (AutoModelForMaskedLM, lambda: EncoderConfig(**LAYERS, **IDS, mask_token_id=3), padded),
     "transformer": (AutoModelForSeq2SeqLM, lambda: TransformerConfig(d_model=WIDTH, **SIDES, **IDS), padded),
     "lstm with attention": (AutoModelForSeq2SeqLM, lambda: LSTMSeq2SeqConfig(hidden_size=WIDTH, **IDS), padded),
+    # whose rows run packed: only final states pass from one side to the other
+    "lstm without attention": (
+        AutoModelForSeq2SeqLM, lambda: LSTMSeq2SeqConfig(hidden_size=WIDTH, attention=None, bidirectional=False, **IDS), padded
+    ),
+    "gru without attention": (
+        AutoModelForSeq2SeqLM, lambda: GRUSeq2SeqConfig(hidden_size=WIDTH, attention=None, bidirectional=False, **IDS), padded
+    ),
     "pervasive": (AutoModelForSeq2SeqLM, lambda: PervasiveConfig(num_hidden_layers=3, **IDS), padded),
 }  # fmt: skip
 
