@@ -58,8 +58,8 @@ from .losses import (
 )
 from .packed_rows import refuse_packed_rows
 from .plain_layers import has_hooks, is_plain
-from .processors import autocast_pays
 from .pretrained import HfseqPreTrainedModel
+from .processors import autocast_pays
 
 RNN_CLASSES = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN, "RNN_RELU": nn.RNN}
 Show = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

@@ -8,6 +8,7 @@ not fit them when training begins; `check_optimization` makes both before.
 from __future__ import annotations
 
 import enum
+import logging
 import math
 import typing
 from collections.abc import Callable, Mapping
@@ -17,7 +18,10 @@ from torch import nn
 from transformers import TrainingArguments, get_scheduler
 
 from ..hints import nearest_hint
+from ..models.processors import emulates_bfloat16
 from ..recipe import kinds_of
+
+logger = logging.getLogger(__name__)
 
 NUMBERS = {int, float, type(None)}
 FLAGS = {bool, type(None)}
@@ -102,9 +106,14 @@ def training_arguments(given: Mapping[str, Any]) -> TrainingArguments:
     """
     check_values(given)
     try:
-        return TrainingArguments(**given)
+        arguments = TrainingArguments(**given)
     except (TypeError, ValueError, ImportError) as error:
         raise ValueError(f"section training: {error}") from error
+    if arguments.bf16 and arguments.device.type == "cpu" and emulates_bfloat16():
+        logger.warning(
+            "This CPU has no instruction for bfloat16 and emulates it: --bf16 false is faster here."
+        )
+    return arguments
 
 
 def check_optimization(

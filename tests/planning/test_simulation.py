@@ -28,6 +28,7 @@ from hfseq.training.optimizers import BUILDERS
 ROWS, TIME, VOCABULARY, WIDTH = 16, 40, 2048, 128
 IDS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": WIDTH, "intermediate_size": 256}
+ONE_WAY = {"hidden_size": WIDTH, "attention": None, "bidirectional": False}
 SIDES = {f"{side}_{what}": value for side in ("encoder", "decoder")
          for what, value in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 256))}  # fmt: skip
 
@@ -72,12 +73,8 @@ MODELS = {
     "transformer": (AutoModelForSeq2SeqLM, lambda: TransformerConfig(d_model=WIDTH, **SIDES, **IDS), padded),
     "lstm with attention": (AutoModelForSeq2SeqLM, lambda: LSTMSeq2SeqConfig(hidden_size=WIDTH, **IDS), padded),
     # whose rows run packed: only final states pass from one side to the other
-    "lstm without attention": (
-        AutoModelForSeq2SeqLM, lambda: LSTMSeq2SeqConfig(hidden_size=WIDTH, attention=None, bidirectional=False, **IDS), padded
-    ),
-    "gru without attention": (
-        AutoModelForSeq2SeqLM, lambda: GRUSeq2SeqConfig(hidden_size=WIDTH, attention=None, bidirectional=False, **IDS), padded
-    ),
+    "lstm without attention": (AutoModelForSeq2SeqLM, lambda: LSTMSeq2SeqConfig(**ONE_WAY, **IDS), padded),
+    "gru without attention": (AutoModelForSeq2SeqLM, lambda: GRUSeq2SeqConfig(**ONE_WAY, **IDS), padded),
     "pervasive": (AutoModelForSeq2SeqLM, lambda: PervasiveConfig(num_hidden_layers=3, **IDS), padded),
 }  # fmt: skip
 
