@@ -176,6 +176,7 @@ class _Counting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        out: Any
         if func is aten._pack_padded_sequence.default:
             out = _packed(*args)
         elif any(isinstance(x, FakeTensor) for x in read):

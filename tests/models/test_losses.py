@@ -28,6 +28,10 @@ def reference_linear_cross_entropy(hidden, weight, bias, labels, label_smoothing
 @pytest.fixture(params=[1 << 22, 5 * VOCABULARY, 1], ids=["one chunk", "five rows a chunk", "a row a chunk"])
 def chunks(request, monkeypatch):
     monkeypatch.setattr(losses, "CPU_CHUNK_ELEMENTS", request.param)
+    monkeypatch.setattr(losses, "CPU_HALF_CHUNK_ELEMENTS", request.param)
+    monkeypatch.setattr(
+        losses, "CPU_BLOCK_ELEMENTS", max(1, request.param // 2)
+    )  # two rows of five, then one
 
 
 def tensors(dtype=torch.float64, bias=True, seed=0):
@@ -108,6 +112,17 @@ def test_autocast_casts_and_gradients_come_back_in_float32():
     assert loss.dtype == weight.grad.dtype == torch.float32
     assert abs(loss - expected) < 0.02 * expected
     assert loss != expected  # it did run in bfloat16
+
+
+def test_blocks_of_sixteen_bits_change_nothing(monkeypatch):
+    """They are widened block by block; all that is summed over is the chunk."""
+    whole = loss_and_gradients(linear_cross_entropy, *tensors(torch.bfloat16), 0.1)
+    monkeypatch.setattr(losses, "CPU_BLOCK_ELEMENTS", 3 * VOCABULARY)
+    loss, of_hidden, of_weight, of_bias = loss_and_gradients(
+        linear_cross_entropy, *tensors(torch.bfloat16), 0.1
+    )
+    assert torch.equal(of_hidden, whole[1]) and torch.equal(of_weight, whole[2])
+    assert torch.allclose(of_bias, whole[3]) and torch.allclose(loss, whole[0])
 
 
 def test_a_second_backward_is_refused_not_wrong():
