@@ -16,7 +16,15 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention import Angles, Packed, Segments, attend_segments, eager_attention
+from .attention import (
+    Angles,
+    Packed,
+    Segments,
+    attend_segments,
+    attention,
+    eager_attention,
+    formula_pays,
+)
 
 Mask = Any
 """What transformers' `masking_utils` make for an implementation: a tensor, a BlockMask of flex attention, or None."""
@@ -95,6 +103,9 @@ class AttentionLayer(nn.Module):
         if context.segments is not None:
             q, k, v = [t.transpose(1, 2).flatten(0, 1) for t in (query, key, value)]
             output = attend_segments(q, k, v, context.segments, self.scaling, p, self.is_causal)
+        elif context.implementation == "sdpa" and not context.options and formula_pays(query):
+            causal = self.is_causal and context.mask is None and query.shape[2] > 1
+            output = attention(query, key, value, context.mask, self.scaling, p, causal).transpose(1, 2)
         else:
             function = ALL_ATTENTION_FUNCTIONS.get_interface(context.implementation, eager_attention)
             options = context.options or {}
@@ -117,7 +128,7 @@ def attends_by_segment(config: PreTrainedConfig, x: torch.Tensor, packed: Packed
     """Whether segments are attended to one by one, exactly and faster than under a mask.
 
     Args:
-        x: hidden states, for their device and type.
+        x: hidden states [batch, time, width], for their device and type.
         dropout: on the attention weights in this call; the GPU's kernel has none.
     """
     if config._attn_implementation != "sdpa":

@@ -37,7 +37,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .attention import Packed, find_packed, rotary_angles, rotate
+from .attention import Packed, find_packed, mask_pays, rotary_angles, rotate
 from .attention_layer import (
     AttentionContext,
     AttentionLayer,
@@ -360,7 +360,8 @@ class EncoderModel(EncoderPreTrainedModel):
         if "flash" in implementation:
             return replace(context, options=flash_options(packed.segments))
         drops = config.attention_probs_dropout_prob if self.training else 0.0
-        if attends_by_segment(config, x, packed, drops):
+        by_segment = attends_by_segment(config, x, packed, drops)
+        if by_segment and not mask_pays(packed.segments, x, config.num_attention_heads):
             return replace(context, segments=packed.segments)
         numbers = packed.numbers  # [batch, time]
 
