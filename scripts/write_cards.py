@@ -4,8 +4,9 @@
     python scripts/write_cards.py lstm-kjv gru-kjv
 
 No number changes: all of them are in the summaries, in the `deployment.json` that `scripts/benchmark.py deployment
---model DIRECTORY --output model_cards/NAME/deployment.json` left, or in the `adapted.json` of `hfseq evaluate DIRECTORY
---dynamic_evaluation ... --neural_cache ... --output model_cards/NAME/adapted.json`. Summaries of hfseq 0.1 are brought
+--model DIRECTORY --output model_cards/NAME/deployment.json` left, in the `adapted.json` of `hfseq evaluate DIRECTORY
+--dynamic_evaluation ... --neural_cache ... --output model_cards/NAME/adapted.json`, or in the `blimp.json` of
+`--benchmark blimp`. Summaries of hfseq 0.1 are brought
 to today's form on the way.
 """
 
@@ -33,6 +34,9 @@ def main(names: list[str]) -> None:
             measured = directory / "deployment.json"
             if measured.is_file():
                 facts["deployment"] = deployment(json.loads(measured.read_text(encoding="utf-8")))
+            judged = {path.stem: path for path in directory.glob("blimp*.json")}
+            if "blimp" in judged:
+                facts["blimp"] = grammar(judged)
             adapted = directory / "adapted.json"
             if adapted.is_file():
                 facts["adapted"] = adaptation(json.loads(adapted.read_text(encoding="utf-8")))
@@ -50,6 +54,14 @@ def deployment(written: dict[str, Any]) -> dict[str, Any]:
         "threads": written["settings"]["threads"],
         "clock": written["clock"],
     }
+
+
+def grammar(files: dict[str, Path]) -> dict[str, Any]:
+    """What a card tells of `blimp.json`, which `hfseq evaluate MODEL --benchmark blimp --output` wrote, and of the
+    `blimp-NAME.json` of its --baseline."""
+    read = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
+    found = read.pop("blimp")
+    return {**found, "baselines": {one["model"]: one for one in read.values()}}
 
 
 def adaptation(written: dict[str, Any]) -> dict[str, Any]:

@@ -492,6 +492,33 @@ def test_card_shows_what_going_on_learning_gives(tmp_path):
     assert f"hfseq evaluate DIRECTORY --split test {words}" in text
 
 
+def test_card_shows_grammar_beside_ngrams_and_published_systems(tmp_path):
+    def judged(first: float, second: float) -> dict:
+        return {
+            "accuracy": (first + second) / 2,
+            "by_phenomenon": {"island_effects": first, "binding": second},
+        }
+
+    found = {
+        **judged(60.0, 70.25),
+        "pairs": 2000,
+        "ties": 7,
+        "equal_pairs": 5,
+        "accuracy_with_ties_right": 65.5,
+        "method": "log-probability",
+        "by_paradigm": {"p1": {}, "p2": {}},
+        "published": {"5-gram": judged(40.0, 50.0)},
+        "baselines": {"kneser-ney": judged(50.0, 55.0)},
+    }
+    text = write_card(tmp_path, make_facts(blimp=found)).read_text()
+    assert (
+        "### Grammar" in text and "**65.12%** of 2,000 minimal pairs" in text and "7 pairs are tied" in text
+    )
+    assert "| phenomenon | model | kneser-ney | 5-gram, published |" in text
+    assert "| island effects | 60.0 | 50.0 | 40.0 |" in text
+    assert "| **all paradigms** | **65.12** | **52.50** | **45.00** |" in text
+
+
 def deployment_of(bits: float = 1.25) -> dict:
     forms = [
         {

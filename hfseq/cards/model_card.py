@@ -16,7 +16,16 @@ from .corpora import describe_corpus, licence
 from .front_matter import front_matter
 from .making import introduction, making, usage
 from .markdown import table
-from .results import adapted, averaged_weights, colours_and_names, comparison, deployed, fine_tuned, results
+from .results import (
+    adapted,
+    averaged_weights,
+    colours_and_names,
+    comparison,
+    deployed,
+    fine_tuned,
+    grammar,
+    results,
+)
 
 
 def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], text: CardText) -> Path:
@@ -39,6 +48,7 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
             swatches: what scripts/swatches.py found.
             deployment: {how, forms: [{form, bytes, speeds, quality}], updates, cpu, threads, clock}, what
                 scripts/benchmark.py deployment measured; bytes, quality and updates are optional.
+            blimp: what `hfseq evaluate --benchmark blimp` wrote, and under `baselines` such results of n-grams.
             adapted: {options: {dynamic: {...}, cache: {...}}, split, scores}, what `hfseq evaluate` found with a model
                 that goes on learning from the text.
             compared: {systems: {name: {bleu, margin, p_value, parameters, tokens_read}}, sentences, lowercase}, a
@@ -83,6 +93,8 @@ def write_model_card(directory: str | PathLike[str], facts: Mapping[str, Any], t
         sections += ["### Colours and their names", colours_and_names(facts["swatches"])]
     if facts.get("fine_tuning"):
         sections += ["### Fine-tuned", fine_tuned(facts["fine_tuning"])]
+    if facts.get("blimp"):
+        sections += ["### Grammar", grammar(facts["blimp"])]
     if facts.get("adapted"):
         sections += ["### Going on learning", adapted(facts["adapted"], text, facts["scores"])]
     if facts.get("deployment"):

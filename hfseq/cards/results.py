@@ -157,6 +157,38 @@ def adapted(found: Mapping[str, Any], text: CardText, scores: Mapping[str, Any])
     )
 
 
+def grammar(found: Mapping[str, Any]) -> str:
+    """Accuracy on minimal pairs by phenomenon, beside n-grams of the same text and published systems.
+
+    Args:
+        found: what `hfseq evaluate MODEL --benchmark blimp --output FILE` wrote; under "baselines" {name: the same of
+            --baseline}.
+    """
+    systems = {
+        "model": found,
+        **found.get("baselines", {}),
+        **{f"{name}, published": values for name, values in found["published"].items()},
+    }
+    rows = [
+        {
+            "phenomenon": name.replace("_", " "),
+            **{system: f"{values['by_phenomenon'][name]:.1f}" for system, values in systems.items()},
+        }
+        for name in found["by_phenomenon"]
+    ]
+    means = {name: finite(values["accuracy"], f"blimp, {name}") for name, values in systems.items()}
+    rows.append(
+        {"phenomenon": "**all paradigms**", **{name: f"**{mean:.2f}**" for name, mean in means.items()}}
+    )
+    return (
+        f"**{found['accuracy']:.2f}%** of {found['pairs']:,} minimal pairs (BLiMP, Warstadt et al. 2020; "
+        f"{found['method']}; mean over {len(found['by_paradigm'])} paradigms). {found['ties']:,} pairs are tied and "
+        f"count as wrong, {found['equal_pairs']} of them because both sentences are the same; with ties as right it is "
+        f"{found['accuracy_with_ties_right']:.2f}%. Published systems were trained on other and more text.\n\n"
+        f"{table(rows)}\n\n```bash\nhfseq evaluate DIRECTORY --benchmark blimp\n```"
+    )
+
+
 # A score of one model, computed in other batches.
 SAME_SCORE = 1e-3
 
@@ -210,5 +242,6 @@ __all__ = [
     "comparison",
     "deployed",
     "fine_tuned",
+    "grammar",
     "results",
 ]

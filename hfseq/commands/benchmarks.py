@@ -14,13 +14,20 @@ from hfseq.commands.outputs import check_different_files, check_output_file, che
 from hfseq.data.files import lines_of, missing_file, write_lines
 from hfseq.evaluation import Likelihood, judge, load_likelihood, read_minimal_pairs, word_surprisals
 from hfseq.evaluation.blimp import grouped, published_accuracies
+from hfseq.evaluation.ngram_likelihood import NgramLikelihood
 from hfseq.evaluation.surprisal import WORD, WordSurprisal
+from hfseq.metrics import find_estimator
+from hfseq.objectives import objective_of
+from hfseq.objectives.causal import Causal
+from hfseq.objectives.records import load_own_recipe
 from hfseq.paths import user_path
 from hfseq.plots import plot_minimal_pairs
 
 # Options of one benchmark or of both; all others that `evaluate` has are for a run's own kind of text.
-OPTIONS = {"blimp": ("limit", "leading_space", "plot"), "surprisal": ()}
+OPTIONS = {"blimp": ("limit", "leading_space", "plot", "baseline", "order"), "surprisal": ()}
 BOTH = ("model", "benchmark", "file", "source", "output", "device", "trust_remote_code")
+ORDER = 5
+"""As long as the published 5-gram's (Warstadt et al. 2020)."""
 SURPRISAL_FORMATS = (".tsv", ".json")
 # Shown on a terminal; the rest stands in the file.
 COLUMNS = ("line", "word_index", "word", "surprisal", "corrected", "tokens")
@@ -40,6 +47,12 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="blimp: a space before each sentence, as in lm-evaluation-harness",
     )
+    group.add_argument(
+        "--baseline",
+        choices=("kneser-ney",),
+        help="blimp: judge this instead of the model, counted on the tokens that the model was trained on",
+    )
+    group.add_argument("--order", type=int, help=f"of the n-grams of --baseline; default: {ORDER}")
     group.add_argument("--plot", type=path, help="blimp: a picture of the accuracies, written to this file")
     group.add_argument(
         "--source", help="sequence-to-sequence: what the encoder reads; default: an empty text"
@@ -56,6 +69,10 @@ def run_benchmark(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     if arguments.file and len(arguments.file) > 1:
         raise ValueError(f"--benchmark {name} takes one --file, not {len(arguments.file)}")
     check_output_file(arguments.output, "--output")
+    if arguments.order is not None and not arguments.baseline:
+        raise ValueError("--order is of the n-grams of --baseline kneser-ney: name it, or leave it out")
+    if arguments.order is not None and arguments.order < 2:
+        raise ValueError(f"--order must be at least 2, not {arguments.order}")
     if name == "blimp":
         run_blimp(arguments)
     else:
@@ -64,7 +81,7 @@ def run_benchmark(arguments: argparse.Namespace, parser: argparse.ArgumentParser
 
 def check_no_benchmark(arguments: argparse.Namespace) -> None:
     """What is a benchmark's is refused without one."""
-    for option in ("limit", "leading_space", "plot", "source"):
+    for option in ("limit", "leading_space", "plot", "source", "baseline", "order"):
         if getattr(arguments, option) not in (None, False):
             raise ValueError(f"--{option} is for --benchmark: name one ({', '.join(OPTIONS)})")
 
@@ -74,7 +91,8 @@ def run_blimp(arguments: argparse.Namespace) -> None:
     check_different_files({"--output": arguments.output, "--plot": arguments.plot})
     file = arguments.file[0] if arguments.file else None
     pairs = read_minimal_pairs(file, limit=arguments.limit)
-    likelihood = load(arguments)
+    likelihood = count(arguments) if arguments.baseline else load(arguments)
+    name = arguments.baseline or arguments.model
     result = judge(likelihood, pairs, leading_space=arguments.leading_space)
     scores: dict[str, Any] = result.as_dict()
     published: dict[str, dict[str, Any]] = {
@@ -86,7 +104,8 @@ def run_blimp(arguments: argparse.Namespace) -> None:
     }
     if arguments.output:
         what = {
-            "model": arguments.model,
+            "model": name,
+            **({"counted_on": arguments.model} if arguments.baseline else {}),
             "benchmark": "blimp",
             "data": file or "BLiMP",
             "method": likelihood.method,
@@ -98,7 +117,7 @@ def run_blimp(arguments: argparse.Namespace) -> None:
         plot_minimal_pairs(
             {"all": scores["accuracy"], **scores["by_phenomenon"]},
             arguments.plot,
-            f"{arguments.model}: {scores['accuracy']:.1f}% of {len(pairs):,} minimal pairs ({likelihood.method})",
+            f"{name}: {scores['accuracy']:.1f}% of {len(pairs):,} minimal pairs ({likelihood.method})",
             {
                 system: {"all": values["accuracy"], **values["by_phenomenon"]}
                 for system, values in published.items()
@@ -171,6 +190,23 @@ def table_of(words: list[WordSurprisal]) -> list[str]:
         cells = [str(word.line), str(word.word_index), word.word, f"{word.surprisal:.6f}", corrected, tokens]
         rows.append("\t".join(cells))
     return rows
+
+
+def count(arguments: argparse.Namespace) -> NgramLikelihood:
+    """The baseline: n-grams of the tokens that the model was trained on."""
+    if arguments.source is not None:
+        raise ValueError("--source is for sequence-to-sequence models, not for --baseline: leave it out")
+    objective = objective_of(load_own_recipe(user_path(arguments.model)))
+    if not isinstance(objective, Causal):
+        raise ValueError(
+            f"{arguments.model} was trained by the objective {objective.name}: --baseline is counted on the tokens of "
+            "a model that predicts the next one"
+        )
+    estimator = find_estimator()
+    objective.prepare()
+    return NgramLikelihood(
+        objective.arrays["train"], objective.tokenizer, arguments.order or ORDER, estimator
+    )
 
 
 def load(arguments: argparse.Namespace) -> Likelihood:

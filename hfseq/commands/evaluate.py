@@ -10,6 +10,7 @@
     hfseq evaluate outputs/lstm-kjv --split validation --dynamic_evaluation rate=0.002 tokens=20
     hfseq evaluate outputs/lstm-kjv --neural_cache size=2000 theta=10 weight=0.1
     hfseq evaluate outputs/lstm-kjv --benchmark blimp --output blimp.json --plot blimp.png
+    hfseq evaluate outputs/lstm-kjv --benchmark blimp --baseline kneser-ney
     hfseq evaluate outputs/lstm-kjv --benchmark surprisal --file stories.txt --output surprisal.tsv
 
 What a run was trained on, and how that was split, stands in its recipe.yaml and is what counts here too: --corpus and
@@ -22,7 +23,8 @@ With --dynamic_evaluation or --neural_cache a recurrent model is scored once mor
 has read: a number of its own, for options chosen on the validation side.
 
 With --benchmark it scores sentences instead, with any causal, masked or sequence-to-sequence model: minimal pairs
-(BLiMP's 67,000, accuracy in per cent), or each word's surprisal in bits. A causal model reads a sentence after its bos
+(BLiMP's 67,000, accuracy in per cent), or each word's surprisal in bits; --baseline kneser-ney judges the pairs by
+n-grams of the model's training text instead. A causal model reads a sentence after its bos
 or eos token, a masked one guesses each token in turn, a sequence-to-sequence one writes it to an empty source.
 """
 

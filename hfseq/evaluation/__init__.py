@@ -3,6 +3,7 @@
     likelihoods    log-probabilities of sentences, token by token: causal, masked, sequence-to-sequence
     blimp          minimal pairs: is the grammatical sentence the more probable one?
     surprisal      each word's surprisal in bits
+    ngram_likelihood   the same sentences under a Kneser-Ney model of a run's training text
     adaptation     a text scored by a model that goes on learning from it: dynamic evaluation, neural cache
 
 What a run scores its own text by is the objectives' (`hfseq.objectives`).

@@ -24,14 +24,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..data.files import missing_file
 from ..data.tables import read_table
 from ..paths import user_path
-from .likelihoods import Likelihood
 
 TIE = 1e-5
 """In nats. Of a trained model's 67,000 pairs less than one is expected to lie so near by chance."""
@@ -190,8 +189,18 @@ class BlimpResult:
         return {name: 100 * _mean(values) for name, values in answers.items()}
 
 
+class SentenceScorer(Protocol):
+    """What `judge` needs of a model: a `Likelihood`, or an `NgramLikelihood`."""
+
+    def encode(self, texts: Sequence[str], places: Sequence[str]) -> list[Any]:
+        """What it reads of each text; `places` for messages."""
+
+    def sentence_scores(self, sentences: Any) -> np.ndarray:
+        """Natural logarithms of their probabilities, [sentences]."""
+
+
 def judge(
-    likelihood: Likelihood, pairs: Sequence[MinimalPair], *, leading_space: bool = False
+    likelihood: SentenceScorer, pairs: Sequence[MinimalPair], *, leading_space: bool = False
 ) -> BlimpResult:
     """Scores both sentences of each pair.
 

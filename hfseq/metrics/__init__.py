@@ -36,7 +36,14 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "entities": ("entity_scores",),
     "baselines": (),
     "baselines.linear": ("LinearBaseline", "fit_tags", "fit_texts"),
-    "baselines.ngram": ("BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"),
+    "baselines.ngram": (
+        "BackoffModel",
+        "Estimator",
+        "best_kneser_ney",
+        "find_estimator",
+        "kneser_ney_bits",
+        "kneser_ney_model",
+    ),
     "modules": ("NAMES", "load", "path"),
     "language_model": ("bits_per_byte", "perplexity_per_token", "perplexity_per_word"),
     "bleu": (

@@ -282,7 +282,7 @@ class _Rotation(torch.autograd.Function):
         return turned.to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         return _Rotation.apply(grad, cos, -sin), None, None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import shutil
 
 import pytest
 import torch
+import yaml
 from transformers import AutoTokenizer
 
 from hfseq import LSTMForCausalLM, plots
@@ -121,3 +124,39 @@ def test_a_classifier_is_refused(refused, pairs, tmp_path):
     )
     told = refused("evaluate", tmp_path / "model", "--benchmark", "blimp", "--file", pairs)
     assert "was saved as LSTMForSequenceClassification, which has no head that predicts tokens" in told
+
+
+def test_the_baseline_is_counted_on_the_runs_own_text(run, refused, language_model, texts, pairs, tmp_path):
+    if importlib.util.find_spec("phonetisaurus") is None and shutil.which("lmplz") is None:
+        pytest.skip("no Kneser-Ney estimator is installed")
+    directory = tmp_path / "run"
+    shutil.copytree(language_model, directory)
+    (tmp_path / "text.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    data = {"train_file": str(tmp_path / "text.txt"), "validation_share": 0.2}
+    (directory / "recipe.yaml").write_text(
+        yaml.safe_dump({"data": data, "model": {"model_type": "hfseq_lstm"}})
+    )
+    out = tmp_path / "out.json"
+    words = [
+        "--benchmark",
+        "blimp",
+        "--file",
+        pairs,
+        "--baseline",
+        "kneser-ney",
+        "--order",
+        3,
+        "--output",
+        out,
+    ]
+    told = run("evaluate", directory, *words)
+    content = json.loads(out.read_text())
+    assert content["model"] == "kneser-ney" and content["counted_on"] == str(directory)
+    assert "order 3" in content["method"] and "3 pairs in 2 paradigms" in told
+    assert content["by_phenomenon"]["islands"] >= 50  # "In the year" is in the text, "In year the" is not
+    blimp = ("--benchmark", "blimp", "--file", pairs)
+    assert "--order is of the n-grams" in refused("evaluate", directory, *blimp, "--order", 3)
+    assert "at least 2, not 1" in refused(
+        "evaluate", directory, *blimp, "--baseline", "kneser-ney", "--order", 1
+    )
+    assert "--baseline is for --benchmark" in refused("evaluate", directory, "--baseline", "kneser-ney")

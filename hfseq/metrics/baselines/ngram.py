@@ -223,6 +223,27 @@ def kneser_ney_bits(
                 f"{name} ({array.path}) holds id {largest}, but its vocabulary ends at {array.vocab_size - 1}. Delete "
                 "the cached token arrays; they will be built again."
             )
+    documents = {name: list(_documents(array)) for name, array in evaluated.items()}
+    model = kneser_ney_model(train, documents.values(), order=order, estimator=estimator)
+    return {name: model.bits(texts) for name, texts in documents.items()}
+
+
+def kneser_ney_model(
+    train: TokenArray,
+    evaluated: Iterable[Iterable[Sequence[str]]],
+    *,
+    order: int,
+    estimator: Estimator | None = None,
+) -> BackoffModel:
+    """The model of `train`, as far as it is needed for some texts: all of it may be larger than memory.
+
+    Args:
+        evaluated: texts, each of documents, each of [BEGIN, its ids as strings, END].
+        order, estimator: as for `kneser_ney_bits`.
+
+    Raises:
+        ValueError: no training tokens. ModuleNotFoundError, RuntimeError: as `kneser_ney_bits`.
+    """
     if not (train.tokens != train.end_id).any():
         raise ValueError(f"{train.path} holds no tokens but document ends: nothing can be counted in it.")
     estimator = estimator or find_estimator()
@@ -236,9 +257,7 @@ def kneser_ney_bits(
         ids = (str(i) for i in range(train.vocab_size) if i != train.end_id)
         vocabulary.write_text("\n".join(ids) + "\n", encoding="ascii")
         estimator.run(text, vocabulary, train.vocab_size, order, arpa)
-        documents = {name: list(_documents(array)) for name, array in evaluated.items()}
-        model = BackoffModel.from_arpa(arpa, order, wanted=_ngrams(documents.values(), order))
-    return {name: model.bits(texts) for name, texts in documents.items()}
+        return BackoffModel.from_arpa(arpa, order, wanted=_ngrams(evaluated, order))
 
 
 def best_kneser_ney(
@@ -319,4 +338,11 @@ def _ngrams(texts: Iterable[Iterable[Sequence[str]]], order: int) -> set[str]:
     return found
 
 
-__all__ = ["BackoffModel", "Estimator", "best_kneser_ney", "find_estimator", "kneser_ney_bits"]
+__all__ = [
+    "BackoffModel",
+    "Estimator",
+    "best_kneser_ney",
+    "find_estimator",
+    "kneser_ney_bits",
+    "kneser_ney_model",
+]
