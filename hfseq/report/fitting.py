@@ -19,6 +19,8 @@ from ..training.optimizers import build_adamw, build_muon
 
 WARM_UP = 0.05
 """Share of the budget in which the rate rises to its value."""
+STEADY = 100
+"""Updates in which a task stays learnt, before a training that has `enough` ends."""
 CLIP = 1.0
 """Largest norm of an update's gradient."""
 
@@ -47,6 +49,7 @@ def fit(
     looks: int = 0,
     tokens_of: Callable[[dict[str, Any]], int] | None = None,
     decay: bool = False,
+    enough: float | None = None,
 ) -> Fit:
     """Trains a model in place.
 
@@ -57,6 +60,7 @@ def fit(
         optimizer: "adamw" or "muon".
         look: asked `looks` times, evenly over the budget, and at the end; its time does not count.
         tokens_of: tokens of a batch; None: its labels' number.
+        enough: end as soon as no loss of the last `STEADY` updates was above this: the task is learnt.
         decay: let the rate fall linearly to zero over the budget, where only the end is of interest.
 
     Raises:
@@ -68,7 +72,7 @@ def fit(
     optimiser = build(model, lr=learning_rate, weight_decay=weight_decay)
     device = next(model.parameters()).device
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    done, next_look = Fit(), 1
+    done, next_look, steady = Fit(), 1, 0
     model.train()
     for batch in batches:
         share = _share(done, updates, seconds)
@@ -88,9 +92,12 @@ def fit(
                 f"The loss of {type(model).__name__} is {float(loss)} at update {done.updates}: a lower learning rate "
                 f"than {learning_rate:g} may help."
             )
+        steady = steady + 1 if enough is not None and float(loss.detach()) <= enough else 0
         done.seconds += clock() - start
         done.updates += 1
         done.tokens += batch["labels"].numel() if tokens_of is None else tokens_of(batch)
+        if steady >= STEADY:
+            break
         if look is not None and _share(done, updates, seconds) * looks >= next_look:
             next_look = int(_share(done, updates, seconds) * looks) + 1
             done.curve.append(_point(done, model, look))

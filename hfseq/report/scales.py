@@ -28,6 +28,7 @@ class Scale:
     delays: tuple[int, ...]
     pairs: tuple[int, ...]
     recall_updates: int
+    """At most: a model that has learnt the task stops."""
     recall_rows: int
     gradient_length: int
     order_sentences: int
@@ -40,11 +41,13 @@ class Scale:
     samples: int
     """Of the bootstrap that says whether a pruned head's loss may be chance."""
     pretraining_seconds: float
+    pretraining_documents: int
+    """Of plain text."""
     label_counts: tuple[int, ...]
     finetuning_updates: tuple[int, ...]
     """For each of these numbers of labels."""
     text_documents: int
-    """Documents of plain text that language models and pretraining read."""
+    """Documents of plain text that language models read."""
     width: int
     """Of the classifiers."""
     language_seconds: float
@@ -67,7 +70,7 @@ _CPU = Scale(
     inner_parameters=16_000,
     delays=(1, 2, 4, 8, 16, 32, 64),
     pairs=(1, 2, 4, 8, 16),
-    recall_updates=600,
+    recall_updates=4000,
     recall_rows=16,
     gradient_length=256,
     order_sentences=3000,
@@ -76,7 +79,8 @@ _CPU = Scale(
     translation_width=128,
     translated=100,
     samples=300,
-    pretraining_seconds=50,
+    pretraining_seconds=400,
+    pretraining_documents=12_000,
     label_counts=(100, 1_000, 10_000),
     finetuning_updates=(50, 100, 250),
     text_documents=3000,
@@ -96,7 +100,7 @@ _GPU = Scale(
     inner_parameters=200_000,
     delays=(*_CPU.delays, 128, 256, 512),
     pairs=(*_CPU.pairs, 32, 64),
-    recall_updates=3000,
+    recall_updates=6000,
     recall_rows=64,
     gradient_length=1024,
     order_sentences=20_000,
@@ -106,6 +110,7 @@ _GPU = Scale(
     translated=1000,
     samples=1000,
     pretraining_seconds=300,
+    pretraining_documents=50_000,
     label_counts=_CPU.label_counts,
     finetuning_updates=(100, 300, 1500),
     text_documents=50_000,
@@ -135,6 +140,7 @@ _TINY = Scale(
     translated=4,
     samples=10,
     pretraining_seconds=0.05,
+    pretraining_documents=40,
     label_counts=(10, 20),
     finetuning_updates=(2, 2),
     text_documents=40,

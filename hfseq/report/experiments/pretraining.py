@@ -103,7 +103,7 @@ class Pretraining(Experiment):
         )  # fmt: skip
         setup = (
             f"Two layers of width {context.scale.width}, one vocabulary. Pretraining: "
-            f"{context.scale.text_documents:,} film reviews (IMDB) for {context.scale.pretraining_seconds:g} "
+            f"{context.scale.pretraining_documents:,} film reviews (IMDB) for {context.scale.pretraining_seconds:g} "
             "seconds, once; the encoder guesses 30% hidden words, the LSTM the next word. Then "
             + ", ".join(
                 f"{u} updates with {c:,} labels"
@@ -172,7 +172,7 @@ def _guesses(model: Any, tokenizer: Any, texts: list[str]) -> list[int]:
 
 def _corpus(context: Context) -> data.Corpus:
     return data.Corpus.from_documents(
-        train=islice(review_texts(context).train, context.scale.text_documents), name="film reviews"
+        train=islice(review_texts(context).train, context.scale.pretraining_documents), name="film reviews"
     )
 
 

@@ -17,7 +17,7 @@ from ..drawing import Line, line_figure
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Row, Section, Table
 from ..fitting import fit
 from ..statistics import Interval, interval
-from ..wording import listed, number, ranked, told
+from ..wording import listed, ranked, told
 from .gradient import gradient_norms
 from .recall_tasks import COPY_VOCABULARY, SYMBOLS, WORD, Batch, accuracy, copy_batch, drawn, recall_batch
 
@@ -26,11 +26,13 @@ TESTED = 128
 """Rows of each difficulty that a model is tested on."""
 SURE = 0.9
 """The accuracy up to which a model is said to remember."""
+LEARNT = 0.01
+"""The loss at which a task counts as learnt and training ends."""
 TASKS = {"copy": "copying", "recall": "associative recall"}
 
 
 class Remembering(Experiment):
-    """Accuracy against distance, after equally many updates."""
+    """Accuracy against distance, after equally many updates or when all is learnt."""
 
     name = "remembering"
     title = "How far back does each model remember?"
@@ -76,9 +78,9 @@ class Remembering(Experiment):
             f"Copying: {WORD} symbols out of {SYMBOLS}, a delay of noise, then “what was the i-th?”. Recall: "
             f"pairs of a key and one of {SYMBOLS} values, then all keys in another order. Chance is 1 in "
             f"{SYMBOLS}. Models of {LAYERS} layers with about {scale.inner_parameters:,} parameters beside the "
-            f"embeddings, {scale.recall_updates:,} updates of {scale.recall_rows} rows with AdamW, "
-            f"difficulties mixed, the same rows for all; tested on {TESTED} new rows of each. Learning rates "
-            "were chosen on a seed that is not shown."
+            f"embeddings, AdamW, up to {scale.recall_updates:,} updates of {scale.recall_rows} rows, fewer where a "
+            f"model has learnt all (loss below {LEARNT:g}), difficulties mixed, the same rows for all; tested on "
+            f"{TESTED} new rows of each. Learning rates were chosen on a seed that is not shown."
         )
         return section
 
@@ -106,11 +108,18 @@ def remember(contestant: Contestant, task: str, seed: int, context: Context) -> 
     model = equal_model(contestant, scale.inner_parameters, vocabulary, layers=LAYERS, longest=longest).to(
         context.device
     )
-    done = fit(model, stream(), learning_rate=contestant.learning_rate, updates=scale.recall_updates)
+    done = fit(
+        model,
+        stream(),
+        learning_rate=contestant.learning_rate,
+        updates=scale.recall_updates,
+        enough=LEARNT,
+    )
     rows = {d: batch(TESTED, d, drawn(seed, -1 - d)) for d in difficulties}
     result: Result = {
         "accuracy": {str(d): accuracy(model, [rows[d]]) for d in difficulties},
         "seconds": done.seconds,
+        "updates": done.updates,
         "tokens": done.tokens,
         "parameters": sum(p.numel() for p in model.parameters()),
         "inner_parameters": inner_parameters(
@@ -180,11 +189,16 @@ def _budget(results: Mapping[str, Result]) -> Table:
         if own:
             seconds: Interval = interval([r["seconds"] for r in own])
             rows.append(
-                [contestant.label, f"{own[0]['inner_parameters']:,}", number(own[0]["tokens"]), told(seconds)]
+                [
+                    contestant.label,
+                    f"{own[0]['inner_parameters']:,}",
+                    told(interval([r["updates"] for r in own])),
+                    told(seconds),
+                ]
             )
     return Table(
-        "What the copying models are and took: equally many updates, not equally many seconds.",
-        ["model", "parameters beside embeddings", "tokens", "seconds of training"], rows,
+        "What the copying models are and took until they had learnt it, or for all updates there were.",
+        ["model", "parameters beside embeddings", "updates", "seconds of training"], rows,
     )  # fmt: skip
 
 
