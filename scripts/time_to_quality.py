@@ -3,6 +3,7 @@
     python scripts/time_to_quality.py lstm --peer examples/word_language_model
     python scripts/time_to_quality.py masked --peer transformers/examples/pytorch/language-modeling/run_mlm.py
     python scripts/time_to_quality.py causal --peer transformers/examples/pytorch/language-modeling/run_clm.py
+    python scripts/time_to_quality.py translation --peer transformers/examples/pytorch/translation/run_translation.py
     python scripts/time_to_quality.py --draw docs/published/time_to_quality.png
 
 The peer trains first, a whole schedule at each of three learning rates, its script and its schedule as they are; the
@@ -155,7 +156,7 @@ def write_results(task: Task, work: Path) -> None:
         "unit": task.unit,
         "lower_is_better": task.lower_is_better,
         "ours": task.ours,
-        **record.summary(sides, task.ours, task.lower_is_better),
+        **record.summary(sides, task.ours, task.lower_is_better, task.targets),
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
@@ -167,8 +168,8 @@ def write_results(task: Task, work: Path) -> None:
         },
     }
     RESULTS.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-    found = everything["tasks"][task.name]
-    print(f"target {found['target']:.4f} {task.unit}; seconds {found['seconds']}; times {found['times']}")
+    for target in everything["tasks"][task.name]["targets"]:
+        print(f"{target['score']:.4f} {task.unit}: seconds {target['seconds']}; times {target['times']}")
 
 
 if __name__ == "__main__":

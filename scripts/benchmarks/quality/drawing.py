@@ -30,7 +30,8 @@ def draw(tasks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             curve = task["best"][name]["curve"]
             seconds, scores = [p["seconds"] for p in curve], [p["score"] for p in curve]
             axis.plot(seconds, scores, label=name, markersize=4, **style)
-        axis.axhline(task["target"], color="#999999", linewidth=0.8, linestyle=":")
+        for target in task["targets"]:
+            axis.axhline(target["score"], color="#999999", linewidth=0.8, linestyle=":")
         axis.set_xscale("log")
         axis.set_xlabel("processor seconds, one core")
         axis.set_ylabel(task["unit"])
