@@ -17,6 +17,8 @@ from typing import Any
 from ..training.report import write_json
 from .drawing import data_uri, svg_of
 from .experiment import Context, Experiment, Picture, Section, Table
+from .headline import NAME as HEADLINE
+from .headline import headline
 from .markdown import markdown_of
 from .runner import results_of, seconds_of
 
@@ -79,8 +81,8 @@ HOW_TO_READ = (
 def write_page(
     experiments: Sequence[Experiment], context: Context, facts: Mapping[str, Any], command: str
 ) -> Path:
-    """Writes index.html into the report's directory, and beside it report.md, numbers.json, and a CSV and an SVG for
-    each figure.
+    """Writes index.html into the report's directory, and beside it report.md, numbers.json, a CSV and an SVG for each
+    figure, and headline.svg of the most telling ones together.
 
     Args:
         experiments: in the order of the page.
@@ -107,6 +109,9 @@ def write_page(
         for picture in section.pictures:
             _replace(context.directory / f"{picture.name}.csv", _csv(picture))
             _replace(context.directory / f"{picture.name}.svg", drawn[picture.name] + "\n")
+    pictures = {picture.name: picture for _, section in sections for picture in section.pictures}
+    if (whole := headline(pictures)) is not None:
+        _replace(context.directory / f"{HEADLINE}.svg", svg_of(whole, HEADLINE) + "\n")
     write_json(context.directory / "numbers.json", numbers)
     _replace(context.directory / "report.md", markdown_of(sections, context, facts, command))
     minutes = seconds_of(experiments, context) / 60
