@@ -62,6 +62,11 @@ class Line:
         ]
 
 
+def rows_of(lines: Sequence[Line]) -> list[Row]:
+    """Of all lines, for the CSV."""
+    return [row for line in lines for row in line.rows()]
+
+
 def line_figure(
     lines: Sequence[Line],
     *,
@@ -263,6 +268,7 @@ __all__ = [
     "bar_figure",
     "data_uri",
     "line_figure",
+    "rows_of",
     "map_figure",
     "svg_of",
     "value_grid",

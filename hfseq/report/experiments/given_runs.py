@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..drawing import STYLES, Line, line_figure
+from ..drawing import STYLES, Line, line_figure, rows_of
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, Table
 from ..translators import given
 from ..wording import listed, number
@@ -137,7 +137,7 @@ def _curves(objective: str, data: str, runs: Mapping[str, Result]) -> Picture | 
     )
     slug = "".join(c if c.isalnum() else "_" for c in f"{objective}_{data}").lower()
     caption = f"Validation loss over tokens read, {objective} on {data}."
-    return Picture(f"given_{slug}", figure, caption, alt, [row for line in lines for row in line.rows()])
+    return Picture(f"given_{slug}", figure, caption, alt, rows_of(lines))
 
 
 __all__ = ["GivenRuns", "facts_of"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..contestants import CAUSAL, Contestant, equal_model
-from ..drawing import Line, line_figure
+from ..drawing import Line, line_figure, rows_of
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, by_subject
 from ..statistics import interval
 from ..wording import listed, number
@@ -84,7 +84,7 @@ class Gradient(Experiment):
         )
         picture = Picture(
             "gradient", figure, "Gradient of the last word's loss at earlier words, in new models.", alt,
-            [row for line in lines for row in line.rows()],
+            rows_of(lines),
         )  # fmt: skip
         setup = (
             f"Models of {LAYERS} layers with about {context.scale.inner_parameters:,} parameters beside the "

@@ -10,7 +10,7 @@ import torch
 
 from ...planning.simulation import simulate
 from ..contestants import ATTENTION, Contestant, equal_model
-from ..drawing import Line, line_figure
+from ..drawing import Line, line_figure, rows_of
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Section
 from ..statistics import interval, slope
 from ..wording import listed, number
@@ -174,7 +174,7 @@ def _picture(name: str, lines: list[Line], y_label: str, caption: str, ticks: li
         f"{number(line.intervals()[-1][1].mean)} at {line.intervals()[-1][0]:g}."
         for line in lines
     )
-    return Picture(name, figure, caption, alt, [row for line in lines for row in line.rows()])
+    return Picture(name, figure, caption, alt, rows_of(lines))
 
 
 __all__ = ["Memory", "bytes_of", "memory"]

@@ -19,7 +19,7 @@ from ...models.modeling_encoder import EncoderForMaskedLM, EncoderForSequenceCla
 from ...models.modeling_recurrent import LSTMForCausalLM, LSTMForSequenceClassification
 from ...training.report import write_json
 from ..contestants import BLUE, GREEN, ORANGE, SKY, Style
-from ..drawing import Line, line_figure
+from ..drawing import Line, line_figure, rows_of
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Section
 from ..fitting import fit
 from ..sources import labelled_sentences, missing_package, missing_sst2, review_texts
@@ -99,7 +99,7 @@ class Pretraining(Experiment):
         )
         picture = Picture(
             "pretraining", figure, "Accuracy on film reviews' phrases (SST-2); the dotted line is guessing.", alt,
-            [row for line in lines for row in line.rows()],
+            rows_of(lines),
         )  # fmt: skip
         setup = (
             f"Two layers of width {context.scale.width}, one vocabulary. Pretraining: "

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ..contestants import CAUSAL, Contestant, equal_model, inner_parameters, width_for
-from ..drawing import Line, line_figure
-from ..experiment import Context, Experiment, Measurement, Picture, Result, Row, Section, Table
+from ..drawing import Line, line_figure, rows_of
+from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, Table
 from ..fitting import fit
 from ..statistics import Interval, interval
 from ..wording import listed, ranked, told
@@ -176,7 +176,7 @@ def _picture(task: str, words: str, lines: list[Line]) -> Picture:
         f"{told(line.intervals()[-1][1], 2)} at {line.intervals()[-1][0]:g}."
         for line in lines
     )
-    rows: list[Row] = [row for line in lines for row in line.rows()]
+    rows = rows_of(lines)
     return Picture(
         f"remembering_{task}", figure, f"Accuracy in {words}; the dotted line is guessing.", alt, rows
     )

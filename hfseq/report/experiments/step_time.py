@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from ..contestants import CAUSAL, Contestant, equal_model
-from ..drawing import Line, line_figure
+from ..drawing import Line, line_figure, rows_of
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Section
 from ..statistics import interval
 from ..wording import listed, number, ranked, told
@@ -77,7 +77,7 @@ class StepTime(Experiment):
         )
         picture = Picture(
             "step_time", figure, "Time of a training step (forward and backward) per token.", alt,
-            [row for line in lines for row in line.rows()],
+            rows_of(lines),
         )  # fmt: skip
         where = "processor time of one process" if context.device == "cpu" else "time on the GPU"
         setup = (

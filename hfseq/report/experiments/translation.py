@@ -11,7 +11,7 @@ from ...metrics.bleu import all_translation_scores
 from ...planning.simulation import simulate
 from ...training.translating import translate
 from ..contestants import Style
-from ..drawing import Line, line_figure
+from ..drawing import Line, line_figure, rows_of
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, Table, by_subject
 from ..sources import missing_multi30k
 from ..statistics import Interval, interval
@@ -167,7 +167,7 @@ def curve_picture(
         for line in lines
     )
     caption = f"{y_label[0].upper()}{y_label[1:]}, over {x_label}."
-    return Picture(name, figure, caption, alt, [row for line in lines for row in line.rows()])
+    return Picture(name, figure, caption, alt, rows_of(lines))
 
 
 __all__ = ["Translation", "at_equal_tokens", "curve_picture", "quality"]

@@ -13,7 +13,7 @@ from ...models.configuration_recurrent import LSTMConfig
 from ...models.modeling_encoder import EncoderForSequenceClassification
 from ...models.modeling_recurrent import LSTMForSequenceClassification
 from ..contestants import BLUE, GREEN, VERMILLION, Style
-from ..drawing import Line, line_figure
+from ..drawing import Line, line_figure, rows_of
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Section, by_subject
 from ..fitting import fit
 from ..sources import english_sentences, missing_multi30k
@@ -81,7 +81,7 @@ class WordOrder(Experiment):
         )
         picture = Picture(
             "word_order", figure, "Is it a sentence, or its words shuffled? The dotted line is guessing.", alt,
-            [row for line in lines for row in line.rows()],
+            rows_of(lines),
         )  # fmt: skip
         setup = (
             f"{context.scale.order_sentences:,} English captions of Multi30k, each once as it is and once with "

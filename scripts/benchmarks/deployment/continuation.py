@@ -21,7 +21,7 @@ from hfseq.positions import position_limit
 from hfseq.training.evaluation import evaluation_streams, segments
 
 from ..measuring import Report
-from .forms import Form, onnx_forms, onnx_session, torch_forms
+from .forms import Form, ends_of, onnx_forms, onnx_session, torch_forms
 from .table import Task
 
 STREAMS, SEGMENT = 8, 256  # of the text that is read
@@ -34,7 +34,7 @@ def task(report: Report, model: PreTrainedModel, objective: Causal, folder: Path
     array = objective.arrays["test"]
     start = torch.from_numpy(np.asarray(array.tokens[: streams * segment], dtype=np.int64)).view(streams, -1)
     prompt = start[:1, :8]
-    never = [*(model.generation_config.suppress_tokens or ()), *ends_of(model)]
+    never = [*(model.generation_config.suppress_tokens or ()), *ends_of(model.generation_config)]
 
     forms = {}
     for name, own, size in torch_forms(model, folder):
@@ -67,11 +67,6 @@ def task(report: Report, model: PreTrainedModel, objective: Causal, folder: Path
         amounts={"tokens/s read": start.numel(), "tokens/s written": number},
         higher_is_better=False,
     )
-
-
-def ends_of(model: PreTrainedModel) -> list[int]:
-    end = model.generation_config.eos_token_id
-    return [] if end is None else end if isinstance(end, list) else [end]
 
 
 @torch.inference_mode()

@@ -27,6 +27,12 @@ from ..measuring import Report
 ONNX_NEEDS = ("onnx", "onnxruntime")
 
 
+def ends_of(config: Any) -> list[int]:
+    """The ids at which a text ends, of a model's config or generation config: one, several or none stand there."""
+    end = config.eos_token_id
+    return [] if end is None else end if isinstance(end, list) else [end]
+
+
 @dataclass
 class Form:
     """A form that the model is served in.

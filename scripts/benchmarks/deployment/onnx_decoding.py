@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .forms import onnx_session
+from .forms import ends_of, onnx_session
 
 
 class OnnxTranslator:
@@ -137,10 +137,9 @@ class OnnxTranslator:
 def facts_of(model: Any) -> dict[str, Any]:
     """Of a model of hfseq's, what `OnnxTranslator` asks for."""
     config, generation = model.config, model.generation_config
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     return {
         "start": config.decoder_start_token_id,
-        "end": ends[0],
+        "end": ends_of(config)[0],
         "pad": config.pad_token_id,
         "never": generation.suppress_tokens,
     }

@@ -16,7 +16,7 @@ from hfseq.models.losses import IGNORE_INDEX, cross_entropy
 from hfseq.positions import position_limit
 
 from ..measuring import Report
-from .forms import ctranslate2_forms, onnx_forms, torch_forms
+from .forms import ctranslate2_forms, ends_of, onnx_forms, torch_forms
 from .onnx_decoding import OnnxTranslator, facts_of
 
 BEAMS = 5
@@ -70,7 +70,7 @@ def generated(model: Any, rows: Ids, **options: Any) -> Ids:
 
 
 def without_ends(row: list[int], config: Any) -> list[int]:
-    end = config.eos_token_id if isinstance(config.eos_token_id, int) else config.eos_token_id[0]
+    end = ends_of(config)[0]
     row = row[: row.index(end)] if end in row else row
     return [i for i in row if i != config.pad_token_id]
 
