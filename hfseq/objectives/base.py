@@ -261,8 +261,16 @@ class Objective(abc.ABC):
             "train_tokens": len(array.tokens),
             "train_bytes": int(array.n_bytes),
             "train_documents": int(array.n_documents),
+            "train_words": int(array.n_words),
             **({"train_shards": shards} if (shards := getattr(self.recipe.data, "shards", None)) else {}),
+            **({"composition": composition} if (composition := self._composition()) else {}),
         }
+
+    def _composition(self) -> dict[str, dict[str, int]]:
+        """Documents and words of each source of a corpus that is a mixture."""
+        if getattr(self.recipe.data, "corpus", None) not in data.MIXTURES:
+            return {}
+        return self.load(data.load_corpus).composition()
 
     def fingerprints(self) -> dict[str, str]:
         """Of all data that are trained on or measured with, and of how they became tokens."""

@@ -19,7 +19,7 @@ from .evaluation import (
 )
 from .label_weights import weigh_losses_by_labels
 from .optimizers import optimizer_factory, parameter_groups
-from .report import describe_machine, write_json
+from .report import describe_machine, peak_memory, write_json
 from .sharded_weights import save_model, whole_model
 from .strategy import check_strategy, is_shared_out
 from .translating import (
@@ -48,6 +48,7 @@ __all__ = [
     "average_weights",
     "check_strategy",
     "describe_machine",
+    "peak_memory",
     "initialize_from",
     "is_shared_out",
     "last_checkpoints",

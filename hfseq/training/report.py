@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def peak_memory() -> int | None:
+    """Most bytes of memory that this process has had at once; None: the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
 def _accelerator_name() -> str | None:
     """Of the accelerator in use; Apple's has no name of its own."""
     import torch
@@ -58,4 +69,4 @@ def _accelerator_name() -> str | None:
     return accelerator.type if name is None else name()
 
 
-__all__ = ["describe_machine", "write_json"]
+__all__ = ["describe_machine", "peak_memory", "write_json"]
