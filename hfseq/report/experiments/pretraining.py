@@ -116,10 +116,9 @@ class Pretraining(Experiment):
                 f"{u} updates with {c:,} labels"
                 for c, u in zip(context.scale.label_counts, context.scale.finetuning_updates, strict=True)
             )
-            + f" of {ROWS} sentences each, AdamW, the rate falling to zero; from scratch likewise, each at the rate that was "
-            "best for it on a seed that is not shown. Seeds choose "
-            "the labelled sentences, the rest of the weights and the order. Accuracy on the 872 sentences that "
-            "are usually reported."
+            + f" of {ROWS} sentences each, AdamW, the rate falling to zero; from scratch likewise, each at "
+            "the rate that was best for it on a seed that is not shown. Seeds choose the labelled sentences, the rest "
+            "of the weights and the order. Accuracy on the 872 sentences that are usually reported."
         )
         return Section(sentences, [picture], setup=setup)
 
