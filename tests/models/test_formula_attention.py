@@ -77,7 +77,8 @@ def test_packed_rows_are_the_same_by_mask_and_by_segment(monkeypatch):
     model = EncoderForMaskedLM(
         EncoderConfig(
             vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            position_embedding_type="rotary", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5,
+            position_embedding_type="rotary", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            initializer_range=0.5,
         )
     ).to(torch.bfloat16)  # fmt: skip
     ids = torch.randint(5, 40, (2, 12))
