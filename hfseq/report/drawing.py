@@ -186,7 +186,7 @@ def map_figure(
             continue
         title, values, lines, heads = panels[place]
         image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        ax.set_title(textwrap.fill(title, max(int(width / 0.085), 8)), fontsize=9)
+        ax.set_title(textwrap.fill(title, max(int(width / 0.075), 8)), fontsize=9)
         ax.tick_params(length=0)
         first, last = place % columns == 0, place + columns >= len(panels)
         ax.set_xticks(range(len(heads)), heads if font and (last or columns == 1) else [""] * len(heads))

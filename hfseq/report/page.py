@@ -36,7 +36,7 @@ a{color:var(--link)}
 .soft,figcaption,.setup{color:var(--soft);font-size:.9rem}
 .warn{border-left:4px solid #D55E00;background:var(--tint);padding:.6rem .9rem}
 .found{background:var(--tint);border-left:4px solid #0072B2;padding:.5rem .9rem;margin:1rem 0}
-.found ul{margin:.3rem 0;padding-left:1.1rem}.found li{margin:.3rem 0}
+.found strong{display:block}.found ul{margin:.3rem 0;padding-left:1.1rem}.found li{margin:.3rem 0}
 .steps{padding-left:1.4rem}.steps h3{margin:0}.steps p{margin:.2rem 0}.steps li{margin:0 0 1.1rem}
 figure{margin:1.4rem 0;break-inside:avoid}
 figure img{display:block;width:100%;max-width:30rem;height:auto;background:#fff;border-radius:6px;margin:0 auto}
@@ -61,8 +61,8 @@ nav ol{padding-left:1.5rem}nav li{margin:.4rem 0}nav .soft{display:block}
 @page{margin:16mm 15mm}
 @media print{:root{color-scheme:light;--ink:#000;--paper:#fff;--soft:#333;--line:#bbb;--tint:#fff;--link:#000}
 body{font-size:10pt;line-height:1.4}main{max-width:none;padding:0}
-h1,h2,h3,.reading,caption{break-after:avoid}h2{margin-top:1.6rem}
-p{orphans:3;widows:3}.found li,.steps li,dd,tr,.warn{break-inside:avoid}thead{display:table-header-group}
+h1,h2,h3,.reading,caption,.found strong{break-after:avoid}.soft,figcaption,.setup{font-size:8.5pt}h2{margin-top:1.6rem}
+p{orphans:3;widows:3}.found li,.steps li,nav li,dd,tr,.warn{break-inside:avoid}thead{display:table-header-group}
 figure{max-width:11cm;margin:.8rem auto}figure.wide{max-width:none}figure.wide img{min-width:0!important}
 figure img{max-width:100%}.scroll{overflow:visible;background:none}.swipe{display:none}
 table{font-size:8.5pt}a{color:inherit;text-decoration:none}}
@@ -71,10 +71,10 @@ table{font-size:8.5pt}a{color:inherit;text-decoration:none}}
 
 @dataclass(frozen=True)
 class Step:
-    """One of the story: what was wanting, and what came; what is usually told, which the sections measure."""
+    """One of the story: what was missing, and what came; what is usually told, which the sections measure."""
 
     name: str
-    wanting: str
+    missing: str
     came: str
     measured: tuple[str, ...]
     """Names of the experiments about it."""
@@ -211,7 +211,7 @@ def _head(
     return (
         "<h1>Why each step happened</h1>"
         "<p>Networks that read and write texts have replaced each other for thirty years: RNN, LSTM, attention, "
-        "Transformer, BERT. Each was built because something was wanting in the one before. This page tells what that "
+        "Transformer, BERT. Each was built because something was missing in the one before. This page tells what that "
         "was, and measures whether it shows: all on the same data, budget and machine. It takes ten minutes, and "
         "asks for no knowledge of networks.</p>"
         f"{warning}"
@@ -229,9 +229,9 @@ def _head(
 
 def _step(step: Step, titles: Mapping[str, str]) -> str:
     links = [f'<a href="#{name}">{_text(titles[name])}</a>' for name in step.measured if name in titles]
-    measured = f"Measured: {' '.join(links)}" if links else "Not measured in this run."
+    measured = f"Measured: {' · '.join(links)}" if links else "Not measured in this run."
     return (
-        f"<li><h3>{_text(step.name)}</h3><p><strong>What was wanting:</strong> {_text(step.wanting)}</p>"
+        f"<li><h3>{_text(step.name)}</h3><p><strong>What was missing:</strong> {_text(step.missing)}</p>"
         f'<p><strong>The step:</strong> {_text(step.came)}</p><p class="soft">{measured}</p></li>'
     )
 

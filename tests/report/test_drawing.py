@@ -55,3 +55,25 @@ def test_a_picture_needs_nothing_else():
     assert svg == svg_of(FIGURES["dots"](), "name") and svg.startswith("<svg") and "<metadata>" in svg
     uri = data_uri(svg)
     assert uri.startswith("data:image/svg+xml,%3Csvg") and not set("\"'<>#") & set(uri)
+
+
+def test_a_logarithmic_axis_has_several_ticks_that_people_can_read():
+    shown = {"x_label": "x", "y_label": "y", "log_y": True}
+    for values, options, wanted in (
+        ([18.0, 360.0], {}, ["20", "50", "100", "200"]),
+        ([4e3, 3.7e5], {"bytes_y": True}, ["10 kB", "100 kB"]),
+    ):
+        points = dict(enumerate([value] for value in values))
+        figure = line_figure([Line("a", points, CAUSAL[0].style)], **shown, **options)
+        figure.draw_without_rendering()
+        words = [
+            label.get_text().replace("\N{NO-BREAK SPACE}", " ") for label in figure.axes[0].get_yticklabels()
+        ]
+        assert set(wanted) <= set(words), words
+
+
+def test_a_legend_that_is_too_wide_for_two_columns_has_one():
+    short = line_figure(lines(), x_label="x", y_label="y")
+    long = FIGURES["long names"]()
+    assert [figure.legends[0]._ncols for figure in (short, long)] == [2, 1]
+    assert len(long.legends) == 1 and long.get_figheight() > 3

@@ -36,8 +36,8 @@ class Gradient(Experiment):
         "has a direct way."
     )
     reading = (
-        "On the left is the word before the last, on the right are words further back; each line of the grid is a "
-        "power of ten. A line that stays up brings the whole signal back to far words; where a line has fallen to a "
+        "On the left is the word before the last, on the right are words further back; the scale goes by powers "
+        "of ten. A line that stays up brings the whole signal back to far words; where a line has fallen to a "
         "thousandth, training can hardly tell what those words should have been."
     )
 
