@@ -60,9 +60,7 @@ def test_the_story_comes_first_and_leads_to_what_was_measured(folder):
 
 def test_headings_leave_no_level_out(folder):
     levels = [int(n) for n in re.findall(r"<h(\d)>", (folder / "index.html").read_text(encoding="utf-8"))]
-    assert levels[0] == 1 and all(
-        after <= before + 1 for before, after in pairwise(levels)
-    )
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_what_is_wider_than_a_phone_scrolls_in_a_frame_of_its_own(folder):
