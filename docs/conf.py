@@ -43,7 +43,6 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"hfseq {release}"
-html_static_path = ["_static"]
 html_show_sphinx = False
 copybutton_exclude = ".linenos, .gp, .go"
 

@@ -121,6 +121,8 @@ class Experiment(ABC):
     """A question that a newcomer would ask."""
     story: ClassVar[str]
     """What the experiment is about and what is usually said, in plain words; not a result."""
+    reading: ClassVar[str] = ""
+    """How to read its pictures: what is on the axes, and which way is better; not a result."""
     takes_models: ClassVar[bool] = False
     """Whether the user's trained runs (--models) are part of it."""
 

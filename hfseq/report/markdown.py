@@ -37,6 +37,8 @@ def markdown_of(
             continue
         lines += ["", f"## {experiment.title}", "", experiment.story, "", "Measured:", ""]
         lines += [f"- {_plain(sentence)}" for sentence in section.sentences]
+        if section.pictures and experiment.reading:
+            lines += ["", f"How to read it: {experiment.reading}"]
         for picture in section.pictures:
             lines += [
                 "",

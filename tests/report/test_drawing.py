@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from hfseq.report.contestants import CAUSAL
-from hfseq.report.drawing import Line, bar_figure, data_uri, line_figure, map_figure, svg_of
+from hfseq.report.drawing import Line, data_uri, dot_figure, line_figure, map_figure, svg_of
 from hfseq.report.statistics import Interval
 
 
@@ -13,6 +13,7 @@ def lines():
     return [Line(c.label, {1: [0.1, 0.2], 64: [0.5 + i / 10, 0.6]}, c.style) for i, c in enumerate(CAUSAL)]
 
 
+LONG = ["GRU with attention (Bahdanau)", "transformer-multi30k-en-de-pretrained (given run), at the end"]
 WORDS = ["Rettungsweste", "ein", "."]
 FIGURES = {
     "lines": lambda: line_figure(
@@ -21,8 +22,17 @@ FIGURES = {
     "logarithms": lambda: line_figure(
         lines(), x_label="x", y_label="time per token [µs]", log_x=True, log_y=True
     ),
-    "bars": lambda: bar_figure(
-        ["one", "two"], {c.label: {"one": Interval(1, 0.1, 3)} for c in CAUSAL}, y_label="rate"
+    "dots": lambda: dot_figure(
+        {c.label: Interval(1, 0.1, 3) for c in CAUSAL}
+        | {"transformer-of-a-long-name (given run)": Interval(0.5, None, 1)},
+        x_label="rate",
+        baseline=("guessing", 0.5),
+    ),
+    "long names": lambda: line_figure(
+        [Line(name, {1: [10.0], 9: [40.0]}, CAUSAL[0].style) for name in LONG],
+        x_label="x",
+        y_label="a long name of what is measured, with [units]",
+        log_y=True,
     ),
     "maps": lambda: map_figure(
         [("a", [[1, 0, 0]] * 3, WORDS, WORDS)] * 3, columns=2, marks=[(0, 1)], colour_bar="share"
@@ -41,7 +51,29 @@ def test_all_words_are_inside(name):
 
 
 def test_a_picture_needs_nothing_else():
-    svg = svg_of(FIGURES["bars"](), "name")
-    assert svg == svg_of(FIGURES["bars"](), "name") and svg.startswith("<svg") and "<metadata>" in svg
+    svg = svg_of(FIGURES["dots"](), "name")
+    assert svg == svg_of(FIGURES["dots"](), "name") and svg.startswith("<svg") and "<metadata>" in svg
     uri = data_uri(svg)
     assert uri.startswith("data:image/svg+xml,%3Csvg") and not set("\"'<>#") & set(uri)
+
+
+def test_a_logarithmic_axis_has_several_ticks_that_people_can_read():
+    shown = {"x_label": "x", "y_label": "y", "log_y": True}
+    for values, options, wanted in (
+        ([18.0, 360.0], {}, ["20", "50", "100", "200"]),
+        ([4e3, 3.7e5], {"bytes_y": True}, ["10 kB", "100 kB"]),
+    ):
+        points = dict(enumerate([value] for value in values))
+        figure = line_figure([Line("a", points, CAUSAL[0].style)], **shown, **options)
+        figure.draw_without_rendering()
+        words = [
+            label.get_text().replace("\N{NO-BREAK SPACE}", " ") for label in figure.axes[0].get_yticklabels()
+        ]
+        assert set(wanted) <= set(words), words
+
+
+def test_a_legend_that_is_too_wide_for_two_columns_has_one():
+    short = line_figure(lines(), x_label="x", y_label="y")
+    long = FIGURES["long names"]()
+    assert [figure.legends[0]._ncols for figure in (short, long)] == [2, 1]
+    assert len(long.legends) == 1 and long.get_figheight() > 3

@@ -22,6 +22,14 @@ SCORES = {
     "perplexity_per_token": ("perplexity per token", False),
 }
 """What a run is compared by: the first of these that all have; and whether more is better."""
+KINDS = {
+    "causal": "Language models",
+    "masked": "Masked language models",
+    "denoising": "Models that repair texts",
+    "translation": "Translators",
+    "vector_to_text": "Models that write a text for a vector",
+}
+"""What an objective trains, for a reader who knows no objectives."""
 
 
 class GivenRuns(Experiment):
@@ -34,6 +42,7 @@ class GivenRuns(Experiment):
         "hfseq finetune), as they described themselves when they ended. Runs compare only within a table: the "
         "same data and the same score."
     )
+    reading = "Down is better; from left to right the models read on. The tables below have what that took."
     takes_models = True
 
     def missing(self, context: Context) -> str | None:
@@ -59,12 +68,13 @@ class GivenRuns(Experiment):
                 key=lambda n: runs[n]["scores"].get(score, 0.0),
                 reverse=bool(score and SCORES[score][1]),
             )
-            section.tables.append(Table(f"{objective}, {data}.", ["run", "class", "parameters", label, "epochs",
+            kind = KINDS.get(objective, objective)
+            section.tables.append(Table(f"{kind}, {data}.", ["run", "class", "parameters", label, "epochs",
                                         "tokens read", "seconds", "BLiMP, per cent"],
                                         [_row(n, runs[n], score) for n in order]))  # fmt: skip
             if score and len(runs) > 1:
                 section.sentences.append(
-                    f"{objective} on {data}, {label} of the test side: "
+                    f"{kind} on {data}, {label} of the test side: "
                     + listed([f"{name} {number(runs[name]['scores'][score], 4)}" for name in order])
                     + ". One run each, so small differences may be chance."
                 )
@@ -130,13 +140,14 @@ def _curves(objective: str, data: str, runs: Mapping[str, Result]) -> Picture | 
         lines.append(Line(name, points, STYLES[len(lines) % len(STYLES)]))
     if not lines or len(lines) > len(STYLES):
         return None
+    kind = KINDS.get(objective, objective)
     figure = line_figure(lines, x_label="tokens read", y_label="validation loss per token [nats]")
     figure.axes[0].ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
-    alt = f"Validation loss over tokens, {objective} on {data}. " + " ".join(
+    alt = f"Validation loss over tokens, {kind} on {data}. " + " ".join(
         f"{line.label}: {number(line.intervals()[-1][1].mean)} at the end." for line in lines
     )
     slug = "".join(c if c.isalnum() else "_" for c in f"{objective}_{data}").lower()
-    caption = f"Validation loss over tokens read, {objective} on {data}."
+    caption = f"Validation loss over tokens read, {kind} on {data}."
     return Picture(f"given_{slug}", figure, caption, alt, rows_of(lines))
 
 

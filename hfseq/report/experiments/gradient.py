@@ -35,6 +35,11 @@ class Gradient(Experiment):
         "In a plain recurrent network the signal passes every step in between and shrinks at each; attention "
         "has a direct way."
     )
+    reading = (
+        "On the left is the word before the last, on the right are words further back; the scale goes by powers "
+        "of ten. A line that stays up brings the whole signal back to far words; where a line has fallen to a "
+        "thousandth, training can hardly tell what those words should have been."
+    )
 
     def measurements(self, context: Context) -> list[Measurement]:
         return [
@@ -75,7 +80,7 @@ class Gradient(Experiment):
             )
         ticks = sorted(lines[0].points)
         figure = line_figure(
-            lines, x_label="distance [words]", y_label="gradient, relative to the last word's", log_x=True, log_y=True,
+            lines, x_label="distance [words]", y_label="gradient (1: as at the last word)", log_x=True, log_y=True,
             ticks=ticks[:: 2 if len(ticks) > 6 else 1],
         )  # fmt: skip
         alt = (

@@ -39,6 +39,12 @@ class Heads(Experiment):
         "One attention takes one mean. With several heads side by side, each can look for something else: the word "
         "before, the verb, the same word. And is each head needed? One is taken out at a time."
     )
+    reading = (
+        "The grid has a cell for each head: how much BLEU is lost without it; a number near zero is a head that is not "
+        "missed. In the maps below, each panel is a head, each line a word, and dark is where that word looks. A dark "
+        "diagonal is a head that looks at the word of the same place or its neighbour; a dark column, one at which all "
+        "words look; a pale panel, a head that takes the mean of everything."
+    )
     takes_models = True
 
     def missing(self, context: Context) -> str | None:
@@ -211,10 +217,10 @@ def _grid(result: Result, name: str) -> Picture:
     )
     rows = [Row(f"{h['part']} {h['layer'] + 1}", f"head {h['head'] + 1}", h["lost"]) for h in heads]
     worst = max(heads, key=lambda h: h["lost"])
-    alt = f"BLEU lost when a head is pruned. Most: {_name(worst)}, {worst['lost']:.2f}; median "
-    f"{sorted(h['lost'] for h in heads)[len(heads) // 2]:.2f}."
+    median = sorted(h["lost"] for h in heads)[len(heads) // 2]
+    alt = f"BLEU lost when a head is pruned. Most: {_name(worst)}, {worst['lost']:.2f}; median {median:.2f}."
     caption = f"BLEU lost when one head is taken out ({name}); red is a loss, blue a gain."
-    return Picture("heads_pruned", figure, caption, alt, rows, wide=True)
+    return Picture("heads_pruned", figure, caption, alt, rows)
 
 
 def _maps(kind: str, found: Mapping[str, Any], name: str) -> Picture:
@@ -230,8 +236,8 @@ def _maps(kind: str, found: Mapping[str, Any], name: str) -> Picture:
         for layer in range(layers)
         for head in range(heads)
     ]
-    size = (max(1.15, 0.135 * len(found["columns"])), max(1.1, 0.135 * len(found["lines"])))
-    figure = map_figure(panels, columns=min(heads, 4), panel_size=size, font=7)
+    size = (max(1.25, 0.15 * len(found["columns"])), max(1.15, 0.15 * len(found["lines"])))
+    figure = map_figure(panels, columns=min(heads, 4), panel_size=size, font=8.5)
     rows = [
         Row(f"layer {layer + 1}, head {head + 1}: {line}", column, float(weights[layer, head, i, j]))
         for layer in range(layers)

@@ -44,6 +44,10 @@ class LanguageModels(Experiment):
         "the same number of words or the same time? Both are shown: a model that learns more from each word may need "
         "longer for it."
     )
+    reading = (
+        "Down is better. Both pictures show the same trainings: the first over the time that they took, the second "
+        "over the tokens that they read."
+    )
 
     def missing(self, context: Context) -> str | None:
         return (
@@ -68,7 +72,7 @@ class LanguageModels(Experiment):
             styles[m][0]: interval([r["curve"][-1]["bits_per_byte"] for r in own])
             for m, own in by_model.items()
         }
-        seconds = number(context.scale.language_seconds)
+        seconds = f"{context.scale.language_seconds:g}"
         sentences = ranked(
             last, higher_is_better=False, what=f"bits per byte after {seconds} seconds of training"
         )

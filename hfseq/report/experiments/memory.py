@@ -26,6 +26,11 @@ class Memory(Experiment):
         "A recurrent network carries a state of fixed size, however long the text was. Attention keeps every "
         "earlier word to look back at. While training, all have to keep what the backward pass needs."
     )
+    reading = (
+        "Down is better. First picture, while training: a flat line means that a text of twice the length takes twice "
+        "the memory, a rising one that it takes more. Second picture, while writing: a flat line is a state of fixed "
+        "size; a rising one is a memory that grows with the text."
+    )
 
     def measurements(self, context: Context) -> list[Measurement]:
         # What is counted does not depend on weights: one seed says it all.
@@ -76,9 +81,9 @@ class Memory(Experiment):
                 )
         ticks = [n for i, n in enumerate(context.scale.lengths) if i % 2 == 0 or n == longest]
         pictures = [
-            _picture("memory_training", [*training, *published], "activations per token [bytes]",
+            _picture("memory_training", [*training, *published], "memory per token",
                      "Memory that a training step needs beside weights and gradients, per token.", ticks),
-            _picture("memory_carried", carried, "carried for one text [bytes]",
+            _picture("memory_carried", carried, "carried for one text",
                      "What is kept of one text while it is written on: the state, or the cache of keys and values.",
                      ticks),
         ]  # fmt: skip
@@ -167,11 +172,12 @@ def _means(line: Line) -> dict[float, float]:
 
 def _picture(name: str, lines: list[Line], y_label: str, caption: str, ticks: list[int]) -> Picture:
     figure = line_figure(
-        lines, x_label="length of the text [tokens]", y_label=y_label, log_x=True, log_y=True, ticks=ticks
-    )
+        lines, x_label="length of the text [tokens]", y_label=y_label, log_x=True, log_y=True, ticks=ticks,
+        bytes_y=True,
+    )  # fmt: skip
     alt = f"{caption} " + " ".join(
-        f"{line.label}: {number(line.intervals()[0][1].mean)} at length {line.intervals()[0][0]:g}, "
-        f"{number(line.intervals()[-1][1].mean)} at {line.intervals()[-1][0]:g}."
+        f"{line.label}: {number(line.intervals()[0][1].mean)} bytes at length {line.intervals()[0][0]:g}, "
+        f"{number(line.intervals()[-1][1].mean)} bytes at {line.intervals()[-1][0]:g}."
         for line in lines
     )
     return Picture(name, figure, caption, alt, rows_of(lines))

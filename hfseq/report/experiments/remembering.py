@@ -41,6 +41,11 @@ class Remembering(Experiment):
         "on to it. Attention need not hold on: it looks back. Two tasks of pure memory: say again what was said "
         "before a long stretch of noise, and recall what belongs to a key among many."
     )
+    reading = (
+        "Up is better: 1 is every answer right, the dotted line is guessing. To the right the task becomes harder: "
+        "more noise to hold on through, or more pairs to keep apart. A line that stays up remembers; a wide band says "
+        "that some seeds learned the task and others did not."
+    )
 
     def measurements(self, context: Context) -> list[Measurement]:
         return [
@@ -60,8 +65,7 @@ class Remembering(Experiment):
             if not lines:
                 continue
             far = max(x for line in lines for x in line.points)
-            unit = f"{words}, {'a delay of' if task == 'copy' else 'among'} {far:g} "
-            f"{'words' if task == 'copy' else 'pairs'}"
+            unit = f"{words}, " + (f"a delay of {far:g} words" if task == "copy" else f"among {far:g} pairs")
             last = {line.label: interval(line.points[far]) for line in lines if far in line.points}
             section.sentences += ranked(last, higher_is_better=True, what=f"accuracy in {unit}")
             reached = {line.label: _reach(line) for line in lines}

@@ -14,6 +14,7 @@ from ...models.losses import IGNORE_INDEX
 from ...models.modeling_recurrent import LSTMForCausalLM
 from ...plots.figure import new_figure
 from ...training.translating import translate
+from ..drawing import WIDTH
 from ..experiment import Context, Experiment, Measurement, Picture, Result, Row, Section, Table
 from ..fitting import fit
 from ..sources import labelled_sentences, missing_multi30k, missing_package, missing_sst2
@@ -39,6 +40,7 @@ class Shapes(Experiment):
         "text becomes a vector: its class, here praise or blame. A text becomes a text: its translation. All "
         "that follows is about one question: how does a model hold what it has read?"
     )
+    reading = "Each patch is a colour that the model was given, as three numbers; beside it is the name that it wrote."
 
     def measurements(self, context: Context) -> list[Measurement]:
         found = []
@@ -194,11 +196,11 @@ def _perplexity(model: Any, batch: Mapping[str, torch.Tensor]) -> float:
 
 
 def _swatches(names: Mapping[str, str]) -> Picture:
-    figure = new_figure(4.6, 0.5 * len(names) + 0.2)
+    figure = new_figure(WIDTH, 0.45 * len(names) + 0.2)
     axes = figure.subplots()
     for i, (code, name) in enumerate(names.items()):
         axes.add_patch(_rectangle(i, code))
-        axes.text(1.1, i + 0.5, f"{name}   ({code})", va="center", fontsize=10)
+        axes.text(1.1, i + 0.5, f"{name}   ({code})", va="center", fontsize=11)
     axes.set_xlim(0, 4)
     axes.set_ylim(len(names), 0)
     axes.set_axis_off()

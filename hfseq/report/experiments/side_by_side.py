@@ -48,7 +48,7 @@ class SideBySide(Experiment):
                 kind, _, name = key.partition("-")
                 label = f"{name} (given run)" if kind == "given" else TRANSLATORS[name].label
                 rows.append([label, result["translations"][i]])
-            tables.append(Table(source, ["", "translation"], rows))
+            tables.append(Table(f"Source: {source}", ["model", "translation"], rows))
         exact = [
             f"{_label(key)} {sum(_same(a, b) for a, b in zip(r['translations'], r['references'], strict=True))}"
             for key, r in results.items()

@@ -32,6 +32,11 @@ class StepTime(Experiment):
         "A recurrent network has to compute word after word: step 1,000 waits for step 999. Attention computes "
         "all words at once, but compares every word with every other, which grows with the square of the length."
     )
+    reading = (
+        "Down is better. A flat line: a word costs the same in a long text as in a short one. A rising line: the "
+        "longer the text, the dearer each of its words. Both axes go by doublings and powers of ten, so that short and "
+        "long texts are seen at once."
+    )
 
     def measurements(self, context: Context) -> list[Measurement]:
         return [

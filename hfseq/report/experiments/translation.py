@@ -29,6 +29,11 @@ class Translation(Experiment):
         "look at every source word; the Transformer, which is attention alone; Pervasive Attention, which reads both "
         "sentences as a picture. All are trained here on English and German captions for equally many seconds."
     )
+    reading = (
+        "Down is better. Both pictures show the same trainings: the first over the time that they took, the second "
+        "over the words that they read. A model that is ahead in the second only learns more from each word, but takes "
+        "longer for it."
+    )
 
     def missing(self, context: Context) -> str | None:
         return missing_multi30k(context)
@@ -46,7 +51,7 @@ class Translation(Experiment):
             return Section()
         labels = {key: TRANSLATORS[key].label for key in by_model}
         bleu = {labels[key]: interval([r["bleu"] for r in own]) for key, own in by_model.items()}
-        seconds = number(context.scale.translation_seconds)
+        seconds = f"{context.scale.translation_seconds:g}"
         sentences = ranked(bleu, higher_is_better=True, what=f"BLEU after {seconds} seconds of training")
         equal = {labels[key]: loss for key, loss in at_equal_tokens(by_model).items()}
         tokens = min(r["curve"][-1]["tokens"] for own in by_model.values() for r in own)
@@ -162,7 +167,7 @@ def curve_picture(
     figure = line_figure(lines, x_label=x_label, y_label=y_label)
     if x == "tokens":
         figure.axes[0].ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
-    alt = f"{y_label} over {x_label}. " + " ".join(
+    alt = f"{y_label[0].upper()}{y_label[1:]} over {x_label}. " + " ".join(
         f"{line.label}: {told(line.intervals()[-1][1])} after {number(line.intervals()[-1][0])}."
         for line in lines
     )

@@ -41,6 +41,10 @@ class WordOrder(Experiment):
         "“The dog bites the man” and “the man bites the dog” have the same words. Recurrent networks read in order; "
         "attention alone looks at a bag of words, and has to be told where each one stands: the positional encoding."
     )
+    reading = (
+        "Up is better; from left to right the models train on. The dotted line is guessing: a line that stays on it "
+        "does not tell a sentence from the same words shuffled."
+    )
 
     def missing(self, context: Context) -> str | None:
         return missing_multi30k(context)

@@ -17,7 +17,10 @@ def test_runs_compare_within_their_data(repository, tmp_path):
     context = Context(tmp_path, SCALES["tiny"], 1, [repository / "model_cards" / name for name in NAMES])
     results = {m.key: m.measure() for m in GivenRuns().measurements(context)}
     section = GivenRuns().section(json.loads(json.dumps(results)), context)
-    assert [table.caption for table in section.tables] == ["causal, kjv.", "translation, multi30k en to de."]
+    assert [table.caption for table in section.tables] == [
+        "Language models, kjv.",
+        "translation, multi30k en to de.",
+    ]
     first, second = section.tables[0].rows
     assert first[0] == "lstm-kjv" and float(first[3]) < float(second[3])  # fewer bits per byte stand above
     assert "lstm-kjv 1.25" in section.sentences[0] and "One run each" in section.sentences[0]
