@@ -19,7 +19,7 @@ def test_runs_compare_within_their_data(repository, tmp_path):
     section = GivenRuns().section(json.loads(json.dumps(results)), context)
     assert [table.caption for table in section.tables] == [
         "Language models, kjv.",
-        "translation, multi30k en to de.",
+        "Translators, multi30k en to de.",
     ]
     first, second = section.tables[0].rows
     assert first[0] == "lstm-kjv" and float(first[3]) < float(second[3])  # fewer bits per byte stand above
