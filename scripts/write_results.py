@@ -73,6 +73,20 @@ KJV = Row(
     ),
     higher_is_better=False,
 )
+GRAMMAR = Row(
+    "9M words of small-english, 10M parameters",
+    "BLiMP, per cent of 67,000 pairs, higher is better",
+    (
+        System("LSTM {}", "lstm-small-english", ("blimp", "accuracy"), ".1f"),
+        System(
+            "Kneser-Ney of order 5 {}",
+            "lstm-small-english",
+            ("blimp", "baselines", "kneser-ney", "accuracy"),
+            ".1f",
+        ),
+    ),
+    higher_is_better=True,
+)
 GERMAN = Row(
     "Multi30k English to German, 2.1M to 3.1M",
     "tokenised BLEU, lower-cased, higher is better",
@@ -140,8 +154,8 @@ COLOURS = Row(
     in_order=True,
 )  # fmt: skip
 TABLES = {
-    "short": (KJV, GERMAN, ENTITIES),
-    "all": (KJV, GERMAN, FRENCH, ENTITIES, ENTITIES_OF_REVIEWS, SENTIMENT, COLOURS),
+    "short": (KJV, GRAMMAR, GERMAN, ENTITIES),
+    "all": (KJV, GRAMMAR, GERMAN, FRENCH, ENTITIES, ENTITIES_OF_REVIEWS, SENTIMENT, COLOURS),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .experiment import Context, Experiment, Section
+from .wording import counted
 
 
 def markdown_of(
@@ -21,7 +22,7 @@ def markdown_of(
     machine = facts["machine"]
     where = (
         machine.get("gpu")
-        or f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+        or f"{machine['processor']}, {counted(machine['cores'], 'core')}, {counted(machine['threads'], 'thread')}"
     )
     lines = [
         "# Why each step happened",

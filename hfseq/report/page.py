@@ -22,6 +22,7 @@ from .headline import NAME as HEADLINE
 from .headline import headline
 from .markdown import markdown_of
 from .runner import results_of, seconds_of
+from .wording import counted
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1a1a1a;--paper:#fff;--soft:#555;--line:#d5d5d5;--tint:#f3f6f9;--link:#0b5cad;
@@ -205,7 +206,7 @@ def _head(
     machine = facts["machine"]
     where = (
         machine.get("gpu")
-        or f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+        or f"{machine['processor']}, {counted(machine['cores'], 'core')}, {counted(machine['threads'], 'thread')}"
     )
     warning = ""
     if context.scale.toy_data:

@@ -19,6 +19,11 @@ def number(value: float, digits: int = 3) -> str:
     return text
 
 
+def counted(count: int, what: str) -> str:
+    """ "1 core", "2 cores"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def told(value: Interval, digits: int = 3) -> str:
     """The mean and what it may be off by: "0.931 ± 0.020"; one value without."""
     mean = number(value.mean, digits)
@@ -82,4 +87,4 @@ def change(name: str, before: Interval, after: Interval, what: str, cause: str, 
     return f"{name}: {what} {direction} from {numbers} {cause}."
 
 
-__all__ = ["change", "listed", "number", "ranked", "told"]
+__all__ = ["change", "counted", "listed", "number", "ranked", "told"]
