@@ -180,12 +180,16 @@ def grammar(found: Mapping[str, Any]) -> str:
     rows.append(
         {"phenomenon": "**all paradigms**", **{name: f"**{mean:.2f}**" for name, mean in means.items()}}
     )
+    limit = found.get("limit")
+    which, option = (
+        ("", "") if limit is None else (f", the first {limit:,} of each paradigm", f" --limit {limit}")
+    )
     return (
-        f"**{found['accuracy']:.2f}%** of {found['pairs']:,} minimal pairs (BLiMP, Warstadt et al. 2020; "
+        f"**{found['accuracy']:.2f}%** of {found['pairs']:,} minimal pairs{which} (BLiMP, Warstadt et al. 2020; "
         f"{found['method']}; mean over {len(found['by_paradigm'])} paradigms). {found['ties']:,} pairs are tied and "
         f"count as wrong, {found['equal_pairs']} of them because both sentences are the same; with ties as right it is "
         f"{found['accuracy_with_ties_right']:.2f}%. Published systems were trained on other and more text.\n\n"
-        f"{table(rows)}\n\n```bash\nhfseq evaluate DIRECTORY --benchmark blimp\n```"
+        f"{table(rows)}\n\n```bash\nhfseq evaluate DIRECTORY --benchmark blimp{option}\n```"
     )
 
 
