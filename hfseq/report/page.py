@@ -66,7 +66,8 @@ nav ol{padding-left:1.5rem}nav li{margin:.4rem 0}nav .soft{display:block}
 body{font-size:10pt;line-height:1.4}main{max-width:none;padding:0}
 h1,h2,h3,.reading,caption,.found strong{break-after:avoid}.soft,figcaption,.setup{font-size:8.5pt}h2{margin-top:1.6rem}
 p{orphans:3;widows:3}.found li,.steps li,nav li,dd,tr,.warn{break-inside:avoid}thead{display:table-header-group}
-table{break-inside:avoid}figure{max-width:11cm;margin:.8rem auto}figure.wide{max-width:none}figure.wide img{min-width:0!important}
+table{break-inside:avoid}
+figure{max-width:11cm;margin:.8rem auto}figure.wide{max-width:none}figure.wide img{min-width:0!important}
 figure img{max-width:100%}.scroll{overflow:visible;background:none}.swipe{display:none}
 table{font-size:8.5pt}a{color:inherit;text-decoration:none}}
 """
