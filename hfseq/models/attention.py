@@ -177,10 +177,19 @@ def attend_segments(
     return torch.cat(outputs)
 
 
+def in_16_bits(x: torch.Tensor) -> bool:
+    """Whether products of hidden states x are computed in 16 bits, by their type or by autocast."""
+    return x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
+
+
 def formula_pays(x: torch.Tensor) -> bool:
     """Whether the formula is faster than the fused kernel for hidden states or queries such as x, see the top."""
-    half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
-    return x.device.type == "cpu" and half and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return (
+        x.device.type == "cpu"
+        and in_16_bits(x)
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
 
 
 def mask_pays(segments: Segments, x: torch.Tensor, heads: int) -> bool:

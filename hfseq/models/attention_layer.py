@@ -24,6 +24,7 @@ from .attention import (
     attention,
     eager_attention,
     formula_pays,
+    in_16_bits,
 )
 
 Mask = Any
@@ -135,8 +136,7 @@ def attends_by_segment(config: PreTrainedConfig, x: torch.Tensor, packed: Packed
         return False
     if x.device.type == "cpu":
         return not torch.compiler.is_compiling()  # the number of calls depends on the data
-    half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
-    return x.is_cuda and half and not dropout and packed.has_borders
+    return x.is_cuda and in_16_bits(x) and not dropout and packed.has_borders
 
 
 def flash_options(borders: Segments) -> dict[str, object]:

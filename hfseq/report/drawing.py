@@ -310,8 +310,8 @@ __all__ = [
     "data_uri",
     "dot_figure",
     "line_figure",
-    "rows_of",
     "map_figure",
+    "rows_of",
     "svg_of",
     "value_grid",
 ]

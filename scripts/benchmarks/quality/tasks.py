@@ -110,15 +110,15 @@ class Task(ABC):
     def _score_of(self, score: Any) -> float:
         return float(score.as_dict()["loss"])
 
-    def write_texts(self, **of_side: str) -> dict[str, Path]:
-        """The sides as JSON lines with a document in "text", for scripts that read files."""
-        corpus = self.objective.load(data.load_corpus)
-        files = {}
-        for side, name in of_side.items():
-            files[side] = self.work / f"{name}.json"
-            with files[side].open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps({"text": text}) + "\n" for text in getattr(corpus, side))
-        return files
+    def trainer_options(self, run: Run, output: Path) -> list[str]:
+        """Of transformers' example scripts: what they all take."""
+        every = max(1, run.updates // LOOKS)
+        return [
+            "--do_train", "--output_dir", str(output), "--max_steps", str(run.updates), "--learning_rate",
+            str(run.rate), "--warmup_steps", str(max(1, run.updates // 20)), "--save_strategy", "steps", "--save_steps",
+            str(every), "--save_only_model", "--report_to", "none", "--use_cpu", "--cache_dir",
+            str(self.work / "datasets"), *run.options,
+        ]  # fmt: skip
 
 
 class WordLanguageModel(Task):
@@ -142,9 +142,8 @@ class WordLanguageModel(Task):
         for side, name in (("train", "train"), ("validation", "valid"), ("validation", "test")):
             array = self.objective.arrays[side]
             with (folder / f"{name}.txt").open("w", encoding="utf-8") as file:
-                for number in range(
-                    array.n_documents
-                ):  # the script puts an end of its own at each line's end
+                # The script puts an end of its own at each line's end.
+                for number in range(array.n_documents):
                     file.write(" ".join(map(str, array.document(number))) + "\n")
 
     def their_contender(self, run: Run, output: Path) -> Contender:
@@ -181,19 +180,18 @@ class _TrainerScript(Task):
 
     def prepare(self) -> None:
         super().prepare()
-        self.write_texts(train="train", validation="validation")
+        corpus = self.objective.load(data.load_corpus)
+        for side in ("train", "validation"):
+            with (self.work / f"{side}.json").open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps({"text": text}) + "\n" for text in getattr(corpus, side))
 
     def their_contender(self, run: Run, output: Path) -> Contender:
         sizes = ",".join(f"{name}={value}" for name, value in {**self.sizes, **self._tokens()}.items())
-        every = max(1, run.updates // LOOKS)
         command = [
             sys.executable, str(self.peer), "--model_type", self.model_type, "--config_overrides", sizes,
             "--tokenizer_name", str(self.work / "tokenizer"), "--train_file", str(self.work / "train.json"),
-            "--validation_file", str(self.work / "validation.json"), "--do_train", "--output_dir", str(output),
-            self.row_option, "128", "--per_device_train_batch_size", "32", "--max_steps", str(run.updates),
-            "--learning_rate", str(run.rate), "--warmup_steps", str(max(1, run.updates // 20)),
-            "--weight_decay", "0.01", "--save_strategy", "steps", "--save_steps", str(every), "--save_only_model",
-            "--report_to", "none", "--use_cpu", "--cache_dir", str(self.work / "datasets"), *run.options,
+            "--validation_file", str(self.work / "validation.json"), self.row_option, "128",
+            "--per_device_train_batch_size", "32", "--weight_decay", "0.01", *self.trainer_options(run, output),
         ]  # fmt: skip
         return Contender(run.side, command, self.work, checkpoints=output)
 
@@ -285,15 +283,11 @@ class TranslationModel(Task):
         tokenizer.save_pretrained(new)
 
     def their_contender(self, run: Run, output: Path) -> Contender:
-        every = max(1, run.updates // LOOKS)
         command = [
             sys.executable, str(self.peer), "--model_name_or_path", str(self.work / "marian"), "--source_lang", "en",
-            "--target_lang", "de", "--train_file", str(self.work / "train.json"), "--do_train", "--output_dir",
-            str(output), "--per_device_train_batch_size", "128", "--label_smoothing_factor", "0.1", "--max_steps",
-            str(run.updates), "--learning_rate", str(run.rate), "--warmup_steps", str(max(1, run.updates // 20)),
-            "--lr_scheduler_type", "inverse_sqrt", "--save_strategy", "steps", "--save_steps", str(every),
-            "--save_only_model", "--report_to", "none", "--use_cpu", "--cache_dir", str(self.work / "datasets"),
-            *run.options,
+            "--target_lang", "de", "--train_file", str(self.work / "train.json"), "--per_device_train_batch_size",
+            "128", "--label_smoothing_factor", "0.1", "--lr_scheduler_type", "inverse_sqrt",
+            *self.trainer_options(run, output),
         ]  # fmt: skip
         return Contender(run.side, command, self.work, checkpoints=output)
 
